@@ -1,0 +1,24 @@
+"""python backtest.py ckpt=<run> [group=kind] [group.field=value]: score a run on the test period it never saw."""
+
+import os
+import sys
+
+import hydra
+
+
+@hydra.main(version_base="1.3", config_path="conf", config_name="backtest")
+def main(composed):
+    from hft.config import backtest_job
+    from hft.pipeline import backtest
+
+    return backtest(*backtest_job(composed))
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # our own messages, without Hydra's trimmed traceback
+    try:
+        main()
+    except BaseException as error:
+        from hft.config import explain
+
+        sys.exit(explain(error, "backtest"))

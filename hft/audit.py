@@ -1,0 +1,209 @@
+"""The look-ahead prover: `python -m hft.audit [overrides]` exits with status 1 when anything sees the future.
+
+In: a short market (a synthetic one across midnight, or what the overrides load). Every shipped kind of bar, feature, label
+and model is computed on all of it, on the market cut at random times, and on the market with another future behind those
+times; what was known at the cut must be the same (to 1e-9 relative for frames, to the bit for models). Out: a table with a
+verdict per kind. A new kind is audited once its YAML is there.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from hft.bars import BarSpec, build_bars
+from hft.config import CONF, TrainConfig, compose, to_plain
+from hft.data import Ticks, cut_ticks, load_ticks, to_iso
+from hft.features import FeatureSpec, build_tick_columns
+from hft.labels import LabelSpec
+from hft.model import ModelSpec
+from hft.spec import UserError, parse
+
+MARKET = ("experiment=smoke", "data.start=2024-01-01T22:30", "data.end=2024-01-02T01:30")
+N_CUTS = 6
+TOLERANCE = 1e-9
+N_BARS_MODEL = 400
+
+Compute = Callable[[Ticks], pl.DataFrame]  # -> one row per bar, with the ns at which it is known as `known`
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One kind's verdict: `leak` names the first value that changed with the future, empty when none did."""
+
+    room: str
+    kind: str
+    rows: int
+    leak: str
+
+
+def audit(config: TrainConfig, *, seed: int = 0) -> Iterator[Finding]:
+    """A finding for every kind that conf/ ships, on the market of `config`."""
+    ticks = load_ticks(config.data)
+    rng = np.random.default_rng(seed)
+    bars = build_bars(ticks, config.bars)
+    for kind, spec in shipped("bars"):
+        yield audit_frame("bars", kind, ticks, _bars_of(spec), rng=rng)
+    for name, spec in shipped_features():
+        if spec.needs <= available(ticks):
+            yield audit_frame("features", name, ticks, _feature_of(spec, config.bars), rng=rng)
+    for kind, spec in shipped("labels"):
+        yield audit_frame("labels", kind, ticks, _labels_of(spec, config.bars), rng=rng)
+    for kind, spec in shipped("model"):
+        yield audit_model(kind, spec, n_bars=min(len(bars), N_BARS_MODEL), rng=rng)
+
+
+def audit_frame(room: str, kind: str, ticks: Ticks, compute: Compute, *, rng: np.random.Generator) -> Finding:
+    """Truncate and compare, then change the future and compare, at random times of the market's second half.
+
+    Labels are let off rows that the other market does not have: the last bars of any range have no label.
+    """
+    whole = compute(ticks)
+    middle = (ticks.start + ticks.end) // 2
+    compared = 0
+    for cut in np.sort(rng.integers(middle, ticks.end, N_CUTS)).tolist():
+        futures = {"cut off": cut_ticks(ticks, ticks.start, cut), "changed": change_future(ticks, cut, rng)}
+        for what, other in futures.items():
+            known, found = whole.filter(pl.col("known") < cut), compute(other)
+            if room == "labels":
+                known = known.join(found.select("bar"), on="bar", how="semi")
+                found = found.join(known.select("bar"), on="bar", how="semi")
+            rows, leak = first_difference(known, found)
+            compared += rows
+            if leak:
+                return Finding(room, kind, compared, f"{leak}, with the future {what} at {to_iso(cut)}")
+    return Finding(room, kind, compared, "" if compared else "nothing was compared: the market is too short for it")
+
+
+def first_difference(known: pl.DataFrame, found: pl.DataFrame) -> tuple[int, str]:
+    """(rows compared, the first value of `known` that `found` has not, or not the same)."""
+    found = found.head(len(known))
+    if len(found) < len(known):
+        return len(found), f"row {len(found)} of {len(known)} is missing"
+    for name in known.columns:
+        a, b = (frame[name].cast(pl.Float64).to_numpy() for frame in (known, found))
+        same = (a == b) | (np.isnan(a) & np.isnan(b)) | (np.abs(a - b) <= TOLERANCE * np.abs(a))
+        if not same.all():
+            row = int(np.flatnonzero(~same)[0])
+            return len(known), f"{name} of row {row} is {a[row]!r} with one future and {b[row]!r} with another"
+    return len(known), ""
+
+
+def change_future(ticks: Ticks, cut: int, rng: np.random.Generator) -> Ticks:
+    """The same market up to `cut` (ns), another one from it on: prices move away and sizes and sides are drawn anew."""
+
+    def changed(stream: pl.DataFrame) -> pl.DataFrame:
+        later = (stream["ts_recv"] >= cut).to_numpy()
+        drift = np.where(later, 1 + np.abs(rng.normal(0, 1e-3, len(stream))).cumsum() / 100, 1.0)
+        size = np.where(later, rng.lognormal(0, 1, len(stream)), 1.0)
+        columns = {}
+        for name in stream.columns:
+            values = stream[name].to_numpy()
+            if name.startswith(("price", "bid", "ask")) and "qty" not in name:
+                columns[name] = values * drift
+            elif "qty" in name:
+                columns[name] = values * size
+            elif name == "side":
+                columns[name] = np.where(later, rng.choice([-1, 1], len(stream)), values).astype(np.int8)
+        return stream.with_columns(pl.Series(k, v, dtype=stream.schema[k]) for k, v in columns.items())
+
+    return replace(ticks, trades=changed(ticks.trades), quotes=changed(ticks.quotes), book=changed(ticks.book))
+
+
+def audit_model(kind: str, spec: ModelSpec, *, n_bars: int, rng: np.random.Generator, n_features: int = 4) -> Finding:
+    """Outputs up to a bar stay the same to the bit when later inputs change, in training mode (dropout off) and not."""
+    import torch
+
+    torch.manual_seed(0)
+    network = spec.build(n_features)
+    for module in network.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+    x_BTF = torch.from_numpy(rng.normal(size=(1, n_bars, n_features)).astype(np.float32))
+    for training in (True, False):
+        network.train(training)
+        with torch.no_grad():
+            whole = network(x_BTF)
+            for cut in rng.integers(1, n_bars, N_CUTS).tolist():
+                other = x_BTF.clone()
+                other[:, cut:] = 1e3 * torch.from_numpy(rng.normal(size=(1, n_bars - cut, n_features)))
+                if not torch.equal(whole[:, :cut], network(other)[:, :cut]):
+                    mode = "training" if training else "evaluation"
+                    return Finding("model", kind, 2 * N_CUTS, f"logits before bar {cut} change with inputs from it on ({mode})")
+    return Finding("model", kind, 2 * N_CUTS, "")
+
+
+def shipped(room: str) -> Iterator[tuple[str, Any]]:
+    """Every kind of a room with the numbers of its YAML."""
+    for path in sorted((CONF / room).glob("*.yaml")):
+        overrides = [f"{room}={path.stem}"]
+        # One hour of look-back instead of a day's: the audit's market is short.
+        overrides += ["bars.history_hours=1"] if "adaptive" in path.stem else []
+        yield path.stem, getattr(parse(TrainConfig, to_plain(compose(overrides))), room)
+
+
+def shipped_features() -> Iterator[tuple[str, FeatureSpec]]:
+    """Every column of every feature set, once."""
+    names = ",".join(sorted(path.stem for path in (CONF / "features").glob("*.yaml")))
+    yield from parse(TrainConfig, to_plain(compose([f"features=[{names}]"]))).features.items()
+
+
+def available(ticks: Ticks) -> frozenset[str]:
+    return frozenset(name for name in ("quotes", "book") if len(getattr(ticks, name)))
+
+
+def _bars_of(spec: BarSpec) -> Compute:
+    return lambda ticks: build_bars(ticks, spec, allow_empty=True).with_columns(known=pl.col("ts"))
+
+
+def _feature_of(spec: FeatureSpec, bar_spec: BarSpec) -> Compute:
+    def compute(ticks: Ticks) -> pl.DataFrame:
+        bars = build_bars(ticks, bar_spec)
+        columns = build_tick_columns(ticks, bars, {"feature": spec})
+        frame = pl.concat([bars, columns.drop("bar", strict=False)], how="horizontal")
+        return pl.DataFrame({"known": bars["ts"], "value": spec.column(frame)})
+
+    return compute
+
+
+def _labels_of(spec: LabelSpec, bar_spec: BarSpec) -> Compute:
+    """A label is known from its t_end on; rows without one say nothing here."""
+
+    def compute(ticks: Ticks) -> pl.DataFrame:
+        labels = spec.build(ticks, build_bars(ticks, bar_spec)).filter(pl.col("y").is_not_null())
+        known = labels["t_end"].cum_max() + 1
+        return labels.select("bar", "y", "t_end", "ret_bps").with_columns(known=known)
+
+    return compute
+
+
+def main(overrides: list[str]) -> int:
+    """Prints a verdict per kind; 1 when one of them sees the future, 2 when the audit cannot run."""
+    from rich.console import Console
+    from rich.progress import track
+    from rich.table import Table
+
+    try:
+        config = parse(TrainConfig, to_plain(compose([*MARKET, *overrides])))
+        findings = list(track(audit(config), "audit", transient=True))
+    except UserError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 2
+    table = Table(title=f"look-ahead audit on data={config.data.kind}, {N_CUTS} cuts each")
+    for column in ("room", "kind", "rows compared", "verdict"):
+        table.add_column(column, overflow="fold")
+    for f in findings:
+        table.add_row(f.room, f.kind, str(f.rows), f"[red]{f.leak}[/red]" if f.leak else "clean")
+    Console().print(table)
+    leaks = sum(bool(f.leak) for f in findings)
+    sys.stdout.write(f"{len(findings)} kinds audited, {leaks} see the future\n")
+    return int(leaks > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,44 @@
+"""What the adaptive kinds share: thresholds from the hours before (QUANT 5.6).
+
+The threshold of a bar is the mean hourly total of the last `history_hours` hours with trades before the hour in which
+it opens, over 3600, times the target seconds. Counting only hours with trades, there is always one once the burn-in is
+over, however long the market was down.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import numpy as np
+from pydantic import Field
+
+from hft.bars import HOURS_PER_DAY, BarSpec, Day, hourly_totals
+from hft.bars._kernel import HOUR_NS
+from hft.data import Ticks
+
+
+class AdaptiveBars(BarSpec):
+    unit: ClassVar[str] = "hours with trades"
+
+    size: float = Field(gt=0, le=86_400, description="seconds that a bar is meant to last, at the past activity")
+    history_hours: int = Field(ge=1, le=24 * 365, description="hours with trades before a bar's hour that set its size")
+
+    def thresholds(self, day: Day) -> np.ndarray:
+        """One per hour of the day; nan while the history is too short."""
+        hours, totals = day.totals["hour"].to_numpy(), day.totals[self.measure].to_numpy()
+        stops = np.searchsorted(hours, day.start + HOUR_NS * np.arange(HOURS_PER_DAY))
+        return np.array([self._threshold(totals[:stop]) for stop in stops])
+
+    def _threshold(self, before: np.ndarray) -> float:
+        if len(before) < self.history_hours:
+            return np.nan
+        return before[-self.history_hours :].mean() / 3600 * self.size
+
+    def available(self, ticks: Ticks) -> float:
+        return hourly_totals(ticks).height
+
+    def shortage(self, available: float) -> str:
+        return (
+            f"bars.size={self.size:g} seconds after bars.history_hours={self.history_hours} gives no bar: the data "
+            f"hold {int(available)} hours with trades; lower bars.history_hours or bars.size, or load more days"
+        )

@@ -1,0 +1,25 @@
+"""Bars of equal turnover (AFML 2.3.1): the trade that reaches `size` closes the bar, its excess is dropped."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+import numpy as np
+from pydantic import Field
+
+from hft.bars import HOURS_PER_DAY, Day, FixedSize
+from hft.data import Ticks
+
+
+class DollarBars(FixedSize):
+    unit: ClassVar[str] = "quote currency"
+    measure: ClassVar[str] = "turnover"
+
+    kind: Literal["dollar"]
+    size: float = Field(gt=0, description="turnover per bar in quote currency")
+
+    def thresholds(self, day: Day) -> np.ndarray:
+        return np.full(HOURS_PER_DAY, self.size)
+
+    def available(self, ticks: Ticks) -> float:
+        return (ticks.trades["price"] * ticks.trades["qty"]).sum()

@@ -1,0 +1,39 @@
+"""Bars of equal clock time, aligned to UTC midnight; intervals without trades give none."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+import numpy as np
+from pydantic import Field
+
+from hft.bars import Day, FixedSize
+from hft.bars._kernel import interval_stops
+from hft.data import Ticks
+from hft.schema import NS_PER_S
+
+
+class TimeBars(FixedSize):
+    """ts_open and ts are the ends of the interval; one that midnight cuts short is partial."""
+
+    unit: ClassVar[str] = "seconds"
+
+    kind: Literal["time"]
+    size: float = Field(ge=0.001, le=86_400, description="length of a bar in seconds, counted from UTC midnight")
+
+    def stops(self, day: Day) -> np.ndarray:
+        return interval_stops(day.ts_recv, day.start, self._size_ns)
+
+    def is_closed(self, day: Day, last: dict[str, float]) -> bool:
+        return last["ts"] <= day.end
+
+    def times(self, day: Day, ts_open: np.ndarray, ts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        begin = day.start + (ts_open - day.start) // self._size_ns * self._size_ns
+        return begin, begin + self._size_ns
+
+    def available(self, ticks: Ticks) -> float:
+        return (ticks.end - ticks.start) / NS_PER_S
+
+    @property
+    def _size_ns(self) -> int:
+        return round(self.size * NS_PER_S)

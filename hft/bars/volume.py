@@ -1,0 +1,24 @@
+"""Bars of equal traded quantity (AFML 2.3.1): the trade that reaches `size` closes the bar, its excess is dropped."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+import numpy as np
+from pydantic import Field
+
+from hft.bars import HOURS_PER_DAY, Day, FixedSize
+from hft.data import Ticks
+
+
+class VolumeBars(FixedSize):
+    unit: ClassVar[str] = "base currency"
+
+    kind: Literal["volume"]
+    size: float = Field(gt=0, description="traded quantity per bar in base currency")
+
+    def thresholds(self, day: Day) -> np.ndarray:
+        return np.full(HOURS_PER_DAY, self.size)
+
+    def available(self, ticks: Ticks) -> float:
+        return ticks.trades["qty"].sum()

@@ -1,0 +1,74 @@
+"""A path of the config in, the files it means and their identity out."""
+
+from __future__ import annotations
+
+import functools
+import glob
+import hashlib
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import AfterValidator
+
+from hft.data import DataError
+
+Stamp = tuple[str, int, int]  # path, size, mtime: what a memo of a file's content is keyed by
+
+
+def _given(path: str) -> str:
+    if not path or path == "???":
+        raise ValueError("must be a folder, file or glob")
+    return path
+
+
+DataPath = Annotated[str, AfterValidator(_given)]
+
+
+def find_files(path: str, pattern: str) -> list[Path]:
+    """The file, the glob's matches, or the folder's files that match `pattern`; DataError when there is none."""
+    root = Path(path).expanduser()
+    if root.is_dir():
+        found = sorted(f for f in root.glob(pattern) if f.is_file())
+        if not found:
+            raise DataError(
+                f"data.path: no file in the folder {path} matches {pattern}: check data.path and data.symbol"
+            )
+        return found
+    if root.is_file():
+        return [root]
+    found = sorted(f for f in map(Path, glob.glob(str(root), recursive=True)) if f.is_file())
+    if not found:
+        raise DataError(f"data.path: no such folder or file, and no file matches the glob: {path} (in {Path.cwd()})")
+    return found
+
+
+def stamp(path: Path) -> Stamp:
+    stat = path.stat()
+    return str(path), stat.st_size, stat.st_mtime_ns
+
+
+def file_hash(path: Path) -> str:
+    """sha256 hex of the file, computed once per process as long as size and time of change stay."""
+    return _hash(stamp(path))
+
+
+@functools.lru_cache(maxsize=4096)
+def _hash(key: Stamp) -> str:
+    with open(key[0], "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def case_free(text: str) -> str:
+    """A glob for `text` in either case."""
+    return "".join(f"[{c.lower()}{c.upper()}]" if c.isalpha() else glob.escape(c) for c in text)
+
+
+def names(files: list[Path]) -> str:
+    return ", ".join(f.name for f in files)
+
+
+def range_identity(
+    bounds: tuple[int, int], open_ends: tuple[bool, bool], files: list[Path], **more: Any
+) -> dict[str, Any]:
+    """What a day's ticks depend on besides numbers of the spec."""
+    return {"files": [file_hash(f) for f in files], "bounds": list(bounds), "open_ends": list(open_ends), **more}

@@ -1,0 +1,292 @@
+"""A seeded synthetic market: numbers in, Ticks of a limit order book whose best possible forecast is known.
+
+The reference price is drawn apart from all order flow (_reference_walk) and the book re-centres on it
+(_book_simulator). alpha = 0: flow still leans on a latent m and its signs have long memory, but the price ignores both
+(only a print's place at bid or ask tells something of the next print's: half a tick). alpha > 0: the price drifts with
+m. `impact` moves the price by its own queues instead: for fills and speed, never for null controls, as it is
+predictable by construction.
+
+Every day has random streams of its own; it opens with fresh queues and metaorders, at the price and m to which the
+earlier days' reference leads (20 ms for each of them). With `impact` that takes the earlier days' whole simulation.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import math
+from decimal import Decimal
+from functools import lru_cache
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import polars as pl
+from pydantic import Field, model_validator
+
+from hft.data import DataError, DataSpec, Ticks, day_of, day_start, is_gap, to_ns
+from hft.data._book_simulator import PRINTS_PER_ORDER, Flow, simulate_book
+from hft.data._reference_walk import MAX_LATENT, STEP_MS, Moves, draw_latent, draw_moves, geometric_scale, plan_moves
+from hft.spec import fingerprint
+from hft.schema import NS_PER_DAY, NS_PER_MS, QUOTES, TRADES, book_columns
+
+LOTS_PER_UNIT = 1000  # quantities are multiples of 0.001
+ROWS_PER_DAY = 1_000_000_000  # so that ids and sequence numbers rise over the days
+LATENT, MOVES, FLOW, FEED, OPENING = range(5)  # purposes of random streams
+
+
+class Synthetic(DataSpec):
+    kind: Literal["synthetic"]
+    seed: int = Field(ge=0, description="seed of all random streams")
+    price: float = Field(gt=0, description="opening price (quote currency)")
+    tick: float = Field(ge=1e-6, description="price step (quote currency)")
+    volatility_bps_per_sqrt_s: float = Field(ge=0, le=100, description="of the reference price (bps per sqrt second)")
+    alpha: float = Field(ge=0, le=5, description="sd of the drift (volatility per sqrt drift_s); 0 is unpredictable")
+    drift_s: float = Field(ge=1, le=86_400, description="time constant of the latent drift (s)")
+    flow_lean: float = Field(ge=0, le=1, description="share of orders that follow the latent drift, at 1 sd of it")
+    sign_tail: float = Field(gt=1, le=5, description="tail exponent of metaorder lengths; smaller is longer memory")
+    trades_per_s: float = Field(gt=0, le=10_000, description="prints (per s)")
+    trade_qty: float = Field(ge=0.002, description="mean size of a print (base currency)")
+    limits_per_s: float = Field(gt=0, le=100_000, description="limit orders over all levels and both sides (per s)")
+    limit_qty: float = Field(ge=0.002, description="mean size of a limit order (base currency)")
+    limit_life_s: float = Field(gt=0, description="mean time until a resting quantity is cancelled (s)")
+    extra_spread_ticks: float = Field(ge=0, le=100, description="mean widening of the one-tick spread, a side (ticks)")
+    levels: int = Field(ge=1, le=100, description="price levels a side that hold orders")
+    book_levels: int = Field(ge=1, le=100, description="price levels a side in the book stream")
+    book_interval_ms: int = Field(ge=1, le=60_000, description="time between book snapshots (ms)")
+    feed_latency_ms: int = Field(ge=0, le=10_000, description="least time from exchange to receiver (ms)")
+    feed_jitter_ms: float = Field(ge=0, le=1000, description="mean of the exponential delay on top of it (ms)")
+    impact: bool = Field(description="empty best queues move the price, in place of the reference walk")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Synthetic:
+        if self.start == "first" or self.end == "last":
+            raise ValueError(f"start and end must be dates or times, got start {self.start} and end {self.end}")
+        if self.book_levels > self.levels:
+            raise ValueError(f"book_levels must be at most levels, got {self.book_levels} of {self.levels}")
+        if self.opening_ticks() <= self.levels:
+            raise ValueError(f"price must be more than levels={self.levels} ticks, got {self.price}: lower tick")
+        unused = {n: getattr(self, n) for n in ("volatility_bps_per_sqrt_s", "alpha", "extra_spread_ticks")}
+        if self.impact and any(unused.values()):
+            raise ValueError(
+                f"impact lets the queues alone move the price: {', '.join(unused)} must be 0, got {unused}"
+            )
+        if not self.impact and not self.volatility_bps_per_sqrt_s:
+            raise ValueError("volatility_bps_per_sqrt_s must be > 0 unless impact=true, got 0")
+        reach = MAX_LATENT * self.moves(self.opening_ticks()).bias
+        if reach > 1:
+            raise ValueError(
+                f"alpha must be at most {self.alpha / reach:.2f} at drift_s={self.drift_s}, got {self.alpha}: "
+                "beyond it every move would go the drift's way"
+            )
+        return self
+
+    def source(self) -> str:
+        return f"{self.symbol} {fingerprint(self.plain() | {'start': self.start[:10], 'end': ''})}"
+
+    def days(self) -> list[dt.date]:
+        first, last = day_of(to_ns(self.start)), day_of(to_ns(self.end) - 1)
+        return [first + dt.timedelta(days=i) for i in range((last - first).days + 1)]
+
+    def content(self, day: dt.date) -> Any:
+        return [to_ns(self.start), *self.period(day)]
+
+    def read_day(self, day: dt.date, calibration: dict[str, Any]) -> Ticks:
+        start, end = self.period(day)
+        session = _session(self, day)
+        rows = _simulate(self, session)
+        received, moments = _receive_times(self, session, [rows.trades, rows.quotes, rows.book])
+        moments = moments[moments < end]
+        contracts = (TRADES, QUOTES, book_columns(self.book_levels))
+        values = (_trade_values(self, rows.trades), _quote_values(self, rows.quotes), _book_values(self, rows.book))
+        trades, quotes, book = (
+            _frame(*stream, day=day, end=end)
+            for stream in zip(contracts, received, (rows.trades, rows.quotes, rows.book), values, strict=True)
+        )
+        return Ticks(
+            trades=trades,
+            quotes=quotes,
+            book=book,
+            start=start,
+            end=end,
+            gaps=moments[1:][is_gap(moments[:-1], moments[1:], self.gap_s)],
+            notes={"order_events": int(rows.n_events)},
+        )
+
+    def period(self, day: dt.date) -> tuple[int, int]:
+        """The part of the UTC day inside start..end, [start, end) ns."""
+        return max(day_start(day), to_ns(self.start)), min(day_start(day) + NS_PER_DAY, to_ns(self.end))
+
+    def opening_ticks(self) -> int:
+        return round(self.price / self.tick)
+
+    def moves(self, centre: int) -> Moves:
+        """Of a day that opens at `centre` ticks: volatility is constant within the day, in ticks."""
+        volatility_ticks = self.volatility_bps_per_sqrt_s * 1e-4 * centre
+        return plan_moves(volatility_ticks, alpha=self.alpha, drift_s=self.drift_s)
+
+    def flow(self) -> Flow:
+        limit_lots = self.limit_qty * LOTS_PER_UNIT
+        per_queue = self.limits_per_s / (2 * self.levels)
+        return Flow(
+            market_per_ms=self.trades_per_s / PRINTS_PER_ORDER / 1000,
+            limit_per_ms=self.limits_per_s / 1000,
+            cancel_per_lot_ms=1 / (1000 * self.limit_life_s * limit_lots),
+            market_lots=self.trade_qty * LOTS_PER_UNIT,
+            limit_lots=limit_lots,
+            depth_lots=max(1, round(per_queue * self.limit_life_s * limit_lots)),  # where arrivals equal cancellations
+            lean=self.flow_lean,
+            sign_tail=self.sign_tail,
+            extra_scale=geometric_scale(self.extra_spread_ticks),
+            levels=self.levels,
+            book_levels=self.book_levels,
+            book_interval_ms=self.book_interval_ms,
+            impact=self.impact,
+        )
+
+
+def latent_drift(spec: Synthetic) -> pl.DataFrame:
+    """The oracle, never part of Ticks: ts_recv (ns), drift_bps_per_s, m; each row holds until the next, STEP_MS later.
+
+    The drift is in bps of the day's opening price. With d the drift at a time and h seconds ahead, no forecast of the
+    return in bps beats d * drift_s * (1 - exp(-h / drift_s)). With impact the drift is 0: m moves the flow alone.
+    """
+    drift_bps_per_s = spec.alpha * spec.volatility_bps_per_sqrt_s / math.sqrt(spec.drift_s)  # at m = 1
+    frames = []
+    for day in spec.days():
+        session = _session(spec, day)
+        ms = session.start_ms + spec.feed_latency_ms + STEP_MS * np.arange(len(session.latent))
+        m = session.latent
+        frames.append(pl.DataFrame({"ts_recv": ms * NS_PER_MS, "drift_bps_per_s": drift_bps_per_s * m, "m": m}))
+    return pl.concat(frames)
+
+
+class _Session(NamedTuple):
+    """What is drawn apart from all flow; times are the exchange's, feed_latency_ms before the UTC day by ts_recv."""
+
+    day: dt.date
+    start_ms: int
+    duration_ms: int
+    centre: int  # ticks at the opening
+    latent: np.ndarray
+    move_ms: np.ndarray
+    move_ticks: np.ndarray
+    closing_centre: int
+    closing_m: float
+
+
+class _Rows(NamedTuple):
+    trades: np.ndarray
+    quotes: np.ndarray
+    book: np.ndarray
+    closing_centre: int
+    n_events: int
+
+
+def _session(spec: Synthetic, day: dt.date) -> _Session:
+    centre, m = spec.opening_ticks(), float(_stream(spec, spec.days()[0], OPENING).standard_normal())
+    for earlier in spec.days():
+        if earlier == day:
+            return _draw_session(spec, day, centre, m)
+        centre, m = _closing(spec, earlier, centre, m)
+    raise DataError(f"data: {day} is not between {spec.start} and {spec.end}")
+
+
+@lru_cache(maxsize=4096)
+def _closing(spec: Synthetic, day: dt.date, centre: int, m: float) -> tuple[int, float]:
+    session = _draw_session(spec, day, centre, m)
+    closing = _simulate(spec, session).closing_centre if spec.impact else session.closing_centre
+    return int(closing), session.closing_m
+
+
+def _draw_session(spec: Synthetic, day: dt.date, centre: int, m: float) -> _Session:
+    start, end = spec.period(day)
+    start_ms = -(-start // NS_PER_MS) - spec.feed_latency_ms
+    duration_ms = -(-end // NS_PER_MS) - spec.feed_latency_ms - start_ms
+    latent, closing_m = draw_latent(_stream(spec, day, LATENT), m, duration_ms=duration_ms, drift_s=spec.drift_s)
+    move_ms, move_ticks = draw_moves(_stream(spec, day, MOVES), spec.moves(centre), latent, duration_ms)
+    path = centre + np.cumsum(move_ticks)
+    _check_price(spec, day, int(path.min(initial=centre)))
+    closing = int(path[-1]) if len(path) else centre
+    return _Session(day, start_ms, duration_ms, centre, latent, move_ms, move_ticks, closing, float(closing_m))
+
+
+def _simulate(spec: Synthetic, session: _Session) -> _Rows:
+    rng = _stream(spec, session.day, FLOW)
+    rows = _Rows(
+        *simulate_book(
+            rng,
+            spec.flow(),
+            session.latent,
+            session.move_ms,
+            session.move_ticks,
+            session.centre,
+            session.start_ms,
+            session.duration_ms,
+        )
+    )
+    _check_price(spec, session.day, int(rows.quotes[:, 1].min()))
+    return rows
+
+
+def _check_price(spec: Synthetic, day: dt.date, lowest_ticks: int) -> None:
+    if lowest_ticks <= spec.levels:
+        raise DataError(
+            f"data: the synthetic price falls to {lowest_ticks * spec.tick:g} on {day}, below its {spec.levels} price "
+            "levels: raise data.price, lower data.tick or data.volatility_bps_per_sqrt_s, or take another data.seed"
+        )
+
+
+def _stream(spec: Synthetic, day: dt.date, purpose: int) -> np.random.Generator:
+    return np.random.default_rng([spec.seed, day.toordinal(), purpose])
+
+
+def _receive_times(
+    spec: Synthetic, session: _Session, streams: list[np.ndarray]
+) -> tuple[list[np.ndarray], np.ndarray]:
+    """ts_recv of each stream's rows, and of all moments at which something arrives. All streams share one delay per
+    millisecond and it keeps their order, so none runs ahead of another and ties on arrival are the exchange's."""
+    ms = np.sort(np.concatenate([rows[:, 0] for rows in streams]), kind="stable")
+    ms = ms[np.diff(ms, prepend=ms[0] - 1) > 0]  # np.unique hashes, 20 times slower here
+    jitter = _stream(spec, session.day, FEED).exponential(size=len(ms)) * spec.feed_jitter_ms * NS_PER_MS
+    order = np.arange(len(ms))
+    earliest = (ms + spec.feed_latency_ms) * NS_PER_MS + jitter.astype(np.int64)
+    moments = np.maximum.accumulate(earliest - order) + order
+    return [moments[np.searchsorted(ms, rows[:, 0])] for rows in streams], moments
+
+
+def _frame(
+    contract: dict[str, Any],
+    received: np.ndarray,
+    rows: np.ndarray,
+    values: list[np.ndarray],
+    *,
+    day: dt.date,
+    end: int,
+) -> pl.DataFrame:
+    ordinals = day.toordinal() * ROWS_PER_DAY + np.arange(len(rows))
+    columns = [received, rows[:, 0] * NS_PER_MS, ordinals, *values]
+    # The last milliseconds of a day may arrive in the next, which opens afresh: they are lost.
+    n = int(np.searchsorted(received, end))
+    return pl.DataFrame({name: c[:n] for name, c in zip(contract, columns, strict=True)}, schema=contract)
+
+
+def _trade_values(spec: Synthetic, rows: np.ndarray) -> list[np.ndarray]:
+    return [_price(spec, rows[:, 1]), _qty(rows[:, 2]), rows[:, 3].astype(np.int8)]
+
+
+def _quote_values(spec: Synthetic, rows: np.ndarray) -> list[np.ndarray]:
+    return [_price(spec, rows[:, 1]), _qty(rows[:, 2]), _price(spec, rows[:, 3]), _qty(rows[:, 4])]
+
+
+def _book_values(spec: Synthetic, rows: np.ndarray) -> list[np.ndarray]:
+    blocks = np.split(rows[:, 1:].T, 4)  # bid, bid_qty, ask, ask_qty, as in the contract
+    return [_qty(v) if i % 2 else _price(spec, v) for i, block in enumerate(blocks) for v in block]
+
+
+def _price(spec: Synthetic, ticks: np.ndarray) -> np.ndarray:
+    """The float64 nearest to the decimal, as if it had been parsed from text."""
+    decimals = max(0, -Decimal(str(spec.tick)).as_tuple().exponent)
+    return np.round(ticks * spec.tick, decimals)
+
+
+def _qty(lots: np.ndarray) -> np.ndarray:
+    return lots / LOTS_PER_UNIT

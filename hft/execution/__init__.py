@@ -1,0 +1,81 @@
+"""Intended sides and the market in, fills out: one LEDGER row per position, before any fee.
+
+A decision at a bar's close meets the market `latency_ms` later, so does every exit. Barriers are those of the labels,
+put around the entry fill. To add one: one module here with an ExecutionSpec subclass, `conf/execution/<kind>.yaml`, one
+test. The conformance suite covers it at once.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import polars as pl
+from pydantic import Field
+
+from hft.fees import FeeSchedule
+from hft.schema import LEDGER, check
+from hft.spec import Kind
+from hft.strategy import StrategySpec, make_sides
+
+if TYPE_CHECKING:
+    from hft.data import Ticks
+    from hft.labels import Exits
+
+REASONS = ("take_profit", "stop_loss", "time", "end")
+
+
+class ExecutionSpec(Kind):
+    latency_ms: float = Field(ge=0, description="from a decision or a touched barrier to the market, ms")
+
+    def simulate(
+        self, sides_T: np.ndarray, ticks: Ticks, bars: pl.DataFrame, exits: Exits, *, until: int
+    ) -> pl.DataFrame:
+        """LEDGER (`fold` 0) of acting on `sides_T`; no market data at or after `until` (ns) is read.
+
+        A position still open then is closed at the last market state before it, reason "end".
+        """
+        raise NotImplementedError
+
+    def assumptions(self, ticks: Ticks) -> tuple[str, ...]:
+        """What these ticks force the fills to assume, one sentence each, printed beside every figure."""
+        raise NotImplementedError
+
+
+def simulate(
+    p_T3: np.ndarray,
+    ticks: Ticks,
+    bars: pl.DataFrame,
+    exits: Exits,
+    *,
+    strategy: StrategySpec,
+    fitted: dict[str, Any],
+    execution: ExecutionSpec,
+    until: int,
+    fold: int,
+) -> pl.DataFrame:
+    """LEDGER of a fitted strategy on calibrated probabilities, a row of `p_T3` per bar, NaN where none may be used."""
+    sides_T = make_sides(strategy, p_T3, fitted)
+    ledger = execution.simulate(sides_T, ticks, bars, exits, until=until)
+    ledger = ledger.with_columns(pl.lit(fold, pl.Int64).alias("fold"))
+    return check(ledger, LEDGER, where=f"execution={execution.kind}")
+
+
+def fit_strategy(
+    p_T3: np.ndarray,
+    rows_T: np.ndarray,
+    ticks: Ticks,
+    bars: pl.DataFrame,
+    exits: Exits,
+    *,
+    strategy: StrategySpec,
+    execution: ExecutionSpec,
+    schedule: FeeSchedule,
+    until: int,
+) -> dict[str, Any]:
+    """The strategy fitted on the bars of `rows_T` (tune) through `execution`, paying `schedule`; `until` ends tune."""
+
+    def net_of(sides_T: np.ndarray) -> np.ndarray:
+        return schedule.net_bps(execution.simulate(sides_T, ticks, bars, exits, until=until))
+
+    return strategy.fit(np.where(rows_T[:, None], p_T3, np.nan), net_of=net_of)

@@ -1,0 +1,150 @@
+"""Market orders, one position at a time: across the spread, latency after each decision (QUANT 5.15, 5.19)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+import numpy as np
+import polars as pl
+from numba import njit
+from pydantic import Field
+
+from hft.bars import trade_bounds
+from hft.execution import REASONS, ExecutionSpec
+from hft.execution._ledger import make_ledger
+from hft.labels._barriers import first_touch
+from hft.schema import NS_PER_MS
+
+if TYPE_CHECKING:
+    from hft.data import Ticks
+    from hft.labels import Exits
+
+TAKE_PROFIT, STOP_LOSS, TIME, END = range(len(REASONS))
+
+
+class _Bars(NamedTuple):
+    ts: np.ndarray
+    high: np.ndarray
+    low: np.ndarray
+    bounds: np.ndarray
+    take_profit: np.ndarray
+    stop_loss: np.ndarray
+
+
+class _Market(NamedTuple):
+    """All that may be read, from before `until`. Fills are quotes, or trades where `on_trades`, worse by `away`."""
+
+    ts_trade: np.ndarray
+    price: np.ndarray
+    ts_fill: np.ndarray
+    ask: np.ndarray
+    bid: np.ndarray
+    away: float
+    on_trades: bool
+    until: int
+
+
+class Taker(ExecutionSpec):
+    kind: Literal["taker"]
+    assumed_half_spread_bps: float = Field(
+        ge=0, le=100, description="what a fill pays away from the trade price where there are no quotes, bps"
+    )
+
+    def simulate(
+        self, sides_T: np.ndarray, ticks: Ticks, bars: pl.DataFrame, exits: Exits, *, until: int
+    ) -> pl.DataFrame:
+        """Fills at the first quote at or after each act, without quotes at the first trade; `_walk` has the rules."""
+        market = self._market(ticks, until)
+        columns = [bars[c].to_numpy() for c in ("ts", "high", "low")]
+        bounds = trade_bounds(ticks.trades["ts_recv"].to_numpy(), bars)
+        view = _Bars(*columns, bounds, exits.take_profit, exits.stop_loss)
+        t, entry, exit_, reason = _walk(sides_T, view, market, exits.horizon, round(self.latency_ms * NS_PER_MS))
+        side, taken = sides_T[t], np.zeros(len(t), bool)
+        fills = {
+            "bar": bars["bar"].to_numpy()[t],
+            "side": side,
+            "ts_entry": market.ts_fill[entry],
+            "price_entry": np.where(side > 0, market.ask[entry], market.bid[entry]) * (1 + side * market.away),
+            "maker_entry": taken,
+            "ts_exit": market.ts_fill[exit_],
+            "price_exit": np.where(side > 0, market.bid[exit_], market.ask[exit_]) * (1 - side * market.away),
+            "maker_exit": taken,
+            "reason": np.array(REASONS)[reason],
+        }
+        return make_ledger(fills, ticks.quotes, until=min(until, ticks.end))
+
+    def assumptions(self, ticks: Ticks) -> tuple[str, ...]:
+        whole = "every order fills whole at the best price: no market impact"
+        if len(ticks.quotes):
+            return (whole,)
+        spread = f"no quotes: half a spread of {self.assumed_half_spread_bps:g} bps is assumed around the trade price"
+        return (spread, whole)
+
+    def _market(self, ticks: Ticks, until: int) -> _Market:
+        """The streams as arrays, cut before `until`; without quotes the trades are what fills meet."""
+        trades, quotes = (f[: f["ts_recv"].search_sorted(until)] for f in (ticks.trades, ticks.quotes))
+        on_trades = not len(ticks.quotes)
+        met, ask, bid = (trades, "price", "price") if on_trades else (quotes, "ask", "bid")
+        return _Market(
+            ts_trade=trades["ts_recv"].to_numpy(),
+            price=trades["price"].to_numpy(),
+            ts_fill=met["ts_recv"].to_numpy(),
+            ask=met[ask].to_numpy(),
+            bid=met[bid].to_numpy(),
+            away=self.assumed_half_spread_bps / 1e4 if on_trades else 0.0,
+            on_trades=on_trades,
+            until=until,
+        )
+
+
+@njit
+def _walk(side_T, bars, market, horizon, latency):
+    """One position at a time: (bar, entry fill, exit fill, reason) of each, as indices.
+
+    Every fill comes later in the stream than what caused it; trades come before quotes of the same time. A bar without
+    known distances opens nothing, and the next decision is the first bar that closes after the exit fill.
+    """
+    found = np.empty((4, np.count_nonzero(side_T)), np.int64)
+    n, t = 0, 0
+    while t < len(side_T):
+        if side_T[t] == 0 or np.isnan(bars.take_profit[t]) or np.isnan(bars.stop_loss[t]):
+            t += 1
+            continue
+        entry = _fill_at(market, bars.ts[t] + latency, bars.bounds[t + 1])
+        if entry >= len(market.ts_fill):
+            break
+        exit_, reason = _leave(bars, market, t, side_T[t], entry, horizon, latency)
+        found[0, n], found[1, n], found[2, n], found[3, n] = t, entry, exit_, reason
+        n += 1
+        t = max(t + 1, np.searchsorted(bars.ts, market.ts_fill[exit_], side="right"))
+    return found[:, :n]
+
+
+@njit
+def _leave(bars, market, t, side, entry, horizon, latency):
+    """(exit fill, reason). A touch within the bar of expiry comes first; filled after that bar, it expires at once."""
+    ts_entry = market.ts_fill[entry]
+    paid = (market.ask[entry] if side > 0 else market.bid[entry]) * (1 + side * market.away)
+    upper = paid * (1 + (bars.take_profit[t] if side > 0 else bars.stop_loss[t]))
+    lower = paid * (1 - (bars.stop_loss[t] if side > 0 else bars.take_profit[t]))
+    due = t + horizon
+    expires = due < len(bars.ts) and bars.ts[due] < market.until
+    first = entry + 1 if market.on_trades else np.searchsorted(market.ts_trade, ts_entry, side="right")
+    stop = max(first, bars.bounds[due + 1] if expires else len(market.ts_trade))
+    touch, touched = first_touch(market.price, bars.high, bars.low, bars.bounds, first, stop, upper, lower)
+    last = len(market.ts_fill) - 1
+    if touched != 0:
+        cause, after, reason = market.ts_trade[touch], touch + 1, TAKE_PROFIT if touched == side else STOP_LOSS
+    elif expires:
+        cause, after, reason = max(bars.ts[due], ts_entry), stop, TIME
+    else:
+        return last, END
+    exit_ = max(entry + 1, _fill_at(market, cause + latency, after))
+    return (exit_, reason) if exit_ <= last else (last, END)
+
+
+@njit
+def _fill_at(market, when, after):
+    """The first fill at or after `when`; where trades fill, not before trade `after`."""
+    at = np.searchsorted(market.ts_fill, when)
+    return max(at, after) if market.on_trades else at

@@ -1,0 +1,137 @@
+"""Ticks and BARS in, FEATURES out: one float32 column per entry of a feature set, null where unknown.
+
+Two stages: `build_tick_columns` sums up each bar's ticks, a UTC day at a time, under names that know no window;
+`build_features` turns them and BARS into columns, over the whole range. Rolling windows run across midnight, stay inside
+a `segment`, and are null until they are full; a value that cannot be computed (no variance in the window, no quote yet)
+is null too, never nan and never a stand-in.
+
+To add a feature: one FeatureSpec subclass in the module of its family, an entry in a set under conf/features, one test
+with a slow twin or a closed form. The conformance suite covers it at once. Row i may use nothing later than bars.ts[i].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, ClassVar
+
+import numpy as np
+import polars as pl
+from pydantic import Field
+
+from hft.data import Ticks
+from hft.schema import BARS, check, features_columns
+from hft.spec import Kind, UserError
+
+BPS = 10_000.0
+REMEDIES = {
+    "quotes": "choose features=[trades_only]",
+    "book": "leave out features=book, or give fewer levels or a source with so many",
+}
+
+
+class FeatureError(UserError):
+    """A feature that these data or this set cannot give: the column, the reason, the remedy."""
+
+
+class FeatureSpec(Kind):
+    needs: ClassVar[frozenset[str]] = frozenset()
+    """Streams without which the feature is nowhere known: "quotes", "book"."""
+    tick_fields: ClassVar[tuple[str, ...]] = ()
+    """Fields that change the tick columns; specs that differ in others only (a window) share them."""
+
+    @property
+    def warmup(self) -> int:
+        """Number of leading bars of a segment that are null."""
+        return 0
+
+    def tick_columns(self, ticks: Ticks, bars: pl.DataFrame) -> dict[str, np.ndarray]:
+        """Per bar, what its ticks add up to, float64, nan where unknown; nothing from another UTC day."""
+        return {}
+
+    def lacks_data(self, frame: pl.DataFrame) -> bool:
+        """Whether a stream that it needs is nowhere in the range."""
+        return "quotes" in self.needs and frame["bid"].is_null().all()
+
+    def column(self, frame: pl.DataFrame) -> pl.Series:
+        """Float64 over the range, from BARS and all tick columns; nan and inf count as unknown."""
+        raise NotImplementedError
+
+
+class Windowed(FeatureSpec):
+    """A feature over the last `window` bars, this one included."""
+
+    window: int = Field(ge=1, le=100_000, description="bars in the rolling window")
+
+    @property
+    def warmup(self) -> int:
+        return self.window - 1
+
+
+class ReturnWindowed(FeatureSpec):
+    """A feature over the last `window` returns, which need one bar more."""
+
+    window: int = Field(ge=1, le=100_000, description="returns in the rolling window, in bars")
+
+    @property
+    def warmup(self) -> int:
+        return self.window
+
+
+def build_tick_columns(ticks: Ticks, bars: pl.DataFrame, specs: dict[str, FeatureSpec]) -> pl.DataFrame:
+    """One row per bar of `bars`: `bar` and every tick column of `specs`, float64, null where unknown."""
+    columns: dict[str, np.ndarray] = {}
+    for spec in _distinct(specs):
+        columns |= spec.tick_columns(ticks, bars)
+    assert not columns.keys() & BARS.keys(), "a tick column may not shadow a column of BARS"
+    frame = pl.DataFrame(columns, schema=dict.fromkeys(columns, pl.Float64))
+    return bars.select("bar").hstack(frame.fill_nan(None))
+
+
+def tick_plan(specs: dict[str, FeatureSpec]) -> list[dict[str, Any]]:
+    """JSON-ready identity of what `build_tick_columns` computes: equal for sets that differ in windows only."""
+    return [{"kind": spec.kind} | {f: spec.plain()[f] for f in spec.tick_fields} for spec in _distinct(specs)]
+
+
+def build_features(bars: pl.DataFrame, tick_columns: pl.DataFrame, specs: dict[str, FeatureSpec]) -> pl.DataFrame:
+    """FEATURES of a range. `tick_columns` are the days' frames from `build_tick_columns`, one below the other."""
+    if "bar" in specs:
+        raise FeatureError("features.bar: 'bar' numbers the rows of every frame; give the feature another name")
+    assert tick_columns.height == bars.height, "tick columns and bars must have the same rows"
+    frame = bars.hstack(tick_columns.drop("bar"))
+    _require_streams(frame, specs)
+    columns = [_stored(spec.column(frame)).alias(name) for name, spec in specs.items()]
+    return check(bars.select("bar").hstack(columns), features_columns(list(specs)), where="features")
+
+
+def within_segments(frame: pl.DataFrame, value: pl.Expr) -> pl.Series:
+    """`value` computed in each segment by itself, so that no window and no difference reaches across a gap."""
+    return frame.select(value.over("segment")).to_series()
+
+
+def log_return_bps(*, bars: int = 1) -> pl.Expr:
+    """Log return of the closes over so many bars; for use inside `within_segments`."""
+    return pl.col("close").log().diff(bars) * BPS
+
+
+def _distinct(specs: dict[str, FeatureSpec]) -> Iterator[FeatureSpec]:
+    """One spec for each set of tick columns, in an order that does not depend on the set's."""
+    with_ticks = [s for s in specs.values() if type(s).tick_columns is not FeatureSpec.tick_columns]
+    keyed = {(s.kind, repr([getattr(s, field) for field in s.tick_fields])): s for s in with_ticks}
+    return (keyed[key] for key in sorted(keyed))
+
+
+def _require_streams(frame: pl.DataFrame, specs: dict[str, FeatureSpec]) -> None:
+    lacking = {name: spec for name, spec in specs.items() if frame.height and spec.lacks_data(frame)}
+    errors = []
+    for stream, remedy in REMEDIES.items():
+        names = [name for name, spec in lacking.items() if stream in spec.needs]
+        if names:
+            verb = "needs" if len(names) == 1 else "need"
+            errors.append(f"features: {', '.join(names)} {verb} {stream}, which these data do not have; {remedy}")
+    if errors:
+        raise FeatureError("\n".join(errors))
+
+
+def _stored(values: pl.Series) -> pl.Series:
+    stored = values.cast(pl.Float32)
+    return stored.set(~stored.is_finite().fill_null(value=False), None)

@@ -1,0 +1,60 @@
+"""Which quotes of a stream each bar learned, and the order flow imbalance in them."""
+
+from __future__ import annotations
+
+import numpy as np
+import polars as pl
+from numba import njit
+
+from hft.bars import quote_bounds
+from hft.schema import NS_PER_DAY
+
+
+def flow_per_bar(stream: pl.DataFrame, columns: tuple[str, str, str, str], bars: pl.DataFrame):
+    """Per bar: sum of order flow imbalance, and mean depth, of the quotes it learned.
+
+    `columns` name bid, bid_qty, ask and ask_qty in `stream` (QUOTES, or a level of BOOK). Depth is the mean of the two
+    quantities, averaged over the bar's quotes, or that of the standing quote where none came in. nan before the day's
+    first quote.
+    """
+    ts_recv = stream["ts_recv"].to_numpy()
+    first = day_begins(ts_recv, bars)
+    bounds = quote_bounds(ts_recv, bars)
+    return _flow(*(stream[c].to_numpy() for c in columns), np.maximum(bounds[:-1], first), bounds[1:], first)
+
+
+def day_begins(ts_recv: np.ndarray, bars: pl.DataFrame) -> np.ndarray:
+    """For each bar, the index of the first row of `ts_recv` in the bar's UTC day."""
+    return np.searchsorted(ts_recv, bars["ts_open"].to_numpy() // NS_PER_DAY * NS_PER_DAY)
+
+
+@njit
+def _flow(bid, bid_qty, ask, ask_qty, starts, stops, day_begins):
+    n = len(starts)
+    flow, depth = np.full(n, np.nan), np.full(n, np.nan)
+    for bar in range(n):
+        if stops[bar] == day_begins[bar]:
+            continue
+        total = 0.0
+        for i in range(max(starts[bar], day_begins[bar] + 1), stops[bar]):
+            # Cont, Kukanov and Stoikov 2014, eq. 4: what was added at or above the best bid less what left it, and
+            # the mirror at the ask. Comparisons with nan (no such level) hold for neither side and add nothing.
+            if bid[i] >= bid[i - 1]:
+                total += bid_qty[i]
+            if bid[i] <= bid[i - 1]:
+                total -= bid_qty[i - 1]
+            if ask[i] <= ask[i - 1]:
+                total -= ask_qty[i]
+            if ask[i] >= ask[i - 1]:
+                total += ask_qty[i - 1]
+        flow[bar] = total
+        depth[bar] = _mean_depth(bid_qty, ask_qty, min(starts[bar], stops[bar] - 1), stops[bar])
+    return flow, depth
+
+
+@njit
+def _mean_depth(bid_qty, ask_qty, start, stop):
+    total = 0.0
+    for i in range(start, stop):
+        total += (bid_qty[i] + ask_qty[i]) / 2
+    return total / (stop - start)

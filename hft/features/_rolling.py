@@ -1,0 +1,44 @@
+"""Rolling moments that are computed afresh for every window.
+
+Running sums of products lose the small windows after a large one has left them, and never return to exactly zero; at the
+usual windows of 10 to 500 bars starting over costs milliseconds per million bars.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+
+@njit
+def rolling_slope(y, x, window):
+    """Least-squares slope of y on x with an intercept over the last `window` pairs.
+
+    nan where the window is not full or holds a nan, and where x does not vary beyond rounding.
+    """
+    slope = np.full(len(y), np.nan)
+    for end in range(window, len(y) + 1):
+        mean_x, mean_y = np.mean(x[end - window : end]), np.mean(y[end - window : end])
+        sxx = sxy = scale = 0.0
+        for i in range(end - window, end):
+            sxx += (x[i] - mean_x) ** 2
+            sxy += (x[i] - mean_x) * (y[i] - mean_y)
+            scale += x[i] ** 2
+        if sxx > 1e-20 * scale:
+            slope[end - 1] = sxy / sxx
+    return slope
+
+
+@njit
+def rolling_lag_covariance(x, window):
+    """Covariance (ddof 1) of the window - 1 pairs of neighbours among the last `window` values; nan as above."""
+    covariance = np.full(len(x), np.nan)
+    n = window - 1
+    for end in range(window, len(x) + 1):
+        late, early = x[end - n : end], x[end - window : end - 1]
+        mean_late, mean_early = np.mean(late), np.mean(early)
+        total = 0.0
+        for i in range(n):
+            total += (late[i] - mean_late) * (early[i] - mean_early)
+        covariance[end - 1] = total / (n - 1)
+    return covariance

@@ -1,0 +1,67 @@
+"""Barriers and the search for the print that touches one: the kernel that labels and backtests share.
+
+In: prints, bars as an index over them (highs, lows, bounds), two prices. Out: the first touching print and its side.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numba import njit
+
+
+@dataclass(frozen=True)
+class Exits:
+    """How a trade decided at each bar ends: price fractions from the entry, and the bar after which it expires.
+
+    float64 of one value per bar, the same for longs and shorts; inf where there is no such barrier, nan where the
+    distance is unknown and no trade may be opened.
+    """
+
+    take_profit: np.ndarray
+    stop_loss: np.ndarray
+    horizon: int
+
+
+@njit
+def first_touch(price, highs, lows, bounds, first, stop, upper, lower):
+    """The first print of [first, stop) with price >= upper (+1) or <= lower (-1): (index, side); (stop, 0) if none.
+
+    Prints bounds[i]:bounds[i+1] belong to bar i; a bar that lies strictly inside the barriers is skipped whole, prints
+    outside all bars are read one by one. inf and -inf mean no barrier. Upper is judged first: 0 distance is the
+    caller's to refuse.
+    """
+    at, side = _touch_in_prints(price, first, min(stop, bounds[0]), upper, lower)
+    if side != 0:
+        return at, side
+    inside, inside_stop = max(first, bounds[0]), min(stop, bounds[-1])
+    if inside < inside_stop:
+        bar = np.searchsorted(bounds, inside, side="right") - 1
+        last_bar = np.searchsorted(bounds, inside_stop, side="left") - 1
+        at, side = touch_in_bars(price, highs, lows, bounds, bar, last_bar, inside, inside_stop, upper, lower)
+        if side != 0:
+            return at, side
+    at, side = _touch_in_prints(price, max(first, bounds[-1]), stop, upper, lower)
+    return (at, side) if side != 0 else (stop, 0)
+
+
+@njit
+def touch_in_bars(price, highs, lows, bounds, bar, last_bar, first, stop, upper, lower):
+    """`first_touch` for a caller who knows that print `first` lies in `bar` and print stop - 1 in `last_bar`."""
+    for b in range(bar, last_bar + 1):
+        if highs[b] >= upper or lows[b] <= lower:
+            at, side = _touch_in_prints(price, max(first, bounds[b]), min(stop, bounds[b + 1]), upper, lower)
+            if side != 0:
+                return at, side
+    return stop, 0
+
+
+@njit
+def _touch_in_prints(price, first, stop, upper, lower):
+    for i in range(first, stop):
+        if price[i] >= upper:
+            return i, 1
+        if price[i] <= lower:
+            return i, -1
+    return stop, 0

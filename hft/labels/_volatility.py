@@ -1,0 +1,27 @@
+"""Bars' closes in, the volatility that scales barriers out (QUANT 5.11): causal, restarted by each segment."""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+
+@njit
+def ewma_volatility(close, segment, span):
+    """s_t as a fraction per bar, from log returns up to and including bar t; nan for a segment's first `span` returns.
+
+    s2 starts at the first r^2 and is not demeaned; a return across a gap counts for neither side.
+    """
+    a = 2.0 / (span + 1.0)
+    out = np.full(close.size, np.nan)
+    n_returns, variance = 0, 0.0
+    for t in range(1, close.size):
+        if segment[t] != segment[t - 1]:
+            n_returns = 0
+            continue
+        r = np.log(close[t] / close[t - 1])
+        variance = r * r if n_returns == 0 else (1 - a) * variance + a * r * r
+        n_returns += 1
+        if n_returns > span:
+            out[t] = np.sqrt(variance)
+    return out

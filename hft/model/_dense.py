@@ -1,0 +1,66 @@
+"""Every bar in one pass: chunks of bars for training, blocks of bars for prediction.
+
+Legend: T bars, P padded bars, N rows that count, W bars of a window, F features, C classes, R receptive field.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import nn
+
+from hft.schema import CLASS_NAMES
+
+BLOCK = 4096  # bars per pass when predicting: always the same, so that a prediction does not depend on who asks for it
+
+
+class Chunks:
+    """Batches of chunk starts: a sized loader without state of its own, the epoch's number decides everything.
+
+    An epoch tiles the rows once, from a seeded offset, in a seeded order, and leaves out chunks without a row. The
+    number of batches follows from the fewest chunks that can cover the rows: it is the same for every epoch, and no
+    batch is empty.
+    """
+
+    batch_sampler = None  # with `sampler`, the part of a DataLoader that Lightning looks for
+
+    def __init__(self, rows_T: np.ndarray, *, chunk: int, batch_chunks: int, seed: int) -> None:
+        self.at_N, self.chunk, self.seed, self.epoch = np.flatnonzero(rows_T), chunk, seed, 0
+        fewest, i = 0, 0
+        while i < len(self.at_N):
+            fewest, i = fewest + 1, int(np.searchsorted(self.at_N, self.at_N[i] + chunk))
+        self.n_batches = -(-fewest // batch_chunks)
+
+    @property
+    def sampler(self) -> Chunks:
+        return self  # Lightning calls set_epoch on a loader's sampler only
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self.n_batches
+
+    def __iter__(self) -> Iterator[torch.Tensor]:
+        rng = np.random.default_rng([self.seed, self.epoch])
+        offset = int(rng.integers(self.chunk))
+        starts = np.unique((self.at_N + offset) // self.chunk) * self.chunk - offset
+        return iter([torch.from_numpy(batch) for batch in np.array_split(rng.permutation(starts), self.n_batches)])
+
+
+@torch.no_grad()
+def dense_logits(network: nn.Module, x_PF: torch.Tensor, rows_T: np.ndarray) -> torch.Tensor:
+    """Logits [T, C] of the bars in `rows_T`, nan elsewhere; `x_PF` begins R - 1 rows before bar 0. Dropout is off."""
+    out_TC = torch.full((len(rows_T), len(CLASS_NAMES)), torch.nan, device=x_PF.device)
+    was_training = network.training
+    network.eval()
+    for start in range(0, len(rows_T), BLOCK):
+        wanted = torch.from_numpy(rows_T[start : start + BLOCK]).to(x_PF.device)
+        if wanted.any():
+            seen_WF = x_PF[start : start + len(wanted) + network.receptive_field - 1]
+            here_WC = network(seen_WF[None])[0, -len(wanted) :]
+            out_TC[start : start + len(wanted)] = torch.where(wanted[:, None], here_WC, torch.nan)
+    network.train(was_training)
+    return out_TC

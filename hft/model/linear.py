@@ -1,0 +1,35 @@
+"""Multinomial logistic regression on the last `window` bars: one causal convolution."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import nn
+from torch.nn.functional import pad
+
+from hft.model import ModelSpec
+from hft.schema import CLASS_NAMES
+
+
+class Linear(ModelSpec):
+    kind: Literal["linear"]
+    window: int = Field(ge=1, le=4096, description="bars that one prediction sees, the current one the last")
+
+    @property
+    def receptive_field(self) -> int:
+        return self.window
+
+    def build(self, n_features: int) -> nn.Module:
+        return Network(n_features, self.window)
+
+
+class Network(nn.Module):
+    def __init__(self, n_features: int, window: int) -> None:
+        super().__init__()
+        self.receptive_field = window
+        self.conv = nn.Conv1d(n_features, len(CLASS_NAMES), window)
+
+    def forward(self, x_BTF: torch.Tensor) -> torch.Tensor:
+        return self.conv(pad(x_BTF.transpose(1, 2), (self.receptive_field - 1, 0))).transpose(1, 2)

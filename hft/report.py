@@ -1,0 +1,305 @@
+"""A ledger in, a Scorecard under every fee schedule at once out: as data, a table on the terminal and a figure.
+
+Fills do not depend on fees, so one simulation is scored under all of them. A figure that the data cannot carry is None
+with the reason beside it. To add a figure: a field here, computed in hft/statistics.py.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import io
+import json
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import polars as pl
+from pydantic import Field
+
+from hft.fees import FeeSchedule
+from hft.runs import write_atomic
+from hft.schema import CLASS_NAMES, NS_PER_DAY, NS_PER_S, metric
+from hft.spec import Spec
+from hft.statistics import MIN_TRADES, Interval, break_even, max_drawdown, sharpe
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+FUNDING_HOURS = 8  # at 00, 08 and 16 UTC on the perpetuals of QUANT 3
+MARKOUTS = ("markout_100ms_bps", "markout_1s_bps", "markout_10s_bps")
+N_CURVES = 5
+
+
+class ScheduleScore(Spec):
+    maker_bps: float
+    taker_bps: float
+    net_bps_trade: float | None = Field(description="mean net return per trade, bps; None without trades")
+    net_bps_day: float = Field(description="net return per calendar day, bps of the position's notional")
+    net_bps_total: float
+    hit_rate: float | None = Field(description="share of trades with a net gain; None without trades")
+    sharpe: float | None = Field(description="yearly; None where sharpe_reason says why")
+    psr: float | None = Field(description="probability that the true Sharpe ratio is above 0")
+    sharpe_reason: str
+    max_drawdown_bps: float
+    verdict: str
+
+
+class Scorecard(Spec):
+    start: int = Field(description="ns UTC")
+    end: int = Field(description="ns UTC, exclusive")
+    days: float
+    trades: int
+    turnover_day: float = Field(description="notional traded per day per unit of position")
+    long_share: float | None
+    holding_s: float | None = Field(description="median time in position, s")
+    reasons: dict[str, int] = Field(description="trades by how they ended")
+    markouts: dict[str, float | None] = Field(description="mean move in the trade's favour after entry, bps")
+    gross_bps_trade: float | None = Field(description="mean return per trade before fees, spread paid, bps")
+    break_even_bps: float | None = Field(description="cost one way at which the trades earn nothing, bps")
+    break_even_low_bps: float | None = Field(description="lower end of its 95 % interval; None below 30 trades")
+    break_even_high_bps: float | None
+    notes: tuple[str, ...] = Field(description="what the data forced to assume, and what to bear in mind")
+    verdict: str
+    schedules: dict[str, ScheduleScore]
+
+
+def score(
+    ledger: pl.DataFrame,
+    fees: Mapping[str, FeeSchedule],
+    start: int,
+    end: int,
+    *,
+    notes: Sequence[str] = (),
+    seed: int = 0,
+) -> Scorecard:
+    """The trades of [start, end) under every schedule; `notes` (the execution's assumptions, ...) go along."""
+    margin = break_even(ledger["gross_bps"].to_numpy(), seed=seed)
+    days = (end - start) / NS_PER_DAY
+    held = ledger["ts_exit"] - ledger["ts_entry"]
+    return Scorecard(
+        start=start,
+        end=end,
+        days=days,
+        trades=len(ledger),
+        turnover_day=float((ledger["qty"] * (ledger["price_entry"] + ledger["price_exit"])).sum() / days),
+        long_share=_mean(ledger["side"] > 0),
+        holding_s=float(held.median()) / NS_PER_S if len(ledger) else None,
+        reasons={reason: n for reason, n in ledger["reason"].value_counts(sort=True).iter_rows()},
+        markouts={name: _mean(ledger[name]) for name in MARKOUTS},
+        gross_bps_trade=_mean(ledger["gross_bps"]),
+        break_even_bps=margin.mean,
+        break_even_low_bps=margin.low,
+        break_even_high_bps=margin.high,
+        notes=(*notes, *_cautions(ledger, days)),
+        verdict=_verdict(ledger, fees, margin),
+        schedules={name: _score_under(s, ledger, margin, start, end) for name, s in fees.items()},
+    )
+
+
+def net_bps_day(ledger: pl.DataFrame, schedule: FeeSchedule, start: int, end: int, *, min_trades: int) -> float:
+    """The objective: net bps per calendar day of [start, end). With fewer than `min_trades` trades a gain is 0."""
+    value = float(schedule.net_bps(ledger).sum()) / ((end - start) / NS_PER_DAY)
+    return value if len(ledger) >= min_trades else min(value, 0.0)
+
+
+def _score_under(schedule: FeeSchedule, ledger: pl.DataFrame, margin: Interval, start: int, end: int) -> ScheduleScore:
+    net = schedule.net_bps(ledger)
+    ratio = sharpe(ledger["ts_exit"].to_numpy(), net, start=start, end=end)
+    return ScheduleScore(
+        maker_bps=schedule.maker_bps,
+        taker_bps=schedule.taker_bps,
+        net_bps_trade=_mean(net),
+        net_bps_day=float(net.sum()) / ((end - start) / NS_PER_DAY),
+        net_bps_total=float(net.sum()),
+        hit_rate=_mean(net > 0),
+        sharpe=ratio.yearly,
+        psr=ratio.psr,
+        sharpe_reason=ratio.reason,
+        max_drawdown_bps=max_drawdown(net),
+        verdict=_verdict_under(_cost_bps(schedule, ledger), len(net), margin),
+    )
+
+
+def _cost_bps(schedule: FeeSchedule, ledger: pl.DataFrame) -> float:
+    """One way, for these trades' own mix of maker and taker legs; as a taker without trades."""
+    return float(schedule.cost_bps(ledger).mean() / 2) if len(ledger) else schedule.taker_bps
+
+
+def _verdict_under(cost_bps: float, n_trades: int, margin: Interval) -> str:
+    if n_trades < MIN_TRADES:
+        return f"too few trades ({n_trades})" if n_trades else "no trades"
+    if margin.mean <= 0:
+        return "loses before costs"
+    if margin.mean > cost_bps:
+        return "pays" if margin.low > cost_bps else "pays, within noise"
+    return "below cost" if margin.high < cost_bps else "below cost, within noise"
+
+
+def _verdict(ledger: pl.DataFrame, fees: Mapping[str, FeeSchedule], margin: Interval) -> str:
+    """One sentence over all schedules that cost anything."""
+    if len(ledger) < MIN_TRADES:
+        return f"too few trades ({len(ledger)}): no conclusion" if len(ledger) else "no trades"
+    interval = f"break-even {margin.mean:.2f} bps one way [{margin.low:.2f}, {margin.high:.2f}]"
+    if margin.mean <= 0:
+        return f"loses before costs; {interval}"
+    noise = "" if margin.low > 0 else ", gross within noise of zero"
+    costs = {name: cost for name, s in fees.items() if (cost := _cost_bps(s, ledger)) > 0}
+    if not costs:
+        return f"gross positive{noise}; {interval}"
+    paying = {name: cost for name, cost in costs.items() if margin.mean > cost}
+    if not paying:
+        cheapest = min(costs, key=costs.get)
+        return f"gross positive but below every fee (lowest {costs[cheapest]:g} bps, {cheapest}){noise}; {interval}"
+    sure = sum(margin.low > cost for cost in paying.values())
+    return f"pays under {len(paying)} of {len(costs)} schedules, beyond noise under {sure}{noise}; {interval}"
+
+
+def _cautions(ledger: pl.DataFrame, days: float) -> list[str]:
+    cautions = []
+    if days < 1:
+        cautions.append(f"the period is {days * 24:.2f} hours: figures per day extrapolate")
+    stamps = ledger.select(pl.col("ts_entry", "ts_exit") // (FUNDING_HOURS * 3600 * NS_PER_S))
+    held_over = int((stamps["ts_exit"] > stamps["ts_entry"]).sum())
+    if held_over:
+        cautions.append(f"funding is left out; {held_over} positions were held across a stamp (00, 08, 16 UTC)")
+    return cautions
+
+
+def _mean(values: pl.Series | np.ndarray) -> float | None:
+    mean = pl.Series(values).mean()
+    return None if mean is None else float(mean)
+
+
+# Output
+
+
+def headline(fees: Mapping[str, FeeSchedule | ScheduleScore]) -> list[str]:
+    """The dearest and the cheapest tier of each ladder: names up to their last `_` are one ladder."""
+    ladders: dict[str, list[str]] = {}
+    for name in sorted(fees, key=lambda name: -fees[name].taker_bps):
+        ladders.setdefault(name.rpartition("_")[0], []).append(name)
+    ends = [
+        (max(n, key=lambda s: fees[s].taker_bps), min(n, key=lambda s: fees[s].taker_bps)) for n in ladders.values()
+    ]
+    return list(dict.fromkeys(name for pair in ends for name in pair))
+
+
+def print_scorecard(card: Scorecard, *, schedule: str, console: Console | None = None) -> None:
+    """The headline schedules and, in bold, the strategy's own; `fees` are maker/taker, `fall` the maximum drawdown."""
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+
+    console = console or Console()
+    table = Table(title=_period(card), title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    table.add_column("schedule", no_wrap=True, min_width=18)
+    for name in ("fees", "a trade", "a day", "total", "hit", "Sharpe", "fall"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("verdict")
+    shown = {schedule, *headline(card.schedules)}
+    for name, row in ((n, r) for n, r in card.schedules.items() if n in shown):
+        cells = [f"{row.maker_bps:g}/{row.taker_bps:g}", _shown(row.net_bps_trade, "+.2f"), f"{row.net_bps_day:+.1f}"]
+        cells += [f"{row.net_bps_total:+.0f}", _shown(row.hit_rate, ".0%"), _shown(row.sharpe, ".1f")]
+        cells += [f"{row.max_drawdown_bps:.0f}", row.verdict]
+        table.add_row(name, *cells, style="bold" if name == schedule else None)
+    console.print(table)
+    for line in _lines(card):
+        console.print(line, highlight=False, markup=False)
+
+
+def print_fit(metrics: Mapping[str, float], *, strategy: str, console: Console | None = None) -> None:
+    """What a training came to: label shares beside a random walk's, calibrated class metrics beside the majority's."""
+    from rich.console import Console
+    from rich.table import Table
+
+    console = console or Console()
+    table = Table(title="calibrated, after the best epoch", title_justify="left")
+    columns = ("rows", "log_loss", "majority_log_loss", "macro_f1", "majority_macro_f1", "mcc", "calibration_error")
+    for column in ("split", *columns):
+        table.add_column(column.replace("_", " "), justify="left" if column == "split" else "right")
+    for split in ("tune", "select"):
+        values = [metrics[metric(split, name)] for name in columns]
+        table.add_row(split, f"{values[0]:.0f}", *(f"{value:.4f}" for value in values[1:]))
+    console.print(table)
+    shares = [f"{c} {metrics[f'labels/{c}']:.1%} ({metrics[f'labels/random_walk_{c}']:.1%})" for c in CLASS_NAMES]
+    console.print(f"labels of train, in brackets a random walk's: {', '.join(shares)}", highlight=False)
+    low, high = metrics[metric("select", "log_loss_excess_low")], metrics[metric("select", "log_loss_excess_high")]
+    excess = metrics[metric("select", "log_loss_excess")]
+    interval = f" [{low:+.4f}, {high:+.4f}]" if low is not None else ""
+    verdict = "skill" if high is not None and high < 0 else "no skill shown"
+    console.print(f"log loss of select against class frequencies {excess:+.4f}{interval}: {verdict}", highlight=False)
+    console.print(f"strategy: {strategy}", highlight=False)
+
+
+def _lines(card: Scorecard) -> Iterator[str]:
+    """What stands under the table; every unit is bps unless said."""
+    yield f"{card.trades} trades, {card.trades / card.days:.1f} a day, turnover {card.turnover_day:.1f} positions a day"
+    if card.trades:
+        ends = ", ".join(f"{name} {n / card.trades:.0%}" for name, n in card.reasons.items())
+        yield f"{card.long_share:.0%} long, held {card.holding_s:.3g} s (median), ended by {ends}"
+        marks = ", ".join(_shown(card.markouts[name], "+.2f") for name in MARKOUTS)
+        yield f"gross {card.gross_bps_trade:+.2f} per trade; markouts after 0.1, 1, 10 s: {marks}"
+    for reason in dict.fromkeys(row.sharpe_reason for row in card.schedules.values() if row.sharpe_reason):
+        yield f"no Sharpe ratio: {reason}"
+    yield from (f"note: {note}" for note in card.notes)
+    yield f"verdict: {card.verdict}"
+
+
+def _shown(value: float | None, form: str) -> str:
+    return "-" if value is None else format(value, form)
+
+
+def _period(card: Scorecard) -> str:
+    first, last = (dt.datetime.fromtimestamp(t // NS_PER_S, dt.UTC) for t in (card.start, card.end))
+    return f"{first:%Y-%m-%d %H:%M} to {last:%Y-%m-%d %H:%M} UTC ({card.days:.2f} days), net in bps"
+
+
+def save_scorecard(card: Scorecard, ledger: pl.DataFrame, folder: Path) -> None:
+    """scorecard.json and ledger.parquet, each whole or absent."""
+    rows = io.BytesIO()
+    ledger.write_parquet(rows)
+    write_atomic(folder / "ledger.parquet", rows.getvalue())
+    write_atomic(folder / "scorecard.json", json.dumps(card.plain(), indent=1).encode() + b"\n")
+
+
+def plot_equity(
+    ledger: pl.DataFrame, fees: Mapping[str, FeeSchedule], path: Path, *, start: int, end: int, title: str
+) -> Path:
+    """PNG of the cumulative return, booked at the exits: before fees and under a few schedules, cheap to dear."""
+    import matplotlib.dates as dates
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(11, 5.5), layout="constrained")
+    axes = figure.subplots()
+    axes.axhline(0, color="0.6", linewidth=0.8)
+    times = np.array([start, *ledger["ts_exit"], end]).astype("datetime64[ns]")
+    curves = _curves(ledger, fees, schedule)
+    for rank, (label, returns) in enumerate(curves):
+        equity = np.concatenate([[0.0], np.cumsum(returns)])
+        look = {"color": f"C{rank - 1}", "linewidth": 1.4} if rank else {"color": "black", "linewidth": 2.0}
+        axes.step(times, [*equity, equity[-1]], where="post", label=label, **look)
+    axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), frameon=False, fontsize=9)
+    axes.set_xlim(times[0], times[-1])
+    axes.xaxis.set_major_formatter(dates.ConciseDateFormatter(axes.xaxis.get_major_locator()))
+    axes.set_ylabel("cumulative return, bps of the position")
+    axes.set_xlabel("UTC")
+    axes.grid(alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.set_title("\n".join(textwrap.wrap(title, 90)), loc="left", fontsize=10)
+    image = io.BytesIO()
+    figure.savefig(image, format="png", dpi=120)
+    write_atomic(path, image.getvalue())
+    return path
+
+
+def _curves(ledger: pl.DataFrame, fees: Mapping[str, FeeSchedule]) -> list[tuple[str, np.ndarray]]:
+    """(legend, returns): before fees first, then headline schedules of different cost, no more than N_CURVES."""
+    costs = {_cost_bps(fees[name], ledger): name for name in reversed(headline(fees))}
+    chosen = sorted(cost for cost in costs if cost)
+    if len(chosen) > N_CURVES:
+        chosen = [chosen[i] for i in np.linspace(0, len(chosen) - 1, N_CURVES).round().astype(int)]
+    nets = [(f"{costs[cost]}, {cost:g} bps", fees[costs[cost]].net_bps(ledger)) for cost in chosen]
+    curves = [("before fees", ledger["gross_bps"].to_numpy()), *nets]
+    return [(f"{label}: {returns.sum():+,.0f}", returns) for label, returns in curves]

@@ -1,0 +1,127 @@
+"""Column contracts between rooms, and the names of all metrics; checked once, on the way out of a room.
+
+Times are int64 nanoseconds UTC; prices in quote currency and quantities in base currency, float64; `_bps` are basis
+points. Everything after BARS joins on `bar`, never on a timestamp.
+"""
+
+from __future__ import annotations
+
+import polars as pl
+
+from hft.spec import UserError
+
+NS_PER_S = 1_000_000_000
+NS_PER_MS = 1_000_000
+NS_PER_DAY = 86_400 * NS_PER_S
+
+TRADES = {
+    "ts_recv": pl.Int64,
+    "ts_exch": pl.Int64,
+    "id": pl.Int64,
+    "price": pl.Float64,
+    "qty": pl.Float64,
+    "side": pl.Int8,
+}
+QUOTES = {
+    "ts_recv": pl.Int64,
+    "ts_exch": pl.Int64,
+    "seq": pl.Int64,
+    "bid": pl.Float64,
+    "bid_qty": pl.Float64,
+    "ask": pl.Float64,
+    "ask_qty": pl.Float64,
+}
+BARS = {
+    "bar": pl.Int64,
+    "segment": pl.Int64,
+    "partial": pl.Boolean,
+    "ts_open": pl.Int64,
+    "ts": pl.Int64,
+    "open": pl.Float64,
+    "high": pl.Float64,
+    "low": pl.Float64,
+    "close": pl.Float64,
+    "vwap": pl.Float64,
+    "volume": pl.Float64,
+    "turnover": pl.Float64,
+    "n_trades": pl.Int64,
+    "buy_volume": pl.Float64,
+    "sell_volume": pl.Float64,
+    "bid": pl.Float64,
+    "ask": pl.Float64,
+    "bid_qty": pl.Float64,
+    "ask_qty": pl.Float64,
+}
+LABELS = {"bar": pl.Int64, "y": pl.Int8, "t_end": pl.Int64, "ret_bps": pl.Float64, "weight": pl.Float64}
+PREDICTIONS = {
+    "bar": pl.Int64,
+    "ts": pl.Int64,
+    "fold": pl.Int64,
+    "seed": pl.Int64,
+    "split": pl.String,
+    "path": pl.Int64,
+    "p_hold": pl.Float64,
+    "p_buy": pl.Float64,
+    "p_sell": pl.Float64,
+}
+LEDGER = {
+    "bar": pl.Int64,
+    "fold": pl.Int64,
+    "side": pl.Int8,
+    "qty": pl.Float64,
+    "ts_entry": pl.Int64,
+    "price_entry": pl.Float64,
+    "maker_entry": pl.Boolean,
+    "ts_exit": pl.Int64,
+    "price_exit": pl.Float64,
+    "maker_exit": pl.Boolean,
+    "reason": pl.String,
+    "gross_bps": pl.Float64,
+    "markout_100ms_bps": pl.Float64,
+    "markout_1s_bps": pl.Float64,
+    "markout_10s_bps": pl.Float64,
+}
+
+HOLD, BUY, SELL = 0, 1, 2
+CLASS_NAMES = ("hold", "buy", "sell")
+
+
+class SchemaError(UserError):
+    """A frame that breaks its room's column contract."""
+
+
+def book_columns(n_levels: int) -> dict[str, type[pl.DataType]]:
+    """BOOK with `n_levels` levels a side, best first: bid_0.., bid_qty_0.., ask_0.., ask_qty_0.."""
+    levels = {f"{name}_{k}": pl.Float64 for name in ("bid", "bid_qty", "ask", "ask_qty") for k in range(n_levels)}
+    return {"ts_recv": pl.Int64, "ts_exch": pl.Int64, "seq": pl.Int64} | levels
+
+
+def features_columns(names: list[str]) -> dict[str, type[pl.DataType]]:
+    return {"bar": pl.Int64} | {name: pl.Float32 for name in names}
+
+
+def empty(contract: dict[str, type[pl.DataType]]) -> pl.DataFrame:
+    return pl.DataFrame(schema=contract)
+
+
+def check(frame: pl.DataFrame, contract: dict[str, type[pl.DataType]], *, where: str) -> pl.DataFrame:
+    """`frame` itself, when names, order and types are the contract's; SchemaError naming every difference otherwise."""
+    missing = [c for c in contract if c not in frame.columns]
+    extra = [c for c in frame.columns if c not in contract]
+    wrong = [f"{c} is {frame.schema[c]}, must be {t}" for c, t in contract.items() if frame.schema.get(c, t) != t]
+    if missing or extra or wrong:
+        parts = [f"missing {missing}"] * bool(missing) + [f"unknown {extra}"] * bool(extra) + wrong
+        raise SchemaError(f"{where}: columns break the contract: {'; '.join(parts)}")
+    if frame.columns != list(contract):
+        raise SchemaError(f"{where}: columns must be in the order {list(contract)}, got {frame.columns}")
+    return frame
+
+
+def metric(split: str, name: str) -> str:
+    """The one spelling of a metric: `tune/log_loss`, `select/macro_f1`."""
+    return f"{split}/{name}"
+
+
+def money_metric(split: str, schedule: str) -> str:
+    """Net bps per calendar day under a fee schedule: `select/net_bps_day@binance_usdm_vip0`."""
+    return f"{split}/net_bps_day@{schedule}"

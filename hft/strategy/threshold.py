@@ -1,0 +1,56 @@
+"""Buy where p_buy reaches theta and exceeds p_sell, sell alike; theta earns the most on `tune` (QUANT 5.17)."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import Field
+
+from hft.strategy import NetOf, StrategySpec, leaning
+
+GRID_SIZE = 40  # simulations per fit; the earnings curve is far noisier than a finer grid would resolve
+
+
+class Threshold(StrategySpec):
+    kind: Literal["threshold"]
+    min_trades: int = Field(ge=1, description="trades on tune below which a theta is not considered")
+
+    def fit(self, p_T3: np.ndarray, *, net_of: NetOf) -> dict[str, Any]:
+        """The theta with the highest total net bps, even where that is a loss: a score of nothing would hide it.
+
+        Of equal totals the highest theta wins.
+        """
+        best: dict[str, Any] | None = None
+        most = 0
+        for theta in _grid(p_T3, self.min_trades):
+            net = net_of(self.sides(p_T3, {"theta": theta}))
+            most = max(most, len(net))
+            total = float(net.sum())
+            if len(net) >= self.min_trades and (best is None or total > best["tune_net_bps"]):
+                best = {"theta": theta, "tune_trades": len(net), "tune_net_bps": total}
+        if best is None:
+            reason = f"does not trade: no threshold gives {self.min_trades} trades on tune, the most is {most}"
+            return {"trades": False, "theta": None, "tune_trades": most, "tune_net_bps": 0.0, "reason": reason}
+        verdict = "earns" if best["tune_net_bps"] > 0 else "loses least:"
+        reason = (
+            f"theta {best['theta']:.4f} {verdict} {best['tune_net_bps']:.1f} bps net over "
+            f"{best['tune_trades']} trades on tune at {self.schedule}"
+        )
+        return {"trades": True, **best, "reason": reason}
+
+    def sides(self, p_T3: np.ndarray, fitted: dict[str, Any]) -> np.ndarray:
+        if fitted["theta"] is None:
+            return np.zeros(len(p_T3), np.int8)
+        side, confidence = leaning(p_T3)
+        return np.where(confidence >= fitted["theta"], side, 0).astype(np.int8)
+
+
+def _grid(p_T3: np.ndarray, min_trades: int) -> list[float]:
+    """Thetas from high to low that let through shares of the leaning bars, geometric from `min_trades` bars to all."""
+    side, confidence = leaning(p_T3)
+    ranked = np.sort(confidence[side != 0])[::-1]
+    if len(ranked) < min_trades:
+        return []
+    counts = np.unique(np.geomspace(min_trades, len(ranked), GRID_SIZE).round().astype(int))
+    return list(dict.fromkeys(ranked[counts - 1].tolist()))

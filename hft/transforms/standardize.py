@@ -1,0 +1,46 @@
+"""Zero mean, unit deviation per feature, clipped."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import nn
+
+from hft.transforms import TransformSpec
+
+# A float32 column resolves 6e-8 of its level: a deviation below this share of the mean is rounding, not signal.
+SMALLEST_RELATIVE_DEVIATION = 1e-6
+
+
+class Standardize(TransformSpec):
+    """(x - mean) / deviation (ddof 0, float64 sums); a column without variation or without a finite value becomes 0."""
+
+    kind: Literal["standardize"]
+    clip: float = Field(gt=0, le=1e6, description="largest absolute value after scaling, in standard deviations")
+
+    def build(self, n_features: int) -> nn.Module:
+        return Scale(torch.zeros(n_features), torch.ones(n_features), self.clip)
+
+    def fit(self, x_NF: np.ndarray) -> nn.Module:
+        x_NF = np.asarray(x_NF, np.float64)
+        known_NF = np.isfinite(x_NF)
+        n_F = np.maximum(known_NF.sum(axis=0), 1)
+        mean_F = np.where(known_NF, x_NF, 0).sum(axis=0) / n_F
+        deviation_F = np.sqrt((np.where(known_NF, x_NF - mean_F, 0) ** 2).sum(axis=0) / n_F)
+        varies_F = deviation_F > SMALLEST_RELATIVE_DEVIATION * np.abs(mean_F)
+        factor_F = np.divide(1.0, deviation_F, out=np.zeros_like(mean_F), where=varies_F)
+        return Scale(torch.tensor(mean_F).float(), torch.tensor(factor_F).float(), self.clip)
+
+
+class Scale(nn.Module):
+    def __init__(self, mean_F: torch.Tensor, factor_F: torch.Tensor, clip: float) -> None:
+        super().__init__()
+        self.register_buffer("mean", mean_F)
+        self.register_buffer("factor", factor_F)
+        self.clip = clip
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return ((x - self.mean) * self.factor).clamp(-self.clip, self.clip)

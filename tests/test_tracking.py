@@ -1,0 +1,248 @@
+"""Loggers: what was given is found in the files again, over two processes of one run, and no key is."""
+
+from __future__ import annotations
+
+import csv
+import logging
+import os
+import subprocess
+import sys
+
+import polars as pl
+import pytest
+import yaml
+from matplotlib.figure import Figure
+
+from hft import tracking
+from hft.spec import PACKAGE, Room
+from hft.tracking import Csv, NoLogger, Tracker, TrackingError, Wandb, open_tracker
+from tests.wandb_files import read_offline
+
+RUN_ID = "20240101-120000-aaaa"
+CONFIG = {"seed": 7, "bars": {"kind": "dollar", "size": 1e6}}
+SCORES = {"select/log_loss": 0.99, "select/net_bps_day@binance_usdm_vip0": -12.5, "verdict": "loses"}
+CONFUSION = pl.DataFrame({"true": ["buy", "sell"], "n": [3, None], "share": [0.75, float("nan")]})
+OFFLINE = Wandb(kind="wandb", project="hft-test", entity="", mode="offline")
+PNG = b"\x89PNG\r\n\x1a\n"
+
+
+def equity() -> Figure:
+    figure = Figure(figsize=(1, 1))
+    figure.subplots().plot([0, 1], [0, -1])
+    return figure
+
+
+def train(spec, folder, epochs=range(3)):
+    with open_tracker(spec, RUN_ID, folder, config=CONFIG, tags=["smoke"], group="study") as tracker:
+        for epoch in epochs:
+            tracker.epoch({"train/loss": 1 / (epoch + 1), "tune/log_loss": 1.0 + epoch}, epoch)
+        tracker.table("select/confusion", CONFUSION)
+        tracker.summary(SCORES)
+
+
+def backtest(spec, folder):
+    config = {"ckpt": RUN_ID, "name": "vip0"}
+    with open_tracker(spec, RUN_ID, folder, config=config, tags=[], group="", job="backtest") as tracker:
+        tracker.summary({"test/net_bps_day@binance_usdm_vip0": -3.5})
+        tracker.table("test/scorecard", pl.DataFrame({"schedule": ["binance_usdm_vip0"], "net_bps": [-3.5]}))
+        tracker.figure("test/equity", equity())
+
+
+# `from_run` stands for the logger of the run that a backtest scores.
+YAMLS = sorted(p for p in (PACKAGE.parent / "conf" / "logger").glob("*.yaml") if p.stem != "from_run")
+
+
+@pytest.mark.parametrize("path", YAMLS, ids=lambda p: p.stem)
+def test_every_yaml_is_a_kind_of_the_room(path):
+    plain = yaml.safe_load(path.read_text())
+    spec = Room("hft.tracking").load(path.stem)
+    assert plain["kind"] == path.stem
+    assert spec.model_validate(plain).plain() == plain
+
+
+def test_the_room_offers_these_loggers():
+    assert Room("hft.tracking").names() == [p.stem for p in YAMLS]
+
+
+def test_importing_the_module_loads_no_logger():
+    heavy = "('wandb', 'matplotlib', 'torch', 'PIL')"
+    code = f"import sys, hft.tracking; print([m for m in {heavy} if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=PACKAGE.parent)
+    assert done.stdout.strip() == "[]"
+
+
+def test_no_logger_writes_nothing(tmp_path):
+    train(NoLogger(kind="none"), tmp_path)
+    backtest(NoLogger(kind="none"), tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_block_finishes_the_tracker_with_the_right_code():
+    class Recorder(Tracker):
+        codes: tuple[int, ...] = ()
+
+        def finish(self, exit_code=0):
+            self.codes += (exit_code,)
+
+    tracker = Recorder()
+    with tracker:
+        pass
+    with pytest.raises(KeyError), tracker:
+        raise KeyError
+    assert tracker.codes == (0, 1)
+
+
+def rows_of(path):
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_csv_files_hold_what_was_given(tmp_path):
+    spec = Csv(kind="csv")
+    train(spec, tmp_path)
+    backtest(spec, tmp_path)
+    metrics = rows_of(tmp_path / "metrics.csv")
+    assert [row["epoch"] for row in metrics] == ["0", "1", "2"]
+    assert [float(row["tune/log_loss"]) for row in metrics] == [1.0, 2.0, 3.0]
+    summary = {row["name"]: row["value"] for row in rows_of(tmp_path / "summary.csv")}
+    assert summary["verdict"] == "loses"
+    assert float(summary["select/log_loss"]) == 0.99
+    assert float(summary["test/net_bps_day@binance_usdm_vip0"]) == -3.5
+    assert (tmp_path / "tables" / "test-scorecard.csv").read_text() == "schedule,net_bps\nbinance_usdm_vip0,-3.5\n"
+    assert pl.read_csv(tmp_path / "tables" / "select-confusion.csv")["n"].to_list() == [3, None]
+    assert (tmp_path / "figures" / "test-equity.png").read_bytes().startswith(PNG)
+
+
+def test_csv_goes_on_where_a_killed_run_stopped(tmp_path):
+    spec = Csv(kind="csv")
+    train(spec, tmp_path, epochs=range(3))
+    (tmp_path / ".metrics.csv-dead").write_text("epoch,tra")  # what a kill in the middle of a write leaves
+    train(spec, tmp_path, epochs=range(2, 5))
+    with open_tracker(spec, RUN_ID, tmp_path, config={}) as tracker:
+        tracker.epoch({"fold-1/train/loss": 0.5}, 0)
+    metrics = rows_of(tmp_path / "metrics.csv")
+    assert [row["epoch"] for row in metrics] == ["0", "1", "2", "3", "4"]
+    assert [float(row["tune/log_loss"]) for row in metrics] == [1.0, 2.0, 3.0, 4.0, 5.0]
+    assert [row["fold-1/train/loss"] for row in metrics] == ["0.5", "", "", "", ""]
+
+
+def test_csv_in_a_folder_that_cannot_be_written(tmp_path):
+    (tmp_path / "file").write_text("")
+    with open_tracker(Csv(kind="csv"), RUN_ID, tmp_path, config={}) as tracker:
+        (tmp_path / "tables").write_text("")
+        with pytest.raises(ValueError, match=r"tables.*cannot be written"):
+            tracker.table("t", CONFUSION)
+
+
+@pytest.fixture
+def two_processes(tmp_path, monkeypatch):
+    """A run folder after a training in this process and a backtest in another, with a key in the environment."""
+    monkeypatch.setenv("WANDB_API_KEY", "k" * 40)
+    folder = tmp_path / RUN_ID
+    train(OFFLINE, folder)
+    code = "from pathlib import Path; from tests.test_tracking import *; backtest(OFFLINE, Path(sys.argv[1]))"
+    subprocess.run([sys.executable, "-c", code, str(folder)], check=True, cwd=PACKAGE.parent)
+    return folder
+
+
+def test_offline_files_hold_what_was_given(two_processes):
+    run = read_offline(two_processes)
+    assert run.ids == [RUN_ID, RUN_ID]
+    assert (run.project, run.group, run.tags) == ("hft-test", "study", ["smoke"])
+    assert run.config == CONFIG | {"backtest": {"ckpt": RUN_ID, "name": "vip0"}}
+    assert run.curves["tune/log_loss"] == [(0, 1.0), (1, 2.0), (2, 3.0)]
+    assert run.curves["train/loss"][2] == (2, pytest.approx(1 / 3))
+    assert run.axis["*"] == "epoch"
+    assert run.steps == list(range(6))  # three epochs, a table; a table, an image of the second process
+    assert SCORES.items() <= run.summary.items()
+    assert run.summary["test/net_bps_day@binance_usdm_vip0"] == -3.5
+    assert run.tables["select/confusion"]["columns"] == ["true", "n", "share"]
+    assert run.tables["select/confusion"]["data"][0] == ["buy", 3, 0.75]
+    assert run.tables["test/scorecard"]["data"] == [["binance_usdm_vip0", -3.5]]
+    assert run.images["test/equity"].startswith(PNG)
+    assert run.exit_codes == [0, 0]
+    # What `wandb sync` will upload lies with the run, and the key nowhere.
+    assert len(run.staged) == 2
+    assert all(path.is_relative_to(two_processes) and path.is_file() for path in run.staged)
+    held = [p.read_bytes() for p in two_processes.rglob("*") if p.is_file()]
+    assert len(held) > 10
+    assert not [data for data in held if b"k" * 40 in data]
+
+
+def test_a_failed_job_is_seen_in_its_file(tmp_path):
+    with pytest.raises(KeyError), open_tracker(OFFLINE, RUN_ID, tmp_path, config=CONFIG):
+        raise KeyError
+    run = read_offline(tmp_path)
+    assert run.exit_codes == [1]
+
+
+@pytest.fixture
+def bare_environment(tmp_path, monkeypatch):
+    """No key, no mode, and a server that is not there; W&B reads its settings anew."""
+    import wandb
+
+    wandb.teardown()
+    for name in [n for n in os.environ if n.startswith("WANDB_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
+    monkeypatch.setattr(tracking, "INIT_TIMEOUT_S", 1)
+    yield monkeypatch
+    wandb.teardown()
+
+
+def automatic(mode="auto"):
+    return Wandb(kind="wandb", project="hft-test", entity="", mode=mode)
+
+
+def said(caplog):
+    return [r.getMessage() for r in caplog.records if r.name == "hft.tracking" and r.levelno >= logging.WARNING]
+
+
+def test_without_a_key_the_run_stays_offline_and_says_so_once(tmp_path, bare_environment, caplog):
+    train(automatic(), tmp_path / "run", epochs=[0])
+    assert said(caplog) == [
+        f"W&B: there is no key, so the run stays offline; upload it: wandb sync {tmp_path / 'run'}/wandb/offline-run-*"
+    ]
+    assert list((tmp_path / "run" / "wandb").glob("offline-run-*"))
+
+
+def test_without_a_network_the_run_stays_offline(tmp_path, bare_environment, caplog):
+    bare_environment.setenv("WANDB_API_KEY", "k" * 40)
+    train(automatic(), tmp_path / "run", epochs=[0])
+    assert len(said(caplog)) == 1
+    assert "the server gives no answer (" in said(caplog)[0]
+    assert read_offline(tmp_path / "run").curves["tune/log_loss"] == [(0, 1.0)]
+
+
+def test_online_without_a_key_is_one_clear_error(tmp_path, bare_environment):
+    with pytest.raises(TrackingError, match=r"logger\.mode=online: there is no key; log in .* logger\.mode=offline"):
+        train(automatic("online"), tmp_path)
+
+
+def test_a_malformed_key_is_one_clear_error(tmp_path, bare_environment):
+    bare_environment.setenv("WANDB_API_KEY", "short")
+    with pytest.raises(TrackingError, match=r"logger=wandb: .*40\+ characters.*logger\.mode=offline"):
+        train(automatic(), tmp_path)
+
+
+def test_a_key_is_found_in_a_netrc_file(tmp_path, bare_environment):
+    assert not tracking._has_key()
+    (tmp_path / "netrc").write_text("machine api.wandb.ai login user password secret\n")
+    assert not tracking._has_key()
+    bare_environment.delenv("WANDB_BASE_URL")
+    assert tracking._has_key()
+    (tmp_path / "netrc").write_text("machine\n")
+    assert not tracking._has_key()
+
+
+def test_wandb_in_a_folder_that_cannot_be_written(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(TrackingError, match=r"cannot be written .*paths\.runs"):
+        train(OFFLINE, tmp_path / "file")
+
+
+@pytest.mark.parametrize("project", ["", "a/b", "a?b"])
+def test_a_project_name_is_checked(project):
+    with pytest.raises(ValueError, match="project"):
+        Wandb(kind="wandb", project=project, entity="", mode="auto")

@@ -1,0 +1,24 @@
+"""python train.py [group=kind] [group.field=value] [-m group=a,b]: compose, parse, train; README.md shows the ways."""
+
+import os
+import sys
+
+import hydra
+
+
+@hydra.main(version_base="1.3", config_path="conf", config_name="train")
+def main(composed):
+    from hft.config import TrainConfig, parse_job
+    from hft.pipeline import train
+
+    return train(parse_job(composed, TrainConfig))
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # our own messages, without Hydra's trimmed traceback
+    try:
+        main()
+    except BaseException as error:
+        from hft.config import explain
+
+        sys.exit(explain(error, "train"))
