@@ -19,6 +19,7 @@ if __name__ == "__main__":
     try:
         main()
     except BaseException as error:
-        from hft.config import explain
+        from hft.compose import explain
+        from hft.config import BacktestConfig
 
-        sys.exit(explain(error, "backtest"))
+        sys.exit(explain(error, BacktestConfig, "backtest"))

@@ -8,7 +8,8 @@ import hydra
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="train")
 def main(composed):
-    from hft.config import TrainConfig, parse_job
+    from hft.compose import parse_job
+    from hft.config import TrainConfig
     from hft.pipeline import train
 
     return train(parse_job(composed, TrainConfig))
@@ -19,6 +20,7 @@ if __name__ == "__main__":
     try:
         main()
     except BaseException as error:
-        from hft.config import explain
+        from hft.compose import explain
+        from hft.config import TrainConfig
 
-        sys.exit(explain(error, "train"))
+        sys.exit(explain(error, TrainConfig, "train"))

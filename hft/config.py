@@ -9,24 +9,23 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field, model_validator
 
+from hft.compose import CONF, compose, from_hydra, to_plain
 from hft.fees import FeeSchedule
-from hft.spec import Kind, Room, Spec, SpecError, UserError, did_you_mean, parse
+from hft.spec import Kind, Room, Spec, SpecError, did_you_mean, parse
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
     from hft.runs import Run
 
-CONF = Path(__file__).parents[1] / "conf"
 OBJECTIVES = ("select/log_loss", "select/net_bps_day@<schedule>")
 # A change in any of these changes what the classes mean, so class metrics cannot be compared across it (DESIGN 6).
 MONEY_ONLY = ("data", "bars", "labels", "splits", "latency_ms")
 FROM_RUN = "from_run"
-C = TypeVar("C", bound=Spec)
 
 
 class Paths(Spec):
@@ -67,7 +66,9 @@ class TrainConfig(_Config):
         for room in ("labels", "execution"):
             own = getattr(getattr(self, room), "latency_ms", self.latency_ms)
             if own != self.latency_ms:
-                raise ValueError(f"{room}.latency_ms must equal latency_ms={self.latency_ms}, got {own}; set latency_ms")
+                raise ValueError(
+                    f"{room}.latency_ms must equal latency_ms={self.latency_ms}, got {own}; set latency_ms"
+                )
         return self
 
     @model_validator(mode="after")
@@ -83,18 +84,14 @@ class TrainConfig(_Config):
 
 
 class BacktestConfig(_Config):
-    ckpt: str = Field(min_length=1, description="the run to score: its id, a unique beginning of it, a folder or 'latest'")
+    ckpt: str = Field(
+        min_length=1, description="the run to score: its id, a unique beginning of it, a folder or 'latest'"
+    )
     name: str = Field(pattern=r"^[a-z0-9_-]{1,64}$", description="folder under <run>/backtest/ for this scoring")
     data: Annotated[Kind, Room("hft.data")]
-    strategy: Annotated[Kind, Room("hft.strategy")]
     execution: Annotated[Kind, Room("hft.execution")]
     fees: dict[str, FeeSchedule] = Field(min_length=1)
     logger: Annotated[Kind, Room("hft.tracking")]
-
-    @model_validator(mode="after")
-    def _known_schedule(self) -> BacktestConfig:
-        _check_schedule("strategy.schedule", self.strategy.schedule, self.fees)
-        return self
 
 
 def _check_schedule(field: str, schedule: str, fees: dict[str, FeeSchedule]) -> None:
@@ -104,104 +101,26 @@ def _check_schedule(field: str, schedule: str, fees: dict[str, FeeSchedule]) -> 
         raise ValueError(f"{field} names no fee schedule of `fees`: {schedule!r}{hint}")
 
 
-def compose(overrides: list[str], *, entry: str = "train", full_tree: bool = False) -> DictConfig:
-    """What `python <entry>.py <overrides>` composes, for tests, checks and notebooks."""
-    from hydra import compose as hydra_compose
-    from hydra import initialize_config_dir
-
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        return hydra_compose(entry, overrides=overrides, return_hydra_config=full_tree)
-
-
-def parse_job(composed: DictConfig, cls: type[C]) -> C:
-    """The typed config of the running Hydra job; SpecError names every mistake."""
-    from hydra.core.hydra_config import HydraConfig
-
-    hydra = HydraConfig.get()
-    if str(hydra.mode).endswith("RUN") and not str(hydra.mode).endswith("MULTIRUN"):
-        refuse_sweep_keys(list(hydra.overrides.task))
-    return from_hydra(composed, cls, choices=hydra.runtime.choices, overrides=list(hydra.overrides.task))
-
-
 def backtest_job(composed: DictConfig) -> tuple[BacktestConfig, TrainConfig, Run]:
     """The scoring to do, the config of the run it scores, and that run; `from_run` groups are taken from the run.
 
     Keys set beside `kind: from_run` replace the run's: `+execution.latency_ms=200`.
     """
-    from hft.runs import find_run
+    from hft.runs import find_run, remembered_path
 
     plain = to_plain(composed)
-    run = find_run(Path(plain["paths"]["runs"]), str(plain["ckpt"]))
-    stored = {**run.read_config(), "paths": plain["paths"], "show_config": False}
+    root = Path(plain["paths"]["runs"])
+    run = find_run(root, str(plain["ckpt"]))
+    stored = {**run.read_config(), "paths": plain["paths"]}
+    # A run names no paths of its own: this machine's note, or the command line, says where its data are.
+    path = plain["data"].get("path") or remembered_path(root, run.id)
+    if path and isinstance(stored.get("data"), dict):
+        stored["data"] = {**stored["data"], "path": path}
     trained = parse(TrainConfig, stored)
     for group, value in plain.items():
         if isinstance(value, dict) and value.get("kind") == FROM_RUN:
             plain[group] = {**stored[group], **{k: v for k, v in value.items() if k != "kind"}}
     return parse(BacktestConfig, plain | {"seed": stored["seed"], "tags": stored["tags"]}), trained, run
-
-
-def from_hydra(composed: DictConfig, cls: type[C], *, choices: dict[str, Any], overrides: list[str]) -> C:
-    """The typed config of a composed one. `choices` are Hydra's group choices, `overrides` the command line: they tell
-    who set what where an experiment fills in a kind that the command line then replaced."""
-    errors = overlay_conflicts(choices, overrides)
-    try:
-        config = parse(cls, to_plain(composed))
-    except SpecError as error:
-        errors.append(str(error))
-    if errors:
-        raise SpecError("\n".join(errors))
-    return config
-
-
-def to_plain(composed: DictConfig) -> dict[str, Any]:
-    """Plain data with interpolations resolved, without what only the sweep driver reads."""
-    from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
-
-    OmegaConf.set_struct(composed, False)
-    plain = {k: v for k, v in composed.items_ex(resolve=False) if k not in ("hydra", "sweep", "launcher")}
-    try:
-        return OmegaConf.to_container(OmegaConf.create(plain, flags={"allow_objects": False}), resolve=True)
-    except OmegaConfBaseException as error:
-        raise SpecError(f"{error.full_key or 'config'}: an interpolation does not resolve: {error.msg}") from None
-
-
-def overlay_conflicts(choices: dict[str, Any], overrides: list[str]) -> list[str]:
-    """One line per group whose kind an experiment chose and filled in, and the command line then replaced.
-
-    Hydra merges the experiment's numbers into the other kind without a word: 10 trades would become 10 dollars.
-    """
-    import yaml
-
-    lines = []
-    for overlay in ("experiment", "debug"):
-        name = choices.get(overlay)
-        path = CONF / overlay / f"{name}.yaml"
-        if not name or not path.is_file():
-            continue
-        body = yaml.safe_load(path.read_text()) or {}
-        chosen = {}
-        for item in body.get("defaults", []):
-            if isinstance(item, dict):
-                chosen |= {k.removeprefix("override ").lstrip("/"): v for k, v in item.items()}
-        for group, kind in chosen.items():
-            if group not in choices or not isinstance(kind, str) or choices[group] == kind:
-                continue
-            given = {o.lstrip("+~").partition("=")[0] for o in overrides}
-            left = [f"{group}.{k}={v}" for k, v in (body.get(group) or {}).items() if f"{group}.{k}" not in given]
-            if left:
-                lines.append(
-                    f"{group}: {overlay}={name} chose {kind!r} and sets {', '.join(left)}; the command line chose "
-                    f"{choices[group]!r}, for which these were not meant; give them on the command line too"
-                )
-    return lines
-
-
-def refuse_sweep_keys(overrides: list[str]) -> None:
-    """Raises SpecError for `sweep...` and `launcher...` on a single run, where they would be ignored."""
-    ignored = [o for o in overrides if o.lstrip("+~").split("=")[0].split(".")[0] in ("sweep", "launcher")]
-    if ignored:
-        raise SpecError(f"{', '.join(ignored)}: only a sweep reads this; add -m or take it out")
 
 
 def refuse_incomparable(objective: str, jobs: list[dict[str, Any]]) -> None:
@@ -211,52 +130,9 @@ def refuse_incomparable(objective: str, jobs: list[dict[str, Any]]) -> None:
     varying = [key for key in MONEY_ONLY if len({json.dumps(job.get(key), sort_keys=True) for job in jobs}) > 1]
     if varying:
         raise SpecError(
-            f"objective={objective}: not comparable across different {', '.join(varying)} (the hold share alone goes from "
-            "1 % to 91 % with the barrier width); choose money: objective=select/net_bps_day@binance_usdm_vip0"
+            f"objective={objective}: not comparable across different {', '.join(varying)} (the hold share alone goes "
+            "from 1 % to 91 % with the barrier width); choose money: objective=select/net_bps_day@binance_usdm_vip0"
         )
-
-
-def explain(error: BaseException, entry: str) -> int:
-    """The exit status for what ended an entry point, its message printed where the user can mend it, else raised.
-
-    What Hydra refused on the command line joins the full report: the same overrides are composed again with `++`.
-    """
-    from hydra.errors import HydraException
-    from omegaconf.errors import OmegaConfBaseException
-
-    if isinstance(error, KeyboardInterrupt):
-        sys.stderr.write("interrupted\n")
-        return 130
-    if isinstance(error, HydraException | OmegaConfBaseException):
-        error = _mended(entry, sys.argv[1:]) or UserError(str(error))
-    if not isinstance(error, UserError):
-        raise error
-    lines = str(error).strip().splitlines()
-    sys.stderr.write("error: " + "\n       ".join(lines) + "\n")
-    return 2
-
-
-def _mended(entry: str, arguments: list[str]) -> SpecError | None:
-    """Every mistake of the command line, once the keys that Hydra refuses are forced in; None if that does not help."""
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-    from hydra.errors import HydraException
-    from omegaconf.errors import OmegaConfBaseException
-
-    forced = []
-    try:
-        for override in OverridesParser.create().parse_overrides([a for a in arguments if not a.startswith("-")]):
-            line = override.input_line or ""
-            if override.is_sweep_override():
-                line = f"{override.get_key_element()}={next(iter(override.sweep_string_iterator()))}"
-            is_group = (CONF / override.key_or_group).is_dir()
-            forced.append(line if is_group or line[0] in "+~" else f"++{line}")
-        plain = to_plain(compose(forced, entry=entry))
-        parse(TrainConfig if entry == "train" else BacktestConfig, plain)
-    except SpecError as error:
-        return error
-    except (HydraException, OmegaConfBaseException):
-        return None
-    return None
 
 
 def print_tree(config: Spec) -> None:
@@ -296,7 +172,8 @@ def write_schemas(folder: Path) -> list[Path]:
                 union = dict[str, union | list[Any]]  # a set may carry Hydra's `defaults:` list
             written.append(_write_schema(folder / f"{name}.json", pydantic.TypeAdapter(union).json_schema()))
         written.append(_write_schema(folder / f"{entry}.json", cls.model_json_schema()))
-    return written
+    ladder = pydantic.TypeAdapter(dict[str, FeeSchedule | list[Any]])
+    return [*written, _write_schema(folder / "fees.json", ladder.json_schema())]
 
 
 def _write_schema(path: Path, schema: dict[str, Any]) -> Path:
@@ -327,7 +204,9 @@ def check_experiments() -> list[str]:
             try:
                 from_hydra(compose(overrides), TrainConfig, choices={group: path.stem}, overrides=overrides)
             except SpecError as error:
-                problems += [f"conf/{group}/{path.name}: {line}" for line in str(error).splitlines()]
+                # What a file leaves to the command line (`???`, a data path) is no fault of it.
+                lines = [line for line in str(error).splitlines() if "has no value yet" not in line]
+                problems += [f"conf/{group}/{path.name}: {line}" for line in lines]
     return problems
 
 

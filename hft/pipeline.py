@@ -6,6 +6,7 @@ the test period is read by `backtest` alone, which counts its openings.
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,11 +18,11 @@ from hft.cache import Cache
 from hft.config import BacktestConfig, TrainConfig, print_tree
 from hft.data import DataError, to_iso
 from hft.dataset import Dataset, to_dataset, usable
-from hft.execution import fit_strategy, simulate
+from hft.execution import ExecutionSpec, fit_strategy, simulate
 from hft.labels import Exits, class_shares, random_walk_shares
 from hft.model import fit_classifier, load_classifier
 from hft.report import Scorecard, net_bps_day, plot_equity, print_fit, print_scorecard, save_scorecard, score
-from hft.runs import Run, create_run
+from hft.runs import Run, create_run, remember_path
 from hft.schema import CLASS_NAMES, PREDICTIONS, check, metric, money_metric
 from hft.splits import ROLES, Split, check_rows, make_periods
 from hft.stages import Market, build_market, market_features, market_labels
@@ -63,7 +64,7 @@ def train(config: TrainConfig) -> Outcome:
         span = (market.ticks.start, market.ticks.end)
         splits = make_periods(*span, config.splits)
         until = max(split.periods["select"][1] for split in splits)
-        run.write_config(config.plain(), data_keys={"span": span, "until": until, "bars": market.bar_keys})
+        _write_config(config, run, data_keys={"span": span, "until": until, "bars": market.bar_keys})
         frames = build_frames(config, market.before(until))
         with open_tracker(config.logger, run.id, run.folder, config=config.plain(), tags=config.tags) as tracker:
             tracker.summary({f"data/{name}": value for name, value in market.ticks.notes.items()})
@@ -73,7 +74,7 @@ def train(config: TrainConfig) -> Outcome:
             run.write_predictions(pl.concat([predictions for _, predictions in fits]))
             tracker.summary(metrics)
     outcome = Outcome(run.id, config.objective, metrics[config.objective])
-    print(outcome, flush=True)
+    sys.stdout.write(f"{outcome}\n")
     return outcome
 
 
@@ -91,10 +92,20 @@ def backtest(config: BacktestConfig, trained: TrainConfig, run: Run) -> Scorecar
     save_scorecard(card, ledger, folder)
     title = f"{run.id}: {card.verdict}"
     equity = plot_equity(ledger, config.fees, folder / "equity.png", start=start, end=end, title=title)
-    print_scorecard(card, schedule=config.strategy.schedule)
+    print_scorecard(card, schedule=trained.strategy.schedule)
     _track_backtest(config, run, card, equity)
-    print(f"run={run.id} scorecard={folder / 'scorecard.json'} figure={equity}", flush=True)
+    sys.stdout.write(f"run={run.id} scorecard={folder / 'scorecard.json'} figure={equity}\n")
     return card
+
+
+def _write_config(config: TrainConfig, run: Run, *, data_keys: dict[str, Any]) -> None:
+    """The run's own account of itself, without the paths of this machine."""
+    plain = config.plain()
+    plain.pop("paths")
+    path = plain["data"].pop("path", None)
+    if path is not None:
+        remember_path(Path(config.paths.runs), run.id, path)
+    run.write_config(plain, data_keys=data_keys)
 
 
 def build_frames(config: TrainConfig, market: Market) -> Frames:
@@ -128,7 +139,7 @@ def _fit_split(
         folder=run.fold_folder(split.fold, config.seed),
         on_epoch=lambda epoch, metrics: bool(tracker.epoch(metrics, epoch)),
     )
-    p_T3 = predict(classifier, dataset, device=config.trainer.device())
+    p_T3 = predict(classifier, dataset, device=config.trainer.scoring_device())
     prior_C = result.class_counts / result.class_counts.sum()
     metrics = _class_metrics(config, frames, role_T, p_T3, prior_C)
     fitted = fit_strategy(
@@ -162,7 +173,11 @@ def _class_metrics(
         p_N3, y_N = p_T3[rows], frames.dataset.y_T[rows]
         values = classification_metrics(p_N3, y_N, prior_C=prior_C)
         excess = log_loss_excess(p_N3, y_N, prior_C=prior_C, seed=config.seed, min_block=config.labels.horizon)
-        values |= {"log_loss_excess": excess.mean, "log_loss_excess_low": excess.low, "log_loss_excess_high": excess.high}
+        values |= {
+            "log_loss_excess": excess.mean,
+            "log_loss_excess_low": excess.low,
+            "log_loss_excess_high": excess.high,
+        }
         metrics |= {metric(role, name): value for name, value in values.items()} | {metric(role, "rows"): len(y_N)}
     return metrics
 
@@ -172,7 +187,7 @@ def _money_metrics(
 ) -> dict[str, float]:
     """Net bps per calendar day of `select` under every schedule, through the simulator that backtest.py uses."""
     start, end = split.periods["select"]
-    ledger = _trade(config, frames, split, "select", p_T3, fitted)
+    ledger = _trade(config, frames, split, "select", p_T3, fitted, execution=config.execution)
     money = {
         money_metric("select", name): net_bps_day(ledger, schedule, start, end, min_trades=config.min_trades)
         for name, schedule in config.fees.items()
@@ -181,12 +196,14 @@ def _money_metrics(
 
 
 def _trade(
-    config: TrainConfig | BacktestConfig,
+    config: TrainConfig,
     frames: Frames,
     split: Split,
     role: str,
     p_T3: np.ndarray,
     fitted: dict[str, Any],
+    *,
+    execution: ExecutionSpec,
 ) -> pl.DataFrame:
     """LEDGER of acting on the predictions of one period; nothing at or after the period's end is read."""
     return simulate(
@@ -196,23 +213,22 @@ def _trade(
         frames.exits,
         strategy=config.strategy,
         fitted=fitted,
-        execution=config.execution,
+        execution=execution,
         until=split.periods[role][1],
         fold=split.fold,
     )
 
 
-def _trade_split(
-    config: BacktestConfig, trained: TrainConfig, frames: Frames, split: Split, run: Run
-) -> pl.DataFrame:
+def _trade_split(config: BacktestConfig, trained: TrainConfig, frames: Frames, split: Split, run: Run) -> pl.DataFrame:
     classifier = load_classifier(
         run.fold_folder(split.fold, trained.seed) / "weights.safetensors",
         trained.model,
         trained.transforms,
         n_features=len(frames.dataset.names),
     )
-    p_T3 = predict(classifier, frames.dataset, device=trained.trainer.device())
-    return _trade(config, frames, split, "test", p_T3, run.read_strategy(split.fold, trained.seed))
+    p_T3 = predict(classifier, frames.dataset, device=trained.trainer.scoring_device())
+    fitted = run.read_strategy(split.fold, trained.seed)
+    return _trade(trained, frames, split, "test", p_T3, fitted, execution=config.execution)
 
 
 def _test_splits(

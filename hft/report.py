@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 FUNDING_HOURS = 8  # at 00, 08 and 16 UTC on the perpetuals of QUANT 3
 MARKOUTS = ("markout_100ms_bps", "markout_1s_bps", "markout_10s_bps")
 N_CURVES = 5
+Fees = Mapping[str, FeeSchedule]
 
 
 class ScheduleScore(Spec):
@@ -66,13 +67,7 @@ class Scorecard(Spec):
 
 
 def score(
-    ledger: pl.DataFrame,
-    fees: Mapping[str, FeeSchedule],
-    start: int,
-    end: int,
-    *,
-    notes: Sequence[str] = (),
-    seed: int = 0,
+    ledger: pl.DataFrame, fees: Fees, start: int, end: int, *, notes: Sequence[str] = (), seed: int = 0
 ) -> Scorecard:
     """The trades of [start, end) under every schedule; `notes` (the execution's assumptions, ...) go along."""
     margin = break_even(ledger["gross_bps"].to_numpy(), seed=seed)
@@ -86,7 +81,7 @@ def score(
         turnover_day=float((ledger["qty"] * (ledger["price_entry"] + ledger["price_exit"])).sum() / days),
         long_share=_mean(ledger["side"] > 0),
         holding_s=float(held.median()) / NS_PER_S if len(ledger) else None,
-        reasons={reason: n for reason, n in ledger["reason"].value_counts(sort=True).iter_rows()},
+        reasons=dict(ledger["reason"].value_counts().sort("count", "reason", descending=[True, False]).iter_rows()),
         markouts={name: _mean(ledger[name]) for name in MARKOUTS},
         gross_bps_trade=_mean(ledger["gross_bps"]),
         break_even_bps=margin.mean,
@@ -137,7 +132,7 @@ def _verdict_under(cost_bps: float, n_trades: int, margin: Interval) -> str:
     return "below cost" if margin.high < cost_bps else "below cost, within noise"
 
 
-def _verdict(ledger: pl.DataFrame, fees: Mapping[str, FeeSchedule], margin: Interval) -> str:
+def _verdict(ledger: pl.DataFrame, fees: Fees, margin: Interval) -> str:
     """One sentence over all schedules that cost anything."""
     if len(ledger) < MIN_TRADES:
         return f"too few trades ({len(ledger)}): no conclusion" if len(ledger) else "no trades"
@@ -180,10 +175,8 @@ def headline(fees: Mapping[str, FeeSchedule | ScheduleScore]) -> list[str]:
     ladders: dict[str, list[str]] = {}
     for name in sorted(fees, key=lambda name: -fees[name].taker_bps):
         ladders.setdefault(name.rpartition("_")[0], []).append(name)
-    ends = [
-        (max(n, key=lambda s: fees[s].taker_bps), min(n, key=lambda s: fees[s].taker_bps)) for n in ladders.values()
-    ]
-    return list(dict.fromkeys(name for pair in ends for name in pair))
+    ends = {name for tiers in ladders.values() for name in (tiers[0], tiers[-1])}
+    return [name for name in fees if name in ends]
 
 
 def print_scorecard(card: Scorecard, *, schedule: str, console: Console | None = None) -> None:
@@ -193,17 +186,19 @@ def print_scorecard(card: Scorecard, *, schedule: str, console: Console | None =
     from rich.table import Table
 
     console = console or Console()
-    table = Table(title=_period(card), title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    gap = (0, int(console.width >= 100), 0, 0)  # an 80-column terminal has just room for the verdict
+    table = Table(title=_period(card), title_justify="left", box=SIMPLE_HEAD, padding=gap, pad_edge=False)
     table.add_column("schedule", no_wrap=True, min_width=18)
     for name in ("fees", "a trade", "a day", "total", "hit", "Sharpe", "fall"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("verdict")
     shown = {schedule, *headline(card.schedules)}
-    for name, row in ((n, r) for n, r in card.schedules.items() if n in shown):
+    for name in (n for n in card.schedules if n in shown):
+        row = card.schedules[name]
         cells = [f"{row.maker_bps:g}/{row.taker_bps:g}", _shown(row.net_bps_trade, "+.2f"), f"{row.net_bps_day:+.1f}"]
         cells += [f"{row.net_bps_total:+.0f}", _shown(row.hit_rate, ".0%"), _shown(row.sharpe, ".1f")]
-        cells += [f"{row.max_drawdown_bps:.0f}", row.verdict]
-        table.add_row(name, *cells, style="bold" if name == schedule else None)
+        look = "bold" if name == schedule else None
+        table.add_row(name, *cells, f"{row.max_drawdown_bps:.0f}", row.verdict, style=look)
     console.print(table)
     for line in _lines(card):
         console.print(line, highlight=False, markup=False)
@@ -264,9 +259,7 @@ def save_scorecard(card: Scorecard, ledger: pl.DataFrame, folder: Path) -> None:
     write_atomic(folder / "scorecard.json", json.dumps(card.plain(), indent=1).encode() + b"\n")
 
 
-def plot_equity(
-    ledger: pl.DataFrame, fees: Mapping[str, FeeSchedule], path: Path, *, start: int, end: int, title: str
-) -> Path:
+def plot_equity(ledger: pl.DataFrame, fees: Fees, path: Path, *, start: int, end: int, title: str) -> Path:
     """PNG of the cumulative return, booked at the exits: before fees and under a few schedules, cheap to dear."""
     import matplotlib.dates as dates
     from matplotlib.figure import Figure
@@ -275,16 +268,13 @@ def plot_equity(
     axes = figure.subplots()
     axes.axhline(0, color="0.6", linewidth=0.8)
     times = np.array([start, *ledger["ts_exit"], end]).astype("datetime64[ns]")
-    curves = _curves(ledger, fees, schedule)
-    for rank, (label, returns) in enumerate(curves):
+    for rank, (label, returns) in enumerate(_curves(ledger, fees)):
         equity = np.concatenate([[0.0], np.cumsum(returns)])
         look = {"color": f"C{rank - 1}", "linewidth": 1.4} if rank else {"color": "black", "linewidth": 2.0}
         axes.step(times, [*equity, equity[-1]], where="post", label=label, **look)
     axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), frameon=False, fontsize=9)
-    axes.set_xlim(times[0], times[-1])
     axes.xaxis.set_major_formatter(dates.ConciseDateFormatter(axes.xaxis.get_major_locator()))
-    axes.set_ylabel("cumulative return, bps of the position")
-    axes.set_xlabel("UTC")
+    axes.set(xlim=times[[0, -1]], xlabel="UTC", ylabel="cumulative return, bps of the position")
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
     axes.set_title("\n".join(textwrap.wrap(title, 90)), loc="left", fontsize=10)
@@ -294,7 +284,7 @@ def plot_equity(
     return path
 
 
-def _curves(ledger: pl.DataFrame, fees: Mapping[str, FeeSchedule]) -> list[tuple[str, np.ndarray]]:
+def _curves(ledger: pl.DataFrame, fees: Fees) -> list[tuple[str, np.ndarray]]:
     """(legend, returns): before fees first, then headline schedules of different cost, no more than N_CURVES."""
     costs = {_cost_bps(fees[name], ledger): name for name in reversed(headline(fees))}
     chosen = sorted(cost for cost in costs if cost)

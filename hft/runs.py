@@ -13,15 +13,12 @@ from __future__ import annotations
 import contextlib
 import datetime as dt
 import hashlib
-import importlib.metadata
 import io
 import json
 import math
 import os
-import platform
 import re
 import secrets
-import subprocess
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -31,10 +28,10 @@ from typing import Any, Literal, get_args
 import polars as pl
 
 from hft.cache import locked
+from hft.provenance import git_state, versions
 from hft.schema import PREDICTIONS, check
-from hft.spec import PACKAGE, UserError, did_you_mean, fingerprint
+from hft.spec import UserError, did_you_mean, fingerprint
 
-LIBRARIES = ("torch", "pytorch-lightning", "polars", "numba", "numpy", "pydantic", "hydra-core", "optuna")
 RUN_ID = re.compile(r"\d{8}-\d{6}-[0-9a-f]{4}")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 MAX_JSON_BYTES = 16 * 2**20  # ours have kilobytes; a stranger's file must not fill the memory
@@ -197,6 +194,22 @@ def create_run(root: Path) -> Run:
     return run
 
 
+def remember_path(root: Path, run_id: str, path: str) -> None:
+    """Keeps beside the runs, not in one, where this machine has a run's data: a run that travels names no paths."""
+    write_atomic(_path_note(root, run_id), json.dumps({"data.path": path}).encode())
+
+
+def remembered_path(root: Path, run_id: str) -> str | None:
+    try:
+        return str(json.loads(_path_note(root, run_id).read_text())["data.path"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _path_note(root: Path, run_id: str) -> Path:
+    return root / ".local" / f"{run_id}.json"
+
+
 def list_runs(root: Path) -> list[Run]:
     """The runs below `root`, newest first."""
     runs = [Run(p) for p in root.glob("*") if p.is_dir() and RUN_ID.fullmatch(p.name)]
@@ -242,32 +255,6 @@ def write_atomic(path: Path, data: bytes, *, durable: bool = True) -> None:
         except BaseException:
             partial.unlink(missing_ok=True)
             raise
-
-
-def versions() -> dict[str, str]:
-    """Versions of Python and of the libraries that can change a result, read without importing any."""
-    found = {"python": platform.python_version()}
-    for name in LIBRARIES:
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            found[name] = importlib.metadata.version(name)
-    return found
-
-
-def git_state() -> dict[str, Any]:
-    """Commit of the checkout and whether files differ from it; both null outside a checkout or without git."""
-    commit = _git("rev-parse", "--verify", "HEAD")
-    changes = _git("status", "--porcelain")
-    return {"commit": commit, "dirty": None if changes is None else bool(changes)}
-
-
-def _git(*arguments: str) -> str | None:
-    # No optional locks: looking must not disturb a git command that runs at the same time.
-    command = ["git", "-C", str(PACKAGE.parent), "--no-optional-locks", *arguments]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return done.stdout.strip()
 
 
 @contextlib.contextmanager

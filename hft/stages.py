@@ -50,7 +50,7 @@ class Market:
 
 @dataclass(frozen=True)
 class DayStage:
-    """One cached step of one UTC day. All of it can be sent to a worker process, the parents being stages themselves."""
+    """One cached step of one UTC day. All of it can be sent to a worker process, its parents being stages too."""
 
     cache: Cache
     name: str
@@ -118,9 +118,10 @@ def market_labels(market: Market, spec: LabelSpec, cache: Cache) -> pl.DataFrame
 
 
 def run_all(stages: list[DayStage]) -> list[Entry]:
-    """The entries of all days, those not yet in the cache built in a pool of processes where there are several."""
+    """The entries of all days, those not yet in the cache built in a pool of processes where it pays."""
     missing = [stage for stage in stages if not stage.cache.has(stage.name, stage.key)]
-    n_workers = min(len(missing), os.cpu_count() or 1)
+    # A worker imports and compiles for seconds before its first day: two days are faster one after the other, here.
+    n_workers = min(len(missing) // 2, os.cpu_count() or 1)
     if n_workers > 1:
         from concurrent.futures import ProcessPoolExecutor, as_completed
         from multiprocessing import get_context

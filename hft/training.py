@@ -79,6 +79,10 @@ class TrainerSpec(Kind):
     def device(self) -> torch.device:
         raise NotImplementedError
 
+    def scoring_device(self) -> torch.device:
+        """Where predictions are made: a run trained on a GPU can be scored without one."""
+        return torch.device("cuda" if self.kind == "gpu" and torch.cuda.is_available() else "cpu")
+
 
 class Cpu(TrainerSpec):
     kind: Literal["cpu"]

@@ -19,7 +19,7 @@ def random_ticks(
     The day's range is half-open and complete (`end` is a midnight); quotes straddle the trade price by one tick of 0.1.
     """
     rng = np.random.default_rng(seed)
-    first = int(dt.datetime.fromisoformat(start).replace(tzinfo=dt.timezone.utc).timestamp()) * 1_000_000_000
+    first = int(dt.datetime.fromisoformat(start).replace(tzinfo=dt.UTC).timestamp()) * 1_000_000_000
     n = n_trades * n_days
     day = np.repeat(np.arange(n_days), n_trades)
     ms_of_day = np.sort(rng.integers(0, 86_400_000, size=(n_days, n_trades)), axis=1)

@@ -14,9 +14,10 @@ from hft.spec import Room
 ROOT = Path(__file__).parents[1]
 HFT = ROOT / "hft"
 ORDER = [
-    "spec", "schema", "fees", "cache", "data", "bars", "features", "labels", "splits", "transforms", "dataset",
+    "spec", "schema", "fees", "provenance", "cache", "data", "bars", "features", "labels", "splits", "transforms",
+    "dataset",
     "stages", "model", "loss", "strategy", "execution", "statistics", "training", "runs", "tracking", "report",
-    "config", "audit", "pipeline",
+    "compose", "config", "audit", "pipeline",
 ]  # fmt: skip
 ROOMS = ["data", "bars", "labels", "splits", "model", "loss", "strategy", "execution"]
 HEAVY = ("torch", "pytorch_lightning", "wandb", "polars", "numba", "matplotlib", "optuna", "pandas")

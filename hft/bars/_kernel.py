@@ -17,7 +17,6 @@ COUNTS = ("ts_open", "ts", "n_trades")
 VALUES = ("open", "high", "low", "close", "vwap", "volume", "turnover", "buy_volume", "sell_volume")
 
 
-@njit
 def cut(ts_recv, price, qty, side, stops, hour_threshold, in_quote):
     """Bars that end at each of `stops` (increasing trade indexes, the last one the number of trades) and where the sum
     of qty, or with `in_quote` of price * qty, reaches the threshold of the hour in which the bar opened.
@@ -26,9 +25,16 @@ def cut(ts_recv, price, qty, side, stops, hour_threshold, in_quote):
     ones only) no bar opens. Returns int64 rows COUNTS and float64 rows VALUES, one column per bar; the last bar may be
     open still. Trades of side 0 are in neither side's volume; the excess over a threshold is dropped.
     """
-    # Untouched memory is free and growing is not: bars of 20 trades came out 1.8 times faster than from 16k columns.
+    # Untouched memory is free and growing is not; numpy's own arrays come in huge pages, numba's do not. Together
+    # 1.9 times faster on bars of 20 trades.
     capacity = len(ts_recv) // 8 + 1024
-    counts, values = np.empty((3, capacity), np.int64), np.empty((9, capacity), np.float64)
+    counts = np.empty((len(COUNTS), capacity), np.int64)
+    values = np.empty((len(VALUES), capacity), np.float64)
+    return _cut(ts_recv, price, qty, side, stops, hour_threshold, in_quote, counts, values)
+
+
+@njit
+def _cut(ts_recv, price, qty, side, stops, hour_threshold, in_quote, counts, values):
     n_bars = 0
     i = 0
     while i < len(ts_recv) and np.isnan(hour_threshold[ts_recv[i] // HOUR_NS % 24]):

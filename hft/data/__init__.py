@@ -64,7 +64,7 @@ def to_ns(text: str) -> int:
 
 
 def to_iso(ns: int) -> str:
-    return (dt.datetime(1970, 1, 1) + dt.timedelta(microseconds=ns // 1000)).isoformat() + "Z"
+    return (dt.datetime(1970, 1, 1) + dt.timedelta(microseconds=int(ns) // 1000)).isoformat() + "Z"
 
 
 def day_of(ns: int) -> dt.date:

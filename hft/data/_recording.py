@@ -20,7 +20,7 @@ import polars as pl
 
 from hft.data import DataError
 from hft.data._book import SIDES, Snapshot
-from hft.data._clean import drop, drop_late, flag_unsorted, refuse_values
+from hft.data._clean import drop, flag_unsorted, refuse_values
 from hft.data._files import Stamp
 from hft.schema import NS_PER_MS
 
@@ -43,27 +43,35 @@ class Recording:
     diffs: pl.DataFrame
     torn: pl.DataFrame
     snapshots: list[Snapshot]
-    last: int  # local time of the last line (ns)
 
     def streams(self) -> list[pl.DataFrame]:
         return [self.trades, self.quotes, self.diffs]
 
 
 @functools.lru_cache(maxsize=3)
-def read_recording(key: Stamp, symbol: str, max_delay_ns: int, *, depth: bool) -> Recording:
-    """The file at `key`; late rows and prints that are no market trades are marked as dropped."""
+def read_recording(key: Stamp, symbol: str, begin: int, end: int, *, depth: bool) -> Recording:
+    """The lines of the file from local time `begin` (ns; depth lines from its first) to about `end`.
+
+    The file is read up to the block of lines that passes `end`, so that a neighbouring day costs little.
+    """
     path, blocks, n_torn = Path(key[0]), [], 0
     for frame in _text_blocks(path, BLOCK_BYTES):
         whole = _without_torn_end(frame)
         n_torn += frame.height - whole.height
         if whole.height:
-            blocks.append(_parse_block(whole, path, symbol, depth=depth))
+            timed = _with_time(whole, path)
+            blocks.append(_parse_block(timed, path, symbol, begin, depth=depth))
+            if timed["ts_recv"].min() > end:
+                break
     if not blocks:
-        raise DataError(f"{path}: holds no whole line: record or copy it again, or leave it out of data.path")
-    trades, quotes, diffs = (drop_late(pl.concat([b[e] for b in blocks], rechunk=True), max_delay_ns) for e in EVENTS)
-    last = max(block["last"] for block in blocks)
-    torn = pl.DataFrame({"ts_recv": [last] * n_torn}, schema={"ts_recv": pl.Int64})
-    return Recording(trades, quotes, diffs, torn, [s for b in blocks for s in b["snapshots"]], last)
+        raise _no_whole_line(path)
+    trades, quotes, diffs = (pl.concat([b[e] for b in blocks], rechunk=True) for e in EVENTS)
+    torn = pl.DataFrame({"ts_recv": [blocks[-1]["last"]] * n_torn}, schema={"ts_recv": pl.Int64})
+    return Recording(trades, quotes, diffs, torn, [s for b in blocks for s in b["snapshots"]])
+
+
+def _no_whole_line(path: Path) -> DataError:
+    return DataError(f"{path}: holds no whole line: record or copy it again, or leave it out of data.path")
 
 
 @functools.lru_cache(maxsize=4096)
@@ -71,6 +79,18 @@ def first_time(key: Stamp) -> int:
     """Local time (ns) of the file's first line."""
     frame = next(_text_blocks(Path(key[0]), 1 << 16))
     return int(_with_time(frame.head(1), Path(key[0]))["ts_recv"][0])
+
+
+@functools.lru_cache(maxsize=4096)
+def last_time(key: Stamp) -> int:
+    """Local time (ns) of the file's last whole line; no line but that is parsed."""
+    path, last = Path(key[0]), None
+    for frame in _text_blocks(path, BLOCK_BYTES):
+        tail = _without_torn_end(frame.tail(2))
+        last = tail.tail(1) if tail.height else last
+    if last is None:
+        raise _no_whole_line(path)
+    return int(_with_time(last, path)["ts_recv"][0])
 
 
 @functools.lru_cache(maxsize=4096)
@@ -135,10 +155,14 @@ def _with_time(frame: pl.DataFrame, path: Path) -> pl.DataFrame:
     return frame.with_columns(pl.col("ts_recv") * scale)
 
 
-def _parse_block(frame: pl.DataFrame, path: Path, symbol: str, *, depth: bool) -> dict:
-    frame = _with_time(frame, path).with_columns(event=pl.col("json").str.extract(r'"e":\s*"(\w+)"'))
+def _parse_block(frame: pl.DataFrame, path: Path, symbol: str, begin: int, *, depth: bool) -> dict:
     for row in frame.filter(pl.col("ts_recv").is_null()).head(1).iter_rows(named=True):
         raise DataError(f"{path}, line {row['row']}: no local time: {row['line'][:60]!r}: delete that line")
+    last = int(frame["ts_recv"].max())
+    event = pl.col("json").str.extract(r'"e":\s*"(\w+)"')
+    frame = frame.with_columns(event=event).filter(
+        (pl.col("ts_recv") >= begin) | (pl.col("event").fill_null("") == "depthUpdate") | pl.col("event").is_null()
+    )
     frames = {
         e: _decode(frame.filter(pl.col("event") == e), e, path, symbol) for e in EVENTS if depth or e != "depthUpdate"
     }
@@ -149,7 +173,7 @@ def _parse_block(frame: pl.DataFrame, path: Path, symbol: str, *, depth: bool) -
         "bookTicker": _quotes(frames["bookTicker"], path),
         "depthUpdate": _diffs(frames["depthUpdate"], path),
         "snapshots": _snapshots(others, path) if depth else [],
-        "last": int(frame["ts_recv"].max()),
+        "last": last,
     }
 
 

@@ -13,12 +13,24 @@ from pydantic import Field
 
 from hft.data import DataError, DataSpec, Ticks, day_of, day_start, to_iso, to_ns
 from hft.data._book import flag_broken_chain, rebuild_book
-from hft.data._clean import break_times, day_ticks, drop, flag_missing_ids, min_delay, order, repair_clock, rise
+from hft.data._clean import (
+    NS_PER_HOUR,
+    break_times,
+    day_ticks,
+    drop,
+    drop_late,
+    flag_missing_ids,
+    min_delay,
+    order,
+    repair_clock,
+    rise,
+)
 from hft.data._files import DataPath, case_free, find_files, names, range_identity, stamp
-from hft.data._recording import Recording, first_snapshot, first_time, read_recording
+from hft.data._recording import Recording, first_snapshot, first_time, last_time, read_recording
 from hft.schema import NS_PER_DAY, NS_PER_MS, NS_PER_S
 
-MAX_SHIFT_NS = 3600 * NS_PER_S  # a clock further behind is no clock offset but a wrong time stamp
+ONE_DAY = dt.timedelta(days=1)
+MAX_SHIFT_NS = NS_PER_HOUR  # a clock further behind is no clock offset but a wrong time stamp
 
 
 class Recorder(DataSpec):
@@ -29,22 +41,24 @@ class Recorder(DataSpec):
     feed_latency_floor_ms: float = Field(
         ge=0, le=1000, description="least delay from exchange to recorder; a recorder clock behind it is shifted (ms)"
     )
-    max_delay_s: float = Field(gt=0, description="a row later than the median delay by more than this is dropped (s)")
+    max_delay_s: float = Field(
+        gt=0, le=3000, description="a row later than the median delay by more than this is dropped (s)"
+    )
     book_levels: int = Field(
         ge=0, le=1000, description="levels a side of the rebuilt book (0: none, depth lines unread)"
     )
 
     def days(self) -> list[dt.date]:
         shift, spans = self.calibrate()["clock_shift_ns"], self._spans()
-        first, last = self.clip(day_of(spans[0][1] + shift), day_of(self._read(spans[-1][0]).last + shift))
+        first, last = self.clip(day_of(spans[0][1] + shift), day_of(last_time(stamp(spans[-1][0])) + shift))
         found: set[dt.date] = set()
         for path, begin, following in spans:
-            day, end = day_of(begin + shift), following
-            if following is None or following - begin > NS_PER_DAY:
-                end = self._read(path).last  # days between two files that nothing was recorded on are not offered
+            # Days between two files that nothing was recorded on are not offered.
+            near = following is not None and following - begin <= NS_PER_DAY
+            day, end = day_of(begin + shift), following if near else last_time(stamp(path))
             while day <= day_of(end + shift):
                 found.add(day)
-                day += dt.timedelta(days=1)
+                day += ONE_DAY
         return sorted(day for day in found if first <= day <= last)
 
     def calibrate(self) -> dict[str, int]:
@@ -59,22 +73,22 @@ class Recorder(DataSpec):
 
     def content(self, day: dt.date) -> Any:
         calibration = self.calibrate()
-        window, older = self._files(day, calibration["clock_shift_ns"])
+        window, older = self._files(day)
         return range_identity(self.bounds(day), self._open_ends(window), older + window, **calibration)
 
     def read_day(self, day: dt.date, calibration: dict[str, int]) -> Ticks:
         shift = calibration["clock_shift_ns"]
-        window, older = self._files(day, shift)
-        self._refuse_overlap(window)
-        recordings = [self._read(path) for path in window]
+        window, older = self._files(day)
+        self._refuse_overlap(window, day)
+        recordings = [self._read(path, day) for path in window]
         trades = flag_missing_ids(self._order([r.trades for r in recordings], "id", shift), "id", "id", max_hole=0)
         quotes = self._order([r.quotes for r in recordings], "seq", shift)
         torn = pl.concat([r.torn for r in recordings]).with_columns(ts_recv=pl.col("ts_recv") + shift)
         streams = {"trades": rise(trades), "quotes": rise(drop(quotes, pl.col("bid") >= pl.col("ask"), "crossed"))}
         breaks = [break_times(streams["trades"])]
         if self.book_levels:
-            earlier = [self._read(path) for path in older]
-            streams["book"], broken = self._book(earlier + recordings, shift)
+            earlier = [self._read(path, day) for path in older]
+            streams["book"], broken = self._book(earlier + recordings, shift, day)
             breaks.append(broken)
         start, end = self.bounds(day)
         return day_ticks(
@@ -92,23 +106,24 @@ class Recorder(DataSpec):
         )
 
     def _first_delays(self) -> list[int]:
-        """Least delay of each file that holds part of the first local day at or after `start`."""
+        """Least delays of the files that hold the first local day with events at or after `start`."""
         start = -(2**63) if self.start == "first" else to_ns(self.start)
-        delays, end = [], None
-        for path, begin, following in self._spans():
-            if (following is not None and following <= start) or (end is not None and begin >= end):
-                continue
-            streams = [s.filter(pl.col("ts_recv") >= start) for s in self._read(path).streams()]
-            times = [s["ts_recv"].min() for s in streams if s.height]
-            if times:
-                end = end or day_start(day_of(min(times))) + NS_PER_DAY
-                delays.append(min_delay([s.filter(pl.col("ts_recv") < end) for s in streams]))
-        return [delay for delay in delays if delay is not None]
+        for _, begin, following in self._spans():
+            begin = max(begin, start)
+            if following is None or following > begin:
+                day = day_of(begin)
+                inside = pl.col("ts_recv").is_between(begin, day_start(day) + NS_PER_DAY, closed="left")
+                found = [self._read(path, day).streams() for path in self._files(day)[0]]
+                delays = [min_delay([s.filter(inside) for s in streams]) for streams in found]
+                if any(delay is not None for delay in delays):
+                    return [delay for delay in delays if delay is not None]
+        return []
 
     def _order(self, frames: list[pl.DataFrame], key: str, shift: int) -> pl.DataFrame:
-        return order(repair_clock(pl.concat(frames), shift, self._floor()), key)
+        timely = drop_late(pl.concat(frames), round(self.max_delay_s * NS_PER_S))
+        return order(repair_clock(timely, shift, self._floor()), key)
 
-    def _book(self, recordings: list[Recording], shift: int) -> tuple[pl.DataFrame, np.ndarray]:
+    def _book(self, recordings: list[Recording], shift: int, day: dt.date) -> tuple[pl.DataFrame, np.ndarray]:
         snapshots = [
             replace(s, ts_recv=max(s.ts_recv + shift, s.ts_exch + self._floor()))
             for r in recordings
@@ -116,7 +131,7 @@ class Recorder(DataSpec):
         ]
         if not snapshots:
             raise DataError(
-                f"data.path: no REST snapshot in the recording up to {to_iso(recordings[-1].last)}, and a book cannot "
+                f"data.path: no REST snapshot in the recording up to {day}, and a book cannot "
                 "be rebuilt from diffs alone: set data.start after one, or data.book_levels=0"
             )
         ordered = rise(self._order([r.diffs for r in recordings], "last_id", shift))
@@ -127,8 +142,8 @@ class Recorder(DataSpec):
     def _floor(self) -> int:
         return round(self.feed_latency_floor_ms * NS_PER_MS)
 
-    def _read(self, path: Path) -> Recording:
-        return read_recording(stamp(path), self.symbol, round(self.max_delay_s * NS_PER_S), depth=self.book_levels > 0)
+    def _read(self, path: Path, day: dt.date) -> Recording:
+        return read_recording(stamp(path), self.symbol, *_reach(day), depth=self.book_levels > 0)
 
     def _spans(self) -> list[tuple[Path, int, int | None]]:
         """Files in time order with their first local time and that of the file after."""
@@ -137,25 +152,22 @@ class Recorder(DataSpec):
         following = [begin for begin, _ in begins[1:]] + [None]
         return [(file, begin, after) for (begin, file), after in zip(begins, following, strict=True)]
 
-    def _refuse_overlap(self, window: list[Path]) -> None:
+    def _refuse_overlap(self, window: list[Path], day: dt.date) -> None:
         for file, _, following in self._spans():
-            if file in window and following is not None and self._read(file).last > following + self._margin():
+            ends = [s["ts_recv"].max() for s in self._read(file, day).streams() if s.height] if file in window else []
+            if following is not None and max(ends, default=following) > following + round(self.max_delay_s * NS_PER_S):
                 raise DataError(
-                    f"data.path: {file} runs on to {to_iso(self._read(file).last)}, past the beginning of the "
-                    f"file after it, {to_iso(following)}: give the files of one recorder, and each of them once"
+                    f"data.path: {file} runs on to {to_iso(max(ends))}, past the beginning of the file after it, "
+                    f"{to_iso(following)}: give the files of one recorder, and each of them once"
                 )
-
-    def _margin(self) -> int:
-        """How far apart in local time two neighbours in exchange order may be."""
-        return round(self.max_delay_s * NS_PER_S) + NS_PER_S
 
     def _open_ends(self, window: list[Path]) -> tuple[bool, bool]:
         spans = self._spans()
         return self.start == "first" and spans[0][0] in window, self.end == "last" and spans[-1][0] in window
 
-    def _files(self, day: dt.date, shift: int) -> tuple[list[Path], list[Path]]:
+    def _files(self, day: dt.date) -> tuple[list[Path], list[Path]]:
         """Files that may hold rows of the day, and those before them back to the snapshot that its book starts from."""
-        begin, end = day_start(day) - shift - self._margin(), day_start(day) + NS_PER_DAY - shift
+        begin, end = _reach(day)
         spans = self._spans()
         window = [f for f, first, after in spans if first < end and (after is None or after >= begin)]
         older: list[Path] = []
@@ -164,3 +176,8 @@ class Recorder(DataSpec):
             while before and not first_snapshot(stamp((older + window)[0])) < begin:
                 older.insert(0, before.pop())
         return window, older
+
+
+def _reach(day: dt.date) -> tuple[int, int]:
+    """Local times that bear on the UTC day: shift and delays move rows by less, and drop_late needs whole hours."""
+    return day_start(day) - MAX_SHIFT_NS - NS_PER_HOUR, day_start(day) + NS_PER_DAY + NS_PER_HOUR

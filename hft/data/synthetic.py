@@ -7,7 +7,7 @@ m. `impact` moves the price by its own queues instead: for fills and speed, neve
 predictable by construction.
 
 Every day has random streams of its own; it opens with fresh queues and metaorders, at the price and m to which the
-earlier days' reference leads (20 ms for each of them). With `impact` that takes the earlier days' whole simulation.
+earlier days' reference leads (25 ms for each of them). With `impact` that takes the earlier days' whole simulation.
 """
 
 from __future__ import annotations
@@ -25,7 +25,6 @@ from pydantic import Field, model_validator
 from hft.data import DataError, DataSpec, Ticks, day_of, day_start, is_gap, to_ns
 from hft.data._book_simulator import PRINTS_PER_ORDER, Flow, simulate_book
 from hft.data._reference_walk import MAX_LATENT, STEP_MS, Moves, draw_latent, draw_moves, geometric_scale, plan_moves
-from hft.spec import fingerprint
 from hft.schema import NS_PER_DAY, NS_PER_MS, QUOTES, TRADES, book_columns
 
 LOTS_PER_UNIT = 1000  # quantities are multiples of 0.001
@@ -80,7 +79,8 @@ class Synthetic(DataSpec):
         return self
 
     def source(self) -> str:
-        return f"{self.symbol} {fingerprint(self.plain() | {'start': self.start[:10], 'end': ''})}"
+        # Markets of one seed share their random draws, whatever alpha and the flow's numbers are.
+        return f"{self.symbol} of seed {self.seed}"
 
     def days(self) -> list[dt.date]:
         first, last = day_of(to_ns(self.start)), day_of(to_ns(self.end) - 1)

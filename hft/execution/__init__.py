@@ -26,7 +26,7 @@ REASONS = ("take_profit", "stop_loss", "time", "end")
 
 
 class ExecutionSpec(Kind):
-    latency_ms: float = Field(ge=0, description="from a decision or a touched barrier to the market, ms")
+    latency_ms: float = Field(ge=0, le=60_000, description="from a decision or a touched barrier to the market, ms")
 
     def simulate(
         self, sides_T: np.ndarray, ticks: Ticks, bars: pl.DataFrame, exits: Exits, *, until: int

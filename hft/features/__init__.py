@@ -1,9 +1,9 @@
 """Ticks and BARS in, FEATURES out: one float32 column per entry of a feature set, null where unknown.
 
 Two stages: `build_tick_columns` sums up each bar's ticks, a UTC day at a time, under names that know no window;
-`build_features` turns them and BARS into columns, over the whole range. Rolling windows run across midnight, stay inside
-a `segment`, and are null until they are full; a value that cannot be computed (no variance in the window, no quote yet)
-is null too, never nan and never a stand-in.
+`build_features` turns them and BARS into columns, over the whole range. Rolling windows run across midnight, stay
+inside a `segment`, and are null until they are full; a value that cannot be computed (no variance in the window, no
+quote yet) is null too, never nan and never a stand-in.
 
 To add a feature: one FeatureSpec subclass in the module of its family, an entry in a set under conf/features, one test
 with a slow twin or a closed form. The conformance suite covers it at once. Row i may use nothing later than bars.ts[i].

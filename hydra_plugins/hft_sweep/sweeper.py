@@ -32,6 +32,4 @@ class HftSweeper(Sweeper):
     def sweep(self, arguments: list[str]) -> Any:
         from hydra_plugins.hft_sweep._impl import run_grid
 
-        return run_grid(
-            arguments, context=self.hydra_context, task_function=self.task_function, config=self.config
-        )
+        return run_grid(arguments, context=self.hydra_context, task_function=self.task_function, config=self.config)

@@ -42,14 +42,20 @@ def messages_of(drawn) -> list[dict]:
         previous = last if whole or not i else last + 1
         last = previous + 5
         bid, ask = [(100 - p, q) for p, q in bids], [(100 + p, q) for p, q in asks]
-        found.append({"ts_recv": 10 * (i + 1), "ts_exch": 10 * i, "prev_id": previous, "last_id": last, "bid": bid, "ask": ask})
+        found.append(
+            {"ts_recv": 10 * (i + 1), "ts_exch": 10 * i, "prev_id": previous, "last_id": last, "bid": bid, "ask": ask}
+        )
     return found
 
 
 def slow_book(messages: list[dict], snapshots: list[Snapshot], n_levels: int) -> list[tuple]:
     """Rows (ts_recv, seq, bids, asks) of the whole story in arrival order, with dictionaries, replayed from scratch."""
     rows, book = [], None
-    arrivals = sorted([(m["ts_recv"], 0, i, m) for i, m in enumerate(messages)] + [(s.ts_recv, 1, i, s) for i, s in enumerate(snapshots)], key=lambda a: a[:3])
+    arrivals = sorted(
+        [(m["ts_recv"], 0, i, m) for i, m in enumerate(messages)]
+        + [(s.ts_recv, 1, i, s) for i, s in enumerate(snapshots)],
+        key=lambda a: a[:3],
+    )
     for _, is_snapshot, at, item in arrivals:
         if is_snapshot:
             arrived = [m for m in messages if m["ts_recv"] <= item.ts_recv]
@@ -68,7 +74,12 @@ def slow_book(messages: list[dict], snapshots: list[Snapshot], n_levels: int) ->
 
 def replayed(snapshot: Snapshot, arrived: list[dict], messages: list[dict]):
     """The snapshot with the diffs that had arrived; None when the chain is not whole from it to now."""
-    book = (dict(zip(snapshot.bid, snapshot.bid_qty, strict=True)), dict(zip(snapshot.ask, snapshot.ask_qty, strict=True)), snapshot.last_id, "new")
+    book = (
+        dict(zip(snapshot.bid, snapshot.bid_qty, strict=True)),
+        dict(zip(snapshot.ask, snapshot.ask_qty, strict=True)),
+        snapshot.last_id,
+        "new",
+    )
     following = [m for m in messages if m["last_id"] >= snapshot.last_id]
     if following and following[0]["prev_id"] > snapshot.last_id:
         return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import statistics
 
 import numpy as np
@@ -30,7 +31,7 @@ from hft.schema import NS_PER_DAY, NS_PER_S
 from tests.market import random_ticks
 
 rows = st.lists(
-    st.tuples(st.integers(0, 50), st.integers(0, 30), st.integers(-40, 40)).map(lambda r: (r[0], r[1], r[0] + r[2])),
+    st.tuples(st.integers(100, 150), st.integers(0, 30), st.integers(-40, 40)).map(lambda r: (r[0], r[1], r[0] + r[2])),
     min_size=1,
     max_size=40,
 )
@@ -46,7 +47,9 @@ def frame_of(rows: list[tuple[int, int, int]]) -> pl.DataFrame:
 def slow_clean(rows, shift: int, floor: int, max_delay: int) -> list[tuple[int, int, int]]:
     """(ts_recv, ts_exch, id) of the rows that stay, one at a time."""
     median = statistics.median(recv - exch for exch, _, recv in rows)
-    timely = [(exch, key, max(recv + shift, exch + floor), recv - exch <= median + max_delay) for exch, key, recv in rows]
+    timely = [
+        (exch, key, max(recv + shift, exch + floor), recv - exch <= median + max_delay) for exch, key, recv in rows
+    ]
     kept, latest, seen = [], -(10**9), set()
     for exch, key, recv, in_time in sorted(timely, key=lambda r: r[:3]):
         if in_time and (exch, key) not in seen:
@@ -87,6 +90,14 @@ def test_a_late_row_is_dropped_before_it_can_lift_the_others():
     assert clean["ts_recv"].to_list() == [11, 500, 13]
 
 
+def test_an_hour_is_late_against_its_own_median():
+    hour = 3600 * NS_PER_S
+    rows = [(hour * h + i, i, hour * h + i + delay) for h, delay in ((1, 10), (2, 500)) for i in range(5)]
+    assert drop_late(frame_of([*rows, (2 * hour + 9, 9, 2 * hour + 2000)]), 100)["reason"].to_list() == [None] * 10 + [
+        "late"
+    ]
+
+
 def test_a_reason_once_given_stays():
     frame = drop(frame_of([(1, 1, 1)]), pl.lit(True), "first")
     assert drop(frame, pl.lit(True), "second")["reason"].to_list() == ["first"]
@@ -106,7 +117,9 @@ def test_a_break_at_a_dropped_row_starts_with_the_next_event():
 
 @pytest.mark.parametrize("value", [0.0, -1.0, float("nan"), float("inf"), None])
 def test_bad_values_are_named_by_file_and_row(value):
-    frame = pl.DataFrame({"row": [7, 8], "reason": [None, None], "price": [1.0, value]}, schema_overrides={"reason": pl.String})
+    frame = pl.DataFrame(
+        {"row": [7, 8], "reason": [None, None], "price": [1.0, value]}, schema_overrides={"reason": pl.String}
+    )
     with pytest.raises(DataError, match=r"file\.gz, row 8: price must be a finite number > 0"):
         refuse_values(frame, ["price"], where="file.gz")
 
@@ -115,7 +128,7 @@ def test_bad_values_are_named_by_file_and_row(value):
 def test_gaps_are_silences_of_all_streams(first, second, gap):
     streams = [pl.DataFrame({"ts_recv": sorted(ts)}, schema={"ts_recv": pl.Int64}) for ts in (first, second)]
     merged = sorted(first + second)
-    slow = [b for a, b in zip(merged, merged[1:], strict=False) if is_gap(a, b, gap / NS_PER_S)]
+    slow = [b for a, b in itertools.pairwise(merged) if is_gap(a, b, gap / NS_PER_S)]
     assert find_gaps(streams, gap / NS_PER_S).tolist() == slow
 
 
@@ -167,7 +180,13 @@ def test_joining_finds_the_gap_between_days_and_adds_counts():
     notes = {"trades": 300, "unknown_side": 30, "clock_shift_ms": 1.5}
     joined = join_ticks([dataclasses.replace(day, notes=notes) for day in days], gap_s=300.0)
     assert joined.gaps.tolist() == [days[1].first_event()]
-    assert joined.notes == {"trades": 600, "unknown_side": 60, "clock_shift_ms": 1.5, "unknown_side_share": 0.1, "gaps": 1}
+    assert joined.notes == {
+        "trades": 600,
+        "unknown_side": 60,
+        "clock_shift_ms": 1.5,
+        "unknown_side_share": 0.1,
+        "gaps": 1,
+    }
 
 
 def test_a_period_without_trades_is_an_error():

@@ -26,14 +26,21 @@ def recorder(path: Path, **changes) -> Recorder:
 
 
 def binance(path: Path, **changes) -> Binance:
-    fields = {"symbol": "BTCUSDT", "start": "first", "end": "last", "gap_s": 300.0, "trades": "trades", "quotes": "none"}
+    fields = {
+        "symbol": "BTCUSDT",
+        "start": "first",
+        "end": "last",
+        "gap_s": 300.0,
+        "trades": "trades",
+        "quotes": "none",
+    }
     fields |= {"feed_latency_ms": 5.0, "require_checksum": True}
     return Binance(kind="binance", path=str(path), **fields | changes)
 
 
 def event(kind: str, time_ms: int, data: dict, delay_ms: float) -> str:
     data = {"e": kind, "E": time_ms, "T": time_ms, "s": "BTCUSDT"} | data
-    return f'{int((time_ms + delay_ms) * MS)} {json.dumps({"stream": f"btcusdt@{kind}", "data": data})}'
+    return f"{int((time_ms + delay_ms) * MS)} {json.dumps({'stream': f'btcusdt@{kind}', 'data': data})}"
 
 
 def trade(i: int, time_ms: int, *, delay_ms: float = 5, **changes) -> str:

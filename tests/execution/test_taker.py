@@ -213,7 +213,7 @@ class Twin:
             self.order = (ts + self.latency, t, int(self.side_T[t]))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(
     made=markets(),
     seed=st.integers(0, 1000),

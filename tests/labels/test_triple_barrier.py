@@ -112,6 +112,15 @@ def test_entry_without_quotes_is_a_later_print_even_at_the_same_millisecond():
     assert label_of_bar_2([(20, 102.0), (30, 102.0)], [(40, 102.5)], [(50, 102.0)]) == (HOLD, 50, 0.0)
 
 
+def test_a_later_decision_may_enter_earlier_in_the_stream():
+    # Bar 2 decides before the first quote and waits for the print at 130 ms; bar 3 enters at the mid of 121 ms.
+    later = [(21, 100.0)], [(130, 101.0)], [(140, 101.0)], [(150, 100.0)]
+    ticks, bars = market([*LEAD, *later], quotes=[(121, 99.9, 100.1)])
+    of_bar_2, of_bar_3 = rows(build_labels(ticks, bars, spec(latency_ms=100.0)))[2:4]
+    assert of_bar_2 == (HOLD, 140 * NS_PER_MS, 0.0)
+    assert of_bar_3[:2] == (BUY, 130 * NS_PER_MS)
+
+
 def test_with_pt_under_sl_both_trades_may_win_and_the_earlier_counts():
     wide = {"width": 0.5, "sl": 50.0, "floor_bps": 0.0}  # sigma 10 bps, root 3: pt 8.65 bps, sl 865 bps
     assert label_of_bar_2([(30, 100.0), (31, 100.1)], [(40, 99.9)], [(50, 100.0)], **wide) == (BUY, 31, 10.0)

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from hft.model.se_tcn import ChannelNorm, SeTcn, SqueezeExcite
+from hft.model._tcn import ChannelNorm, SqueezeExcite
+from hft.model.se_tcn import SeTcn
 
 SMALL = dict(kind="se_tcn", channels=4, levels=2, kernel=3, dropout=0.0, norm="none", se_window=3, se_reduction=2)
 

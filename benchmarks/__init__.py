@@ -1,0 +1,74 @@
+"""Speed of hft beside the obvious alternative: a function per benchmark in, a Result out, both sides timed in one run.
+
+To add one: `benchmarks/<name>.py` with `FULL` and `QUICK` (the arguments of its `measure`) and `measure(...) -> Result`,
+its name in NAMES, a row in tests/test_benchmarks.py. Every `measure` raises when its sides disagree on the result.
+This module imports nothing heavy: `benchmarks.training` runs where only torch is installed.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+NAMES = ("bars", "labels", "dense", "backtest", "training")
+
+
+@dataclass(frozen=True)
+class Result:
+    """`rates` in `unit`, hft's own side first. `expected` is what that rate must exceed: a multiple of another side's,
+    or with the key "" a plain number."""
+
+    name: str
+    unit: str
+    rates: dict[str, float]
+    data: str
+    expected: dict[str, float] = field(default_factory=dict)
+    details: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def own(self) -> float:
+        return next(iter(self.rates.values()))
+
+    def ratio(self, side: str) -> float:
+        return self.own / self.rates[side]
+
+    def met(self) -> bool:
+        return all((self.ratio(side) if side else self.own) > least for side, least in self.expected.items())
+
+    def plain(self) -> dict[str, Any]:
+        others = list(self.rates)[1:]
+        return {
+            "unit": self.unit,
+            "rates": {side: _rounded(rate) for side, rate in self.rates.items()},
+            "ratios": {side: _rounded(self.ratio(side)) for side in others},
+            "expected": {side or "own": least for side, least in self.expected.items()},
+            "met": self.met() if self.expected else None,
+            "data": self.data,
+            "details": self.details,
+        }
+
+
+@dataclass(frozen=True)
+class Timed:
+    seconds: float
+    output: Any
+
+
+def race(sides: dict[str, Callable[[], Any]], *, repeats: int) -> dict[str, Timed]:
+    """Median seconds of each side and its output. The first call of each (compilation, caches) is not timed; then the
+    sides take turns, so that a machine busy with other work slows all of them alike."""
+    outputs = {side: run() for side, run in sides.items()}
+    seconds: dict[str, list[float]] = {side: [] for side in sides}
+    for _ in range(repeats):
+        for side, run in sides.items():
+            started = time.perf_counter()
+            run()
+            seconds[side].append(time.perf_counter() - started)
+    return {side: Timed(statistics.median(seconds[side]), outputs[side]) for side in sides}
+
+
+def _rounded(value: float) -> float:
+    return float(f"{value:.4g}")

@@ -1,0 +1,106 @@
+"""Rows/s of `build_bars` on trades in memory, against a polars group-by and a plain loop that make the same bars.
+
+Tick bars, because a group-by can make those: bars by volume or turnover close by a running sum that restarts, which no
+group-by expresses, so for them only the loop is left.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import polars as pl
+
+from benchmarks import Result, race
+from benchmarks.market import random_market, shipped
+from hft.bars import build_bars
+from hft.bars.tick import TickBars
+
+FULL = {"n_trades": 4_000_000, "n_loop": 200_000, "repeats": 9}
+QUICK = {"n_trades": 500_000, "n_loop": 50_000, "repeats": 3}
+SEED = 0
+EXACT = ("ts_open", "ts", "n_trades", "open", "high", "low", "close")
+SUMS = ("vwap", "volume", "turnover", "buy_volume", "sell_volume")
+
+
+def measure(*, n_trades: int, n_loop: int, repeats: int) -> Result:
+    ticks = random_market(n_trades, n_quotes=0, seed=SEED)
+    spec = TickBars(**shipped("bars", "tick"))
+    rows = [ticks.trades[name][:n_loop].to_list() for name in ("ts_recv", "price", "qty", "side")]
+    timed = race(
+        {
+            "hft": lambda: build_bars(ticks, spec),
+            "polars": lambda: group_by(ticks.trades, spec.size),
+            "loop": lambda: loop(*rows, spec.size),
+        },
+        repeats=repeats,
+    )
+    bars = timed["hft"].output
+    _require_same(timed["polars"].output, bars)
+    _require_same(pl.DataFrame(timed["loop"].output, orient="row", schema=[*EXACT, *SUMS]), bars)
+    sizes = {"hft": n_trades, "polars": n_trades, "loop": n_loop}
+    return Result(
+        name="bars",
+        unit="rows/s",
+        rates={side: sizes[side] / timed[side].seconds for side in sizes},
+        data=f"{n_trades:,} random trades (loop: the first {n_loop:,}), seed {SEED}, tick bars of {spec.size}",
+        expected={"polars": 10.0},
+        details={"polars_threads": pl.thread_pool_size(), "hft_threads": 1},
+    )
+
+
+def group_by(trades: pl.DataFrame, size: int) -> pl.DataFrame:
+    """The fastest of the formulations tried: sorted keys, products as columns (benchmarks/README.md has the others)."""
+    price, qty, side = pl.col("price"), pl.col("qty"), pl.col("side")
+    columns = {
+        "bar": (pl.int_range(pl.len()) // size).set_sorted(),
+        "turnover": price * qty,
+        "buy_volume": qty * (side > 0),
+        "sell_volume": qty * (side < 0),
+    }
+    bars = trades.lazy().with_columns(**columns).group_by("bar", maintain_order=True)
+    aggregated = bars.agg(
+        ts_open=pl.col("ts_recv").first(),
+        ts=pl.col("ts_recv").last(),
+        n_trades=pl.len(),
+        open=price.first(),
+        high=price.max(),
+        low=price.min(),
+        close=price.last(),
+        volume=qty.sum(),
+        turnover=pl.col("turnover").sum(),
+        buy_volume=pl.col("buy_volume").sum(),
+        sell_volume=pl.col("sell_volume").sum(),
+    )
+    return aggregated.with_columns(vwap=pl.col("turnover") / pl.col("volume")).collect()
+
+
+def loop(ts_recv: list[int], price: list[float], qty: list[float], side: list[int], size: int) -> list[tuple]:
+    """Whole bars only, in the order EXACT + SUMS."""
+    bars = []
+    n, volume, turnover, buy, sell = 0, 0.0, 0.0, 0.0, 0.0
+    for ts, p, q, s in zip(ts_recv, price, qty, side, strict=True):
+        if n == 0:
+            ts_open, opened, high, low = ts, p, p, p
+        elif p > high:
+            high = p
+        elif p < low:
+            low = p
+        n += 1
+        volume += q
+        turnover += p * q
+        if s > 0:
+            buy += q
+        elif s < 0:
+            sell += q
+        if n == size:
+            bars.append((ts_open, ts, n, opened, high, low, p, turnover / volume, volume, turnover, buy, sell))
+            n, volume, turnover, buy, sell = 0, 0.0, 0.0, 0.0, 0.0
+    return bars
+
+
+def _require_same(other: pl.DataFrame, bars: pl.DataFrame) -> None:
+    """All bars that both have whole; midnight closes hft's last one at another `ts`."""
+    n = min(other.height, bars["partial"].not_().sum())
+    if n == 0 or not (other[:n].select(EXACT).cast(bars.select(EXACT).schema).equals(bars[:n].select(EXACT))):
+        raise AssertionError("bars: the sides disagree on counts, times or prices")
+    for name in SUMS:  # polars sums in another order
+        np.testing.assert_allclose(other[name][:n], bars[name][:n], rtol=1e-10, atol=1e-9)
