@@ -167,11 +167,11 @@ def _to_ticks(entry: Entry) -> Ticks:
 
 
 def _histories(spec: BarSpec, days: list[Ticks]) -> list[pl.DataFrame | None]:
-    """Per day the hourly totals of all days before it; None for kinds that look at no other day."""
+    """Per day the hourly totals that it looks back to; None for kinds that look at no other day."""
     if not spec.history_hours:
         return [None] * len(days)
     totals = [hourly_totals(day) for day in days]
-    return [pl.concat(totals[:i]) if i else totals[0].clear() for i in range(len(days))]
+    return [pl.concat([totals[0].clear(), *totals[:i]]).tail(spec.history_hours) for i in range(len(days))]
 
 
 def _join_days(frames: list[pl.DataFrame], days: list[Ticks], gap_s: float) -> pl.DataFrame:

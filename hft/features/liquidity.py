@@ -21,15 +21,17 @@ MILLION = 1e6
 class KyleLambda(ReturnWindowed):
     """Slope of the bars' price moves on their signed volume, least squares with an intercept, over the window.
 
-    bps (or quote currency, with `on: price`) per unit of base currency. Null where signed volume does not vary.
+    bps (or quote currency, with `response: price`) per unit of base currency. Null where signed volume does not vary.
     """
 
     kind: Literal["kyle_lambda"]
     window: int = Field(ge=3, le=100_000, description="returns in the regression, in bars")
-    on: Literal["log_return", "price"] = Field(description="what is regressed: log returns in bps, or price changes")
+    response: Literal["log_return", "price"] = Field(
+        description="what is regressed: log returns in bps, or price changes"
+    )
 
     def column(self, frame: pl.DataFrame) -> pl.Series:
-        move = log_return_bps() if self.on == "log_return" else pl.col("close").diff()
+        move = log_return_bps() if self.response == "log_return" else pl.col("close").diff()
         moves = within_segments(frame, move).to_numpy()
         signed_volume = (frame["buy_volume"] - frame["sell_volume"]).to_numpy()
         # The first move of a segment is nan, and so is every window that reaches back over it.

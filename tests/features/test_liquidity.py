@@ -41,16 +41,16 @@ def values(spec, frame):
     return spec.column(frame).fill_null(float("nan")).to_numpy()
 
 
-@pytest.mark.parametrize("on", ["log_return", "price"])
-def test_kyle_lambda_is_the_least_squares_slope(on):
+@pytest.mark.parametrize("response", ["log_return", "price"])
+def test_kyle_lambda_is_the_least_squares_slope(response):
     frame = random_frame()
     moves = returns_bps(frame)
-    if on == "price":
+    if response == "price":
         moves = np.where(np.isnan(moves), np.nan, np.diff(frame["close"], prepend=np.nan))
     signed = (frame["buy_volume"] - frame["sell_volume"]).to_numpy()
     pairs = zip(windows(moves, 12), windows(signed, 12), strict=True)
     expected = [np.nan if np.isnan(y).any() else np.polyfit(x, y, 1)[0] for y, x in pairs]
-    found = values(feature(kind="kyle_lambda", window=12, on=on), frame)
+    found = values(feature(kind="kyle_lambda", window=12, response=response), frame)
     np.testing.assert_allclose(found, expected, rtol=1e-8)
     assert np.isnan(found).sum() == 24
 
@@ -61,18 +61,18 @@ def test_kyle_lambda_finds_a_planted_impact():
     noise = np.random.default_rng(1).normal(0, 0.1, 300)
     close = 60_000 * np.exp(np.cumsum(2.5 * signed + 7.0 + noise) / 1e4)
     planted = frame.with_columns(close=pl.Series(close), segment=pl.lit(0))
-    found = feature(kind="kyle_lambda", window=250, on="log_return").column(planted)[-1]
+    found = feature(kind="kyle_lambda", window=250, response="log_return").column(planted)[-1]
     assert found == pytest.approx(2.5, abs=0.03)
 
 
 def test_kyle_lambda_is_unknown_where_signed_volume_is_constant():
     frame = random_frame(20).with_columns(buy_volume=0.3, sell_volume=0.1, segment=pl.lit(0))
-    assert np.isnan(values(feature(kind="kyle_lambda", window=5, on="log_return"), frame)).all()
+    assert np.isnan(values(feature(kind="kyle_lambda", window=5, response="log_return"), frame)).all()
 
 
 def test_kyle_lambda_knows_two_things_to_regress():
-    with pytest.raises(SpecError, match=r"features\.it\.on: must be 'log_return' or 'price'"):
-        feature(kind="kyle_lambda", window=5, on="mid")
+    with pytest.raises(SpecError, match=r"features\.it\.response: must be 'log_return' or 'price'"):
+        feature(kind="kyle_lambda", window=5, response="mid")
 
 
 def test_amihud_is_the_mean_return_per_million():
