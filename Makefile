@@ -2,7 +2,6 @@
 VENV ?= .venv
 PYTHON ?= python3
 PY := $(VENV)/bin/python
-export OMP_NUM_THREADS ?= 2
 
 .PHONY: help setup demo test test-slow lint bench clean
 
@@ -19,6 +18,7 @@ $(VENV)/.installed: requirements.lock
 	@$(PY) -m pip install -q -r requirements.lock 2>&1 | { grep -v "is ignored: it is neither a file nor a directory" || true; }
 	@$(PY) -c 'import torch, polars, numba, hydra, pytorch_lightning, wandb' || { \
 	  echo "the installation into $(VENV) is incomplete; remove it with: make clean VENV=$(VENV), then try again"; exit 1; }
+	@$(PY) -m hft.config schema
 	@touch $@
 
 setup: $(VENV)/.installed  ## create .venv and install the pinned dependencies

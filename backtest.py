@@ -8,7 +8,7 @@ import hydra
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="backtest")
 def main(composed):
-    from hft.config import backtest_job
+    from hft.jobs import backtest_job
     from hft.pipeline import backtest
 
     return backtest(*backtest_job(composed))
@@ -20,6 +20,6 @@ if __name__ == "__main__":
         main()
     except BaseException as error:
         from hft.compose import explain
-        from hft.config import BacktestConfig
+        from hft.jobs import backtest_job
 
-        sys.exit(explain(error, BacktestConfig, "backtest"))
+        sys.exit(explain(error, "backtest", lambda composed, **given: backtest_job(composed)))

@@ -8,11 +8,11 @@ import hydra
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="train")
 def main(composed):
-    from hft.compose import parse_job
-    from hft.config import TrainConfig
+    from hft.jobs import train_job
     from hft.pipeline import train
 
-    return train(parse_job(composed, TrainConfig))
+    job = train_job(composed)
+    return train(job.config, resumed=job.resumed, repeated=job.repeated)
 
 
 if __name__ == "__main__":
@@ -21,6 +21,6 @@ if __name__ == "__main__":
         main()
     except BaseException as error:
         from hft.compose import explain
-        from hft.config import TrainConfig
+        from hft.jobs import read_train_job
 
-        sys.exit(explain(error, TrainConfig, "train"))
+        sys.exit(explain(error, "train", read_train_job))

@@ -1,17 +1,19 @@
-"""Speed of hft beside the obvious alternative: a function per benchmark in, a Result out, both sides timed in one run.
+"""Speed of hft beside the obvious alternative: sizes in, a Result out, all sides timed in one run.
 
-To add one: `benchmarks/<name>.py` with `FULL` and `QUICK` (the arguments of its `measure`) and `measure(...) -> Result`,
-its name in NAMES, a row in tests/test_benchmarks.py. Every `measure` raises when its sides disagree on the result.
-This module imports nothing heavy: `benchmarks.training` runs where only torch is installed.
+To add one: `benchmarks/<name>.py` with `measure(...) -> Result` and its arguments FULL and QUICK, its name in NAMES, a
+row in tests/test_benchmarks.py. Every `measure` raises when its sides disagree on the result. This module imports
+nothing heavy: `benchmarks.training` runs where only torch is installed.
 """
 
 from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
+
+Side = TypeVar("Side", bound=Hashable)
 
 NAMES = ("bars", "labels", "dense", "backtest", "training")
 
@@ -57,11 +59,11 @@ class Timed:
     output: Any
 
 
-def race(sides: dict[str, Callable[[], Any]], *, repeats: int) -> dict[str, Timed]:
+def race(sides: dict[Side, Callable[[], Any]], *, repeats: int) -> dict[Side, Timed]:
     """Median seconds of each side and its output. The first call of each (compilation, caches) is not timed; then the
     sides take turns, so that a machine busy with other work slows all of them alike."""
     outputs = {side: run() for side, run in sides.items()}
-    seconds: dict[str, list[float]] = {side: [] for side in sides}
+    seconds: dict[Side, list[float]] = {side: [] for side in sides}
     for _ in range(repeats):
         for side, run in sides.items():
             started = time.perf_counter()

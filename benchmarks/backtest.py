@@ -49,8 +49,8 @@ def measure(*, n_trades: int, n_quotes: int, bar_size: int, repeats: int) -> Res
         name="backtest",
         unit="events/s",
         rates={"hft": (n_trades + n_quotes) / timed.seconds},
-        data=f"{n_trades:,} trades, {n_quotes:,} quotes, seed {SEED}, {bars.height:,} tick bars of {bar_size}, a random "
-        f"side at every bar, {LATENCY_MS} ms latency",
+        data=f"{n_trades:,} trades, {n_quotes:,} quotes, seed {SEED}, {bars.height:,} tick bars of {bar_size}, a "
+        f"random side at every bar, {LATENCY_MS} ms latency",
         expected={"": 20e6},
         details={
             "positions": ledger.height,

@@ -1,4 +1,4 @@
-"""A seeded random market in memory: what the benchmarks run on. Only its sizes matter to them, so it is no simulator."""
+"""A seeded random market in memory, for the benchmarks: sizes and times matter to them, not what can be predicted."""
 
 from __future__ import annotations
 

@@ -39,15 +39,19 @@ MODELS = {"default": {}, "large": {"channels": 256, "levels": 6}}
 N_FEATURES, N_CLASSES = 19, 3  # conf/features/micro.yaml; hold, buy, sell
 SEED = 0
 GPU = {"cases": [f"{m} {p} {c}" for m in MODELS for p in ("fp32", "bf16") for c in ("eager", "compiled")], "repeats": 7}
-FULL = {"cases": ["default fp32 eager", "default fp32 compiled", "default bf16 eager"], "repeats": 5}
+CPU = {"cases": ["default fp32 eager", "default fp32 compiled", "default bf16 eager"], "repeats": 5}
+FULL = {"cases": ["default fp32 eager", "default bf16 eager"], "repeats": 3}  # of all benchmarks: compiling takes long
 QUICK = {"cases": ["default fp32 eager"], "repeats": 2}
 
 
 def measure(*, cases: list[str], repeats: int, chunk: int = 0, batch_chunks: int = 0) -> Result:
     """Each of `cases`, "<model> <precision> <eager or compiled>", in turns with the device's own ceilings.
 
-    Chunk and batch are those of conf/trainer/cpu.yaml or gpu.yaml where they are 0.
+    Chunk and batch are those of conf/trainer/cpu.yaml or gpu.yaml where they are 0. A CPU runs on one thread, which
+    other work on the machine disturbs least (benchmarks/dense.py).
     """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     trainer = yaml.safe_load((ROOT / f"conf/trainer/{'gpu' if device.type == 'cuda' else 'cpu'}.yaml").read_text())
     chunk, batch_chunks = chunk or trainer["chunk"], batch_chunks or trainer["batch_chunks"]
@@ -57,6 +61,7 @@ def measure(*, cases: list[str], repeats: int, chunk: int = 0, batch_chunks: int
         ceilings = {f"matmul {case.precision}": matmul(device, case.precision) for case in built.values()}
         runs = {name: case.run for name, case in built.items()} | ceilings | {"copy": copy(device)}
         seconds = take_turns(runs, device, repeats=repeats)
+    torch.set_num_threads(threads)
     flops_per_s = {
         p: 2 * matmul_size(device) ** 3 / seconds[f"matmul {p}"] for p in {c.precision for c in built.values()}
     }
@@ -69,7 +74,8 @@ def measure(*, cases: list[str], repeats: int, chunk: int = 0, batch_chunks: int
         name="training",
         unit="examples/s",
         rates={name: score["examples_per_s"] for name, score in scores.items()},
-        data=f"{batch_chunks} chunks of {chunk} bars a step, {N_FEATURES} random features, seed {SEED}; {machine(device)}",
+        data=f"{batch_chunks} chunks of {chunk} bars a step, {N_FEATURES} random features, seed {SEED}; "
+        f"{machine(device)}",
         details={
             "models": {model: describe(settings(model)) for model in {case.model for case in built.values()}},
             "matmul_tflop_per_s": {p: round(rate / 1e12, 3) for p, rate in flops_per_s.items()},
@@ -193,13 +199,16 @@ def take_turns(runs: dict[str, Callable[[], Any]], device: torch.device, *, repe
     return {name: statistics.median(turn[name] for turn in seconds) for name in runs}
 
 
+PRODUCTS = {"aten::convolution", "aten::convolution_backward", "aten::mm", "aten::addmm", "aten::bmm"}
+
+
 class ByteCounter(TorchDispatchMode):
-    """Bytes that operations read and wrote: `every` one by itself, and those of the convolutions alone, which is the
+    """Bytes that operations read and wrote: `every` one by itself, and convolutions and matrix products alone, the
     least that layer-by-layer execution moves when everything else is fused into them."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.every, self.convolutions = 0, 0
+        self.every, self.products = 0, 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
@@ -207,7 +216,7 @@ class ByteCounter(TorchDispatchMode):
             tensors = [t for t in torch.utils._pytree.tree_leaves((args, kwargs, out)) if isinstance(t, torch.Tensor)]
             moved = sum(t.numel() * t.element_size() for t in tensors)
             self.every += moved
-            self.convolutions += moved * ("convolution" in str(func))
+            self.products += moved * (func._schema.name in PRODUCTS)
         return out
 
 
@@ -215,7 +224,7 @@ def count_work(loss: Callable[[], torch.Tensor], device: torch.device, precision
     """(floating-point operations, least bytes, bytes op by op) of one forward and backward pass."""
     with FlopCounterMode(display=False) as flops, ByteCounter() as moved, autocast(device, precision):
         loss().backward()
-    return flops.get_total_flops(), moved.convolutions, moved.every
+    return flops.get_total_flops(), moved.products, moved.every
 
 
 def autocast(device: torch.device, precision: str) -> Any:
@@ -264,17 +273,14 @@ def peak_bytes(device: torch.device, run: Callable[[], Any]) -> int:
 def machine(device: torch.device) -> str:
     if device.type == "cuda":
         return f"{torch.cuda.get_device_name()}, torch {torch.__version__}"
-    return f"{torch.get_num_threads()} threads of {platform.machine()} CPU, torch {torch.__version__}"
+    return f"one thread of {platform.machine()} CPU, torch {torch.__version__}"
 
 
 def table(result: Result) -> str:
     """Plain text, for a machine without rich."""
     details = result.details
-    lines = [
-        result.data,
-        f"ceilings: matmul {details['matmul_tflop_per_s']} TFLOP/s, copy {details['copy_gb_per_s']} GB/s",
-    ]
-    lines += [f"{model}: {spec}" for model, spec in details["models"].items()]
+    ceilings = f"matmul {details['matmul_tflop_per_s']} TFLOP/s, copy {details['copy_gb_per_s']} GB/s"
+    lines = [result.data, f"ceilings: {ceilings}"] + [f"{model}: {spec}" for model, spec in details["models"].items()]
     columns = ("examples_per_s", "step_ms", "peak_mib", "tflop_per_s", "roofline_share", "roofline_bound")
     lines.append(f"{'case':<24}" + "".join(f"{column:>16}" for column in columns))
     for name, case in details["cases"].items():
@@ -285,7 +291,7 @@ def table(result: Result) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="one case, two repeats")
-    sizes = QUICK if parser.parse_args().quick else GPU if torch.cuda.is_available() else FULL
+    sizes = QUICK if parser.parse_args().quick else GPU if torch.cuda.is_available() else CPU
     result = measure(**sizes)
     sys.stdout.write(table(result) + json.dumps({result.name: result.plain()}) + "\n")
 

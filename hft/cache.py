@@ -22,14 +22,14 @@ import json
 import logging
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import filelock
 import polars as pl
 
+from hft.files import locked
 from hft.spec import PACKAGE, UserError, fingerprint
 
 LAYOUT = 1  # raise it when entries are laid out differently: old ones are then never found
@@ -167,20 +167,6 @@ class Cache:
                 f"cache folder {self.root}: cannot be written ({error}); "
                 "make room or make it writable, or choose another: paths.cache=<folder>"
             ) from error
-
-
-@contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Holds a kernel lock: it falls free when its holder dies, and its file goes when the holder is done."""
-    lock = filelock.FileLock(path, fallback_to_soft=False)
-    lock.acquire()
-    try:
-        yield
-    finally:
-        # Removed while still held: filelock makes whoever waits on the removed file open it anew.
-        with suppress(OSError):
-            path.unlink()
-        lock.release()
 
 
 def code_hash(module: str) -> str:

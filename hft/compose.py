@@ -6,8 +6,9 @@ Nothing here knows a field: the config class to parse into is an argument. Compo
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, get_origin
 
 from hft.spec import Spec, SpecError, UserError, parse
 
@@ -15,11 +16,12 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
 CONF = Path(__file__).parents[1] / "conf"
+NOT_CONFIG = ("hydra", "sweep", "launcher", "resume", "reproduce")  # read by the driver and by hft.jobs
 C = TypeVar("C", bound=Spec)
 
 
 def compose(overrides: list[str], *, entry: str = "train", full_tree: bool = False) -> DictConfig:
-    """What `python <entry>.py <overrides>` composes, for tests, checks and notebooks."""
+    """What `python <entry>.py <overrides>` composes, before any check."""
     from hydra import compose as hydra_compose
     from hydra import initialize_config_dir
 
@@ -27,14 +29,10 @@ def compose(overrides: list[str], *, entry: str = "train", full_tree: bool = Fal
         return hydra_compose(entry, overrides=overrides, return_hydra_config=full_tree)
 
 
-def parse_job(composed: DictConfig, cls: type[C]) -> C:
-    """The typed config of the running Hydra job; SpecError names every mistake."""
-    from hydra.core.hydra_config import HydraConfig
-
-    hydra = HydraConfig.get()
-    if str(hydra.mode).endswith("RUN") and not str(hydra.mode).endswith("MULTIRUN"):
-        refuse_sweep_keys(list(hydra.overrides.task))
-    return from_hydra(composed, cls, choices=hydra.runtime.choices, overrides=list(hydra.overrides.task))
+def make_config(cls: type[C], overrides: list[str]) -> C:
+    """The typed config of `python train.py <overrides>`, for tests, checks and notebooks."""
+    composed = compose(overrides, full_tree=True)
+    return from_hydra(composed, cls, choices=composed.hydra.runtime.choices, overrides=overrides)
 
 
 def from_hydra(composed: DictConfig, cls: type[C], *, choices: dict[str, Any], overrides: list[str]) -> C:
@@ -42,7 +40,9 @@ def from_hydra(composed: DictConfig, cls: type[C], *, choices: dict[str, Any], o
     who set what where an experiment fills in a kind that the command line then replaced."""
     errors = overlay_conflicts(choices, overrides)
     try:
-        config = parse(cls, to_plain(composed))
+        # An empty choice of a set (`transforms=[]`) leaves no key behind.
+        empty = {name: {} for name, field in cls.model_fields.items() if get_origin(field.annotation) is dict}
+        config = parse(cls, empty | to_plain(composed))
     except SpecError as error:
         errors.append(str(error))
     if errors:
@@ -56,7 +56,7 @@ def to_plain(composed: DictConfig) -> dict[str, Any]:
     from omegaconf.errors import OmegaConfBaseException
 
     OmegaConf.set_struct(composed, False)
-    plain = {k: v for k, v in composed.items_ex(resolve=False) if k not in ("hydra", "sweep", "launcher")}
+    plain = {k: v for k, v in composed.items_ex(resolve=False) if k not in NOT_CONFIG}
     try:
         return OmegaConf.to_container(OmegaConf.create(plain, flags={"allow_objects": False}), resolve=True)
     except OmegaConfBaseException as error:
@@ -89,7 +89,8 @@ def overlay_conflicts(choices: dict[str, Any], overrides: list[str]) -> list[str
             if left:
                 lines.append(
                     f"{group}: {overlay}={name} chose {kind!r} and sets {', '.join(left)}; the command line chose "
-                    f"{choices[group]!r}, for which these were not meant; give them on the command line too"
+                    f"{choices[group]!r}, for which these were not meant; give each on the command line too, or take "
+                    f"it out: ~{left[0].partition('=')[0]}"
                 )
     return lines
 
@@ -102,31 +103,27 @@ def refuse_sweep_keys(overrides: list[str]) -> None:
         raise SpecError(f"{', '.join(ignored)}: only a sweep reads this; add -m or take it out")
 
 
-def explain(error: BaseException, cls: type[Spec], entry: str) -> int:
+def explain(error: BaseException, entry: str, read: Callable[..., Any]) -> int:
     """The exit status for what ended an entry point, its message printed where the user can mend it, else raised.
 
-    What Hydra refused on the command line joins the full report: the same overrides are composed again with `++`.
+    What Hydra refused on the command line joins the full report: the same overrides are composed again with `++` and
+    given to `read(composed, choices=..., overrides=...)`, which raises a UserError for what is wrong with them.
     """
-    from hydra.errors import HydraException
-    from omegaconf.errors import OmegaConfBaseException
-
     if isinstance(error, KeyboardInterrupt):
-        sys.stderr.write("interrupted\n")
+        sys.stderr.write("interrupted; python -m hft.runs shows how to go on\n")
         return 130
-    if isinstance(error, HydraException | OmegaConfBaseException):
-        error = _mended(cls, entry, sys.argv[1:]) or UserError(str(error))
+    if _is_hydras(error):
+        error = _mended(entry, sys.argv[1:], read) or UserError(str(error))
     if not isinstance(error, UserError):
         raise error
     lines = str(error).strip().splitlines()
     sys.stderr.write("error: " + "\n       ".join(lines) + "\n")
-    return 2
+    return getattr(error, "exit_status", 2)  # a signal's own, where one ended a training with its state saved
 
 
-def _mended(cls: type[Spec], entry: str, arguments: list[str]) -> SpecError | None:
+def _mended(entry: str, arguments: list[str], read: Callable[..., Any]) -> UserError | None:
     """Every mistake of the command line, once the keys that Hydra refuses are forced in; None if that does not help."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
-    from hydra.errors import HydraException
-    from omegaconf.errors import OmegaConfBaseException
 
     forced = []
     try:
@@ -138,9 +135,23 @@ def _mended(cls: type[Spec], entry: str, arguments: list[str]) -> SpecError | No
             forced.append(line if is_group or line[0] in "+~" else f"++{line}")
         if not {"-m", "--multirun"} & set(arguments):
             refuse_sweep_keys(forced)
-        parse(cls, to_plain(compose(forced, entry=entry)))
-    except SpecError as error:
+        composed = compose(forced, entry=entry, full_tree=True)
+        read(composed, choices=composed.hydra.runtime.choices, overrides=forced)
+    except UserError as error:
         return error
-    except (HydraException, OmegaConfBaseException):
-        return None
+    except Exception as error:
+        if not _is_hydras(error):
+            raise
     return None
+
+
+def _is_hydras(error: BaseException) -> bool:
+    """Whether Hydra refused the command line: by its own error, or (`data=null`) a bare ValueError from inside."""
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
+    place = error.__traceback__
+    while place and place.tb_next:
+        place = place.tb_next
+    inside = place is not None and place.tb_frame.f_globals["__name__"].startswith("hydra.")
+    return isinstance(error, HydraException | OmegaConfBaseException) or (type(error) is ValueError and inside)

@@ -9,23 +9,17 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
-from hft.compose import CONF, compose, from_hydra, to_plain
+from hft.compose import CONF, make_config
 from hft.fees import FeeSchedule
-from hft.spec import Kind, Room, Spec, SpecError, did_you_mean, parse
-
-if TYPE_CHECKING:
-    from omegaconf import DictConfig
-
-    from hft.runs import Run
+from hft.spec import Kind, Room, Spec, SpecError, did_you_mean
 
 OBJECTIVES = ("select/log_loss", "select/net_bps_day@<schedule>")
 # A change in any of these changes what the classes mean, so class metrics cannot be compared across it (DESIGN 6).
 MONEY_ONLY = ("data", "bars", "labels", "splits", "latency_ms")
-FROM_RUN = "from_run"
 
 
 class Paths(Spec):
@@ -42,8 +36,19 @@ class _Config(Spec):
 
 
 class TrainConfig(_Config):
+    seeds: int = Field(
+        ge=1,
+        le=1000,
+        description="seeds that the run trains each fold with: seed .. seed + seeds - 1",
+        json_schema_extra={"before": 1},
+    )
     objective: str = Field(description=f"what the run reports and a sweep maximises: {' or '.join(OBJECTIVES)}")
     min_trades: int = Field(ge=1, description="trades on select below which a gain does not count in the objective")
+    money_every: int = Field(
+        ge=0,
+        description="epochs between two looks at what select would earn, as a curve; 0: none",
+        json_schema_extra={"before": 0},
+    )
     latency_ms: float = Field(ge=0, description="from decision to market, ms; one number for labels and execution")
     show_config: bool = Field(description="print the composed config as a tree before the run")
     data: Annotated[Kind, Room("hft.data")]
@@ -54,8 +59,9 @@ class TrainConfig(_Config):
     transforms: Annotated[dict[str, Kind], Room("hft.transforms")]
     model: Annotated[Kind, Room("hft.model")]
     loss: Annotated[Kind, Room("hft.loss")]
-    optim: Annotated[Kind, Room("hft.training", base="OptimSpec")]
-    trainer: Annotated[Kind, Room("hft.training", base="TrainerSpec")]
+    baseline: Annotated[Kind, Room("hft.baseline")] = Field(json_schema_extra={"before": {"kind": "none"}})
+    optim: Annotated[Kind, Room("hft.optim")]
+    trainer: Annotated[Kind, Room("hft.trainer")]
     strategy: Annotated[Kind, Room("hft.strategy")]
     execution: Annotated[Kind, Room("hft.execution")]
     fees: dict[str, FeeSchedule] = Field(min_length=1)
@@ -88,10 +94,18 @@ class BacktestConfig(_Config):
         min_length=1, description="the run to score: its id, a unique beginning of it, a folder or 'latest'"
     )
     name: str = Field(pattern=r"^[a-z0-9_-]{1,64}$", description="folder under <run>/backtest/ for this scoring")
+    open_final: bool = Field(description="score the locked last period in place of test; each opening is recorded")
     data: Annotated[Kind, Room("hft.data")]
     execution: Annotated[Kind, Room("hft.execution")]
     fees: dict[str, FeeSchedule] = Field(min_length=1)
     logger: Annotated[Kind, Room("hft.tracking")]
+
+
+class DataKeys(Spec):
+    """What a run remembers of its data: the range that its periods divide, and the keys of its days of bars."""
+
+    span: tuple[Annotated[int, Field(ge=0, lt=2**63)], Annotated[int, Field(ge=0, lt=2**63)]]
+    bars: tuple[str, ...]
 
 
 def _check_schedule(field: str, schedule: str, fees: dict[str, FeeSchedule]) -> None:
@@ -99,28 +113,6 @@ def _check_schedule(field: str, schedule: str, fees: dict[str, FeeSchedule]) -> 
         known = sorted(fees)
         hint = did_you_mean(schedule, known) or f"; one of {', '.join(known)}"
         raise ValueError(f"{field} names no fee schedule of `fees`: {schedule!r}{hint}")
-
-
-def backtest_job(composed: DictConfig) -> tuple[BacktestConfig, TrainConfig, Run]:
-    """The scoring to do, the config of the run it scores, and that run; `from_run` groups are taken from the run.
-
-    Keys set beside `kind: from_run` replace the run's: `+execution.latency_ms=200`.
-    """
-    from hft.runs import find_run, remembered_path
-
-    plain = to_plain(composed)
-    root = Path(plain["paths"]["runs"])
-    run = find_run(root, str(plain["ckpt"]))
-    stored = {**run.read_config(), "paths": plain["paths"]}
-    # A run names no paths of its own: this machine's note, or the command line, says where its data are.
-    path = plain["data"].get("path") or remembered_path(root, run.id)
-    if path and isinstance(stored.get("data"), dict):
-        stored["data"] = {**stored["data"], "path": path}
-    trained = parse(TrainConfig, stored)
-    for group, value in plain.items():
-        if isinstance(value, dict) and value.get("kind") == FROM_RUN:
-            plain[group] = {**stored[group], **{k: v for k, v in value.items() if k != "kind"}}
-    return parse(BacktestConfig, plain | {"seed": stored["seed"], "tags": stored["tags"]}), trained, run
 
 
 def refuse_incomparable(objective: str, jobs: list[dict[str, Any]]) -> None:
@@ -197,13 +189,14 @@ def _write_schema(path: Path, schema: dict[str, Any]) -> Path:
 
 def check_experiments() -> list[str]:
     """Problems of every shipped experiment and debug overlay, none when all parse."""
+    from hydra.errors import HydraException
+
     problems = []
     for group in ("experiment", "debug"):
         for path in sorted((CONF / group).glob("*.yaml")):
-            overrides = [f"{group}={path.stem}"]
             try:
-                from_hydra(compose(overrides), TrainConfig, choices={group: path.stem}, overrides=overrides)
-            except SpecError as error:
+                make_config(TrainConfig, [f"{group}={path.stem}"])
+            except (SpecError, HydraException) as error:
                 # What a file leaves to the command line (`???`, a data path) is no fault of it.
                 lines = [line for line in str(error).splitlines() if "has no value yet" not in line]
                 problems += [f"conf/{group}/{path.name}: {line}" for line in lines]

@@ -5,7 +5,7 @@ Shapes: T bars, F features. Rows are matched by `bar` alone, and the three frame
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import polars as pl
@@ -52,6 +52,11 @@ def to_dataset(bars: pl.DataFrame, features: pl.DataFrame, labels: pl.DataFrame)
         ts_T=bars["ts"].to_numpy(),
         names=tuple(x.columns),
     )
+
+
+def hide_rows(dataset: Dataset, seen_T: np.ndarray) -> Dataset:
+    """`dataset` with the features of rows outside `seen_T` as if unknown: no usable window reaches into them."""
+    return replace(dataset, valid_T=dataset.valid_T & seen_T)
 
 
 def usable(dataset: Dataset, receptive_field: int) -> np.ndarray:

@@ -1,7 +1,7 @@
-"""The whole path on one screen: market -> features, labels -> dataset -> training -> predictions -> ledger -> score.
+"""The whole path on one screen: market -> frames -> folds and seeds -> predictions -> ledgers -> scores.
 
-`train` and `backtest` are what the entry points call. Training reads no market data at or after the end of `select`;
-the test period is read by `backtest` alone, which counts its openings.
+`train`, `reproduce` and `backtest` are what the entry points call. Training reads no market data at or after the end of
+the last fold's validation; test rows are read by `backtest` alone, which counts their openings.
 """
 
 from __future__ import annotations
@@ -9,38 +9,29 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import polars as pl
 
 from hft.cache import Cache
-from hft.config import BacktestConfig, TrainConfig, print_tree
+from hft.config import BacktestConfig, DataKeys, TrainConfig, print_tree
 from hft.data import DataError, to_iso
-from hft.dataset import Dataset, to_dataset, usable
-from hft.execution import ExecutionSpec, fit_strategy, simulate
-from hft.labels import Exits, class_shares, random_walk_shares
-from hft.model import fit_classifier, load_classifier
-from hft.report import Scorecard, net_bps_day, plot_equity, print_fit, print_scorecard, save_scorecard, score
-from hft.runs import Run, create_run, remember_path
-from hft.schema import CLASS_NAMES, PREDICTIONS, check, metric, money_metric
-from hft.splits import ROLES, Split, check_rows, make_periods
-from hft.stages import Market, build_market, market_features, market_labels
-from hft.statistics import classification_metrics, confusion, log_loss_excess
-from hft.tracking import Tracker, open_tracker
-from hft.training import fit, predict
+from hft.fold import Frames, build_frames, fit_unit, make_unit, to_predictions, trade
+from hft.jobs import read_data_keys
+from hft.model import load_classifier
+from hft.provenance import differences
+from hft.report import Scorecard, plot_equity, save_scorecard, save_scorecards, score
+from hft.run import Run, RunError
+from hft.runs import create_run, remember_path
+from hft.spec import SpecError
+from hft.splits import Block, make_periods, open_until, reads_until
+from hft.stages import Market, build_market
+from hft.statistics import over_folds_and_seeds
+from hft.tables import print_scorecard, print_spread
+from hft.tracking import open_tracker
+from hft.training import Interrupted, predict
 
-SCORED = ("tune", "select")  # what training looks at besides train
-
-
-@dataclass(frozen=True)
-class Frames:
-    """One row per bar in each: the market's bars, their labels, and the arrays a model sees."""
-
-    market: Market
-    labels: pl.DataFrame
-    dataset: Dataset
-    exits: Exits
+Part = tuple[int, int, Block]  # fold, path, block of time
 
 
 @dataclass(frozen=True)
@@ -55,218 +46,182 @@ class Outcome:
         return f"run={self.run} {self.objective}={self.value:.6g}  next: python backtest.py ckpt={self.run}"
 
 
-def train(config: TrainConfig) -> Outcome:
-    """Trains one run and leaves it in `<paths.runs>/<id>/`; the last line it prints is the one to paste."""
+def train(config: TrainConfig, *, resumed: Run | None = None, repeated: Run | None = None) -> Outcome:
+    """Trains a run in `<paths.runs>/<id>/`, or goes on with `resumed`; the last line it prints is the one to paste.
+
+    With `repeated`, says whether the numbers of that run came out again.
+    """
     if config.show_config:
         print_tree(config)
-    with create_run(Path(config.paths.runs)) as run:
-        market = build_market(config.data, config.bars, config.features, Cache(Path(config.paths.cache)))
-        span = (market.ticks.start, market.ticks.end)
-        splits = make_periods(*span, config.splits)
-        until = max(split.periods["select"][1] for split in splits)
-        _write_config(config, run, data_keys={"span": span, "until": until, "bars": market.bar_keys})
-        frames = build_frames(config, market.before(until))
-        with open_tracker(config.logger, run.id, run.folder, config=config.plain(), tags=config.tags) as tracker:
-            tracker.summary({f"data/{name}": value for name, value in market.ticks.notes.items()})
-            fits = [_fit_split(config, frames, split, run, tracker) for split in splits]
-            metrics = {name: float(np.mean([f[0][name] for f in fits])) for name in fits[0][0]}
-            run.write_metrics(metrics)
-            run.write_predictions(pl.concat([predictions for _, predictions in fits]))
-            tracker.summary(metrics)
-    outcome = Outcome(run.id, config.objective, metrics[config.objective])
+    run = resumed or create_run(Path(config.paths.runs))
+    with run.working():
+        try:
+            value = _train(config, run, resumed=resumed is not None)
+        except Interrupted:
+            sys.stderr.write(f"go on with: python train.py resume={run.id}\n")
+            raise
+    if repeated is not None:
+        _compare(repeated, run)
+    outcome = Outcome(run.id, config.objective, value)
     sys.stdout.write(f"{outcome}\n")
     return outcome
 
 
 def backtest(config: BacktestConfig, trained: TrainConfig, run: Run) -> Scorecard:
-    """Scores `run` on rows it never saw: its own test period, or all of another market's data."""
+    """Scores a run on rows it never saw: its own test period, the locked final one, or all of another market's data.
+
+    Every seed, and with cpcv every path, is a series of its own: the card is that of the middle one by net return at
+    the strategy's schedule, and their spread is printed beside it.
+    """
     market = build_market(config.data, trained.bars, trained.features, Cache(Path(config.paths.cache)))
-    splits, notes = _test_splits(config, trained, market, run)
-    opened = run.count_opening("test", config.plain())
-    frames = build_frames(trained, market)
-    ledger = pl.concat([_trade_split(config, trained, frames, split, run) for split in splits])
-    start, end = splits[0].periods["test"][0], splits[-1].periods["test"][1]
-    notes = [*config.execution.assumptions(market.ticks), *notes, f"opening {opened} of this run's test period"]
-    card = score(ledger, config.fees, start, end, notes=notes, seed=trained.seed)
-    folder = run.backtest_folder(config.name)
+    parts, until, notes = _to_score(config, trained, market, run)
+    frames = build_frames(trained, market.before(until))
+    series = _ledgers(config, trained, frames, parts, run)
+    start, end = min(block[0] for _, _, block in parts), max(block[1] for _, _, block in parts)
+    notes = [*config.execution.assumptions(market.ticks), *notes]
+    cards = {name: score(x, config.fees, start, end, notes=notes, seed=trained.seed) for name, x in series.items()}
+    schedule, folder = trained.strategy.schedule, run.backtest_folder(config.name)
+    ranked = sorted(cards, key=lambda name: cards[name].schedules[schedule].net_bps_total)
+    middle = ranked[(len(ranked) - 1) // 2]
+    card, ledger = cards[middle], series[middle]
     save_scorecard(card, ledger, folder)
-    title = f"{run.id}: {card.verdict}"
-    equity = plot_equity(ledger, config.fees, folder / "equity.png", start=start, end=end, title=title)
-    print_scorecard(card, schedule=trained.strategy.schedule)
+    equity = folder / "equity.png"
+    plot_equity(ledger, config.fees, equity, start=start, end=end, title=f"{run.id}: {card.verdict}")
+    print_scorecard(card, schedule=schedule)
+    if len(cards) > 1:
+        save_scorecards(cards, folder)
+        print_spread(cards, schedule=schedule, shown=middle)
     _track_backtest(config, run, card, equity)
     sys.stdout.write(f"run={run.id} scorecard={folder / 'scorecard.json'} figure={equity}\n")
     return card
 
 
-def _write_config(config: TrainConfig, run: Run, *, data_keys: dict[str, Any]) -> None:
+def _train(config: TrainConfig, run: Run, *, resumed: bool) -> float:
+    before = read_data_keys(run) if resumed and run.read_about()["data_keys"] else None
+    _write_config(config, run, data_keys=before)
+    market = build_market(config.data, config.bars, config.features, Cache(Path(config.paths.cache)))
+    keys = DataKeys(span=(market.ticks.start, market.ticks.end), bars=market.bar_keys)
+    if before not in (None, keys):
+        raise RunError(f"run {run.id}: its data, or the code that makes bars of them, changed since; train it anew")
+    _write_config(config, run, data_keys=keys)
+    splits = make_periods(*keys.span, config.splits)
+    frames = build_frames(config, market.before(reads_until(splits)))
+    seeds = range(config.seed, config.seed + config.seeds)
+    units = [make_unit(config, frames, split, seed) for split in splits for seed in seeds]
+    with open_tracker(config.logger, run.id, run.folder, config=config.plain(), tags=config.tags) as tracker:
+        tracker.summary({f"data/{name}": value for name, value in market.ticks.notes.items()})
+        fits = []
+        for unit in units:
+            prefix = f"{unit.name}/" if len(units) > 1 else ""
+            fits.append(fit_unit(config, frames, unit, run, tracker, prefix=prefix))
+            weights = run.fold_folder(unit.split.fold, unit.seed) / "weights.safetensors"
+            tracker.artifact(f"{run.id}-{unit.name.replace('/', '-')}", weights, {"run": run.id} | keys.plain())
+        metrics = over_folds_and_seeds([unit.seed for unit in units], [metrics for metrics, _ in fits])
+        run.write_metrics(metrics)
+        run.write_predictions(pl.concat([predictions for _, predictions in fits]))
+        tracker.summary(metrics)
+    return metrics[config.objective]
+
+
+def _write_config(config: TrainConfig, run: Run, *, data_keys: DataKeys | None) -> None:
     """The run's own account of itself, without the paths of this machine."""
     plain = config.plain()
     plain.pop("paths")
     path = plain["data"].pop("path", None)
     if path is not None:
         remember_path(Path(config.paths.runs), run.id, path)
-    run.write_config(plain, data_keys=data_keys)
+    run.write_config(plain, data_keys=data_keys.plain() if data_keys else {})
 
 
-def build_frames(config: TrainConfig, market: Market) -> Frames:
-    cache = Cache(Path(config.paths.cache))
-    labels = market_labels(market, config.labels, cache)
-    dataset = to_dataset(market.bars, market_features(market, config.features, cache), labels)
-    return Frames(market, labels, dataset, config.labels.exits(market.bars))
-
-
-def _fit_split(
-    config: TrainConfig, frames: Frames, split: Split, run: Run, tracker: Tracker
-) -> tuple[dict[str, float], pl.DataFrame]:
-    """Metrics and predictions of one fold; weights and the fitted strategy go to the run's folder of that fold."""
-    market, dataset = frames.market, frames.dataset
-    usable_T = usable(dataset, config.model.receptive_field)
-    check_rows(split, market.bars, frames.labels, usable_T, roles=("train", *SCORED))
-    role_T = split.role_T(market.bars, frames.labels)
-    of_train = role_T == ROLES.index("train")
-    shares = class_shares(frames.labels.filter(of_train))
-    walk = random_walk_shares(market.bars.filter(of_train), config.labels, seed=config.seed)
-
-    classifier = fit_classifier(config.model, config.transforms, dataset.x_TF[of_train & usable_T], seed=config.seed)
-    result = fit(
-        classifier,
-        dataset,
-        role_T,
-        loss=config.loss,
-        optim=config.optim,
-        trainer=config.trainer,
-        seed=config.seed,
-        folder=run.fold_folder(split.fold, config.seed),
-        on_epoch=lambda epoch, metrics: bool(tracker.epoch(metrics, epoch)),
+def _compare(repeated: Run, run: Run) -> None:
+    """Says whether `run` came to the numbers of the run it repeats, and if not, what differs."""
+    before, after = repeated.read_metrics(), run.read_metrics()
+    names = [name for name in before if not name.endswith("examples_per_s")]
+    changed = [name for name in names if before[name] != after.get(name)]
+    if not changed:
+        sys.stdout.write(f"reproduced: all {len(names)} numbers of {repeated.id} came out the same\n")
+        return
+    shown = "\n".join(f"  {name}: {before[name]} -> {after.get(name)}" for name in changed[:10])
+    reasons = "\n".join(f"  {line}" for line in differences(repeated.read_about(), run.read_about()))
+    sys.stdout.write(
+        f"not reproduced: {len(changed)} of {len(names)} numbers of {repeated.id} differ, such as\n{shown}\n"
+        f"what else differs:\n{reasons or '  nothing that a run records: another machine, or its threads'}\n"
     )
-    p_T3 = predict(classifier, dataset, device=config.trainer.scoring_device())
-    prior_C = result.class_counts / result.class_counts.sum()
-    metrics = _class_metrics(config, frames, role_T, p_T3, prior_C)
-    fitted = fit_strategy(
-        p_T3,
-        split.rows("tune", market.bars),
-        market.ticks,
-        market.bars,
-        frames.exits,
-        strategy=config.strategy,
-        execution=config.execution,
-        schedule=config.fees[config.strategy.schedule],
-        until=split.periods["tune"][1],
-    )
-    run.write_strategy(split.fold, config.seed, fitted)
-    metrics |= _money_metrics(config, frames, split, p_T3, fitted)
-    metrics |= {"train/examples_per_s": result.examples_per_s, "train/best_epoch": result.best_epoch}
-    shares = {f"labels/{n}": v for n, v in shares.items()} | {f"labels/random_walk_{n}": v for n, v in walk.items()}
-    metrics |= shares
-    _track_fit(tracker, frames, role_T, p_T3)
-    print_fit(metrics, strategy=fitted["reason"])
-    return metrics, _predictions(frames, split, p_T3, seed=config.seed)
 
 
-def _class_metrics(
-    config: TrainConfig, frames: Frames, role_T: np.ndarray, p_T3: np.ndarray, prior_C: np.ndarray
-) -> dict[str, float]:
-    """Calibrated, per split; `log_loss_excess` is against the training rows' class frequencies, with its interval."""
-    metrics = {}
-    for role in SCORED:
-        rows = (role_T == ROLES.index(role)) & ~np.isnan(p_T3).any(axis=1)
-        p_N3, y_N = p_T3[rows], frames.dataset.y_T[rows]
-        values = classification_metrics(p_N3, y_N, prior_C=prior_C)
-        excess = log_loss_excess(p_N3, y_N, prior_C=prior_C, seed=config.seed, min_block=config.labels.horizon)
-        values |= {
-            "log_loss_excess": excess.mean,
-            "log_loss_excess_low": excess.low,
-            "log_loss_excess_high": excess.high,
-        }
-        metrics |= {metric(role, name): value for name, value in values.items()} | {metric(role, "rows"): len(y_N)}
-    return metrics
+def _to_score(
+    config: BacktestConfig, trained: TrainConfig, market: Market, run: Run
+) -> tuple[list[Part], int, list[str]]:
+    """(fold, path, block) of all that is scored, the time at which the market is cut, and what to note about it.
+
+    None of it was trained on; each reading of a locked or test period is counted.
+    """
+    known = read_data_keys(run)
+    splits = make_periods(*known.span, trained.splits)
+    latest = max(splits, key=lambda split: split.hull("select")[1])
+    start, end = market.ticks.start, market.ticks.end
+    if config.data.plain() != trained.data.plain():
+        first, until = known.span[0], reads_until(splits)
+        if config.open_final:
+            raise SpecError("open_final: the locked period is one of the run's own data; leave data=from_run")
+        if config.data.source() == trained.data.source() and start < until and first < end:
+            raise DataError(
+                f"data: {to_iso(start)} to {to_iso(end)} holds rows that run {run.id} was trained on "
+                f"({to_iso(first)} to {to_iso(until)}); set data.start={to_iso(until)} or later, or leave "
+                "data=from_run for its test period"
+            )
+        opened = run.count_opening("other", config.plain())
+        notes = [f"opening {opened} of other data than the run's own test period"]
+        return [(latest.fold, 0, (start, end))], end, notes
+    role = "final" if config.open_final else "test"
+    if config.open_final and "final" not in latest.periods:
+        raise SpecError(f"open_final: run {run.id} has no locked period (splits.final was 0)")
+    if config.open_final:
+        parts = [(latest.fold, 0, block) for block in latest.periods["final"]]
+    else:
+        parts = [(s.fold, p, b) for s in splits for p, b in zip(s.paths, s.periods["test"], strict=True)]
+    first, last = min(block[0] for _, _, block in parts), max(block[1] for _, _, block in parts)
+    if first < start or end < last:
+        raise DataError(
+            f"data: {to_iso(start)} to {to_iso(end)} does not hold the {role} period of run {run.id} "
+            f"({to_iso(first)} to {to_iso(last)}); bring its files back, or choose other data: data=<kind>"
+        )
+    notes = [f"opening {run.count_opening(role, config.plain())} of this run's {role} period"]
+    changed = known.bars != market.bar_keys
+    notes += ["the data, or the code that makes bars of them, changed since training"] * changed
+    return parts, known.span[1] if config.open_final else open_until(splits), notes
 
 
-def _money_metrics(
-    config: TrainConfig, frames: Frames, split: Split, p_T3: np.ndarray, fitted: dict[str, Any]
-) -> dict[str, float]:
-    """Net bps per calendar day of `select` under every schedule, through the simulator that backtest.py uses."""
-    start, end = split.periods["select"]
-    ledger = _trade(config, frames, split, "select", p_T3, fitted, execution=config.execution)
-    money = {
-        money_metric("select", name): net_bps_day(ledger, schedule, start, end, min_trades=config.min_trades)
-        for name, schedule in config.fees.items()
+def _ledgers(
+    config: BacktestConfig, trained: TrainConfig, frames: Frames, parts: list[Part], run: Run
+) -> dict[str, pl.DataFrame]:
+    """Per seed and path one ledger, the folds' blocks one after the other; the forecasts are kept beside the card."""
+    ledgers: dict[tuple[int, int], list[tuple[Block, pl.DataFrame]]] = {}
+    predictions = []
+    for seed in range(trained.seed, trained.seed + trained.seeds):
+        for fold in sorted({fold for fold, _, _ in parts}):
+            p_T3 = _forecast(trained, frames, run, fold, seed)
+            fitted = run.read_strategy(fold, seed)
+            for path, block in ((path, block) for f, path, block in parts if f == fold):
+                ledger = trade(trained, frames, fold, block, p_T3, fitted, execution=config.execution)
+                ledgers.setdefault((seed, path), []).append((block, ledger))
+                predictions.append(to_predictions(frames, [block], p_T3, fold=fold, seed=seed, split="test", path=path))
+    run.write_predictions(pl.concat(predictions), folder=run.backtest_folder(config.name))
+    several = len({path for _, path in ledgers}) > 1
+    return {
+        f"seed {seed}" + f", path {path}" * several: pl.concat([x for _, x in sorted(found, key=lambda f: f[0])])
+        for (seed, path), found in sorted(ledgers.items())
     }
-    return money | {metric("select", "trades"): len(ledger)}
 
 
-def _trade(
-    config: TrainConfig,
-    frames: Frames,
-    split: Split,
-    role: str,
-    p_T3: np.ndarray,
-    fitted: dict[str, Any],
-    *,
-    execution: ExecutionSpec,
-) -> pl.DataFrame:
-    """LEDGER of acting on the predictions of one period; nothing at or after the period's end is read."""
-    return simulate(
-        np.where(split.rows(role, frames.market.bars)[:, None], p_T3, np.nan),
-        frames.market.ticks,
-        frames.market.bars,
-        frames.exits,
-        strategy=config.strategy,
-        fitted=fitted,
-        execution=execution,
-        until=split.periods[role][1],
-        fold=split.fold,
-    )
-
-
-def _trade_split(config: BacktestConfig, trained: TrainConfig, frames: Frames, split: Split, run: Run) -> pl.DataFrame:
+def _forecast(trained: TrainConfig, frames: Frames, run: Run, fold: int, seed: int) -> np.ndarray:
     classifier = load_classifier(
-        run.fold_folder(split.fold, trained.seed) / "weights.safetensors",
+        run.fold_folder(fold, seed) / "weights.safetensors",
         trained.model,
         trained.transforms,
         n_features=len(frames.dataset.names),
     )
-    p_T3 = predict(classifier, frames.dataset, device=trained.trainer.scoring_device())
-    fitted = run.read_strategy(split.fold, trained.seed)
-    return _trade(trained, frames, split, "test", p_T3, fitted, execution=config.execution)
-
-
-def _test_splits(
-    config: BacktestConfig, trained: TrainConfig, market: Market, run: Run
-) -> tuple[list[Split], list[str]]:
-    """The periods to score, none of which the run was trained on, and what to note about them."""
-    known = run.read_about()["data_keys"]
-    span, until = tuple(known["span"]), known["until"]
-    if config.data.plain() == trained.data.plain():
-        changed = tuple(known["bars"]) != market.bar_keys
-        notes = ["the data, or the code that makes bars of them, changed since training"] if changed else []
-        return make_periods(*span, trained.splits), notes
-    start, end = market.ticks.start, market.ticks.end
-    if config.data.source() == trained.data.source() and start < until and span[0] < end:
-        raise DataError(
-            f"data: {to_iso(start)} to {to_iso(end)} holds rows that run {run.id} was trained on ({to_iso(span[0])} to "
-            f"{to_iso(until)}); set data.start={to_iso(until)} or later, or leave data=from_run for its test period"
-        )
-    return [Split(fold=0, periods={"test": (start, end)}, embargo=0)], ["other data than the run's own test period"]
-
-
-def _predictions(frames: Frames, split: Split, p_T3: np.ndarray, *, seed: int) -> pl.DataFrame:
-    parts = []
-    for role in SCORED:
-        rows = split.rows(role, frames.market.bars) & ~np.isnan(p_T3).any(axis=1)
-        columns = {"bar": frames.dataset.bar_T[rows], "ts": frames.dataset.ts_T[rows]}
-        constants = {"fold": split.fold, "seed": seed, "split": role, "path": 0}
-        probabilities = {f"p_{name}": p_T3[rows, c] for c, name in enumerate(CLASS_NAMES)}
-        frame = pl.DataFrame(columns | probabilities).with_columns(pl.lit(v).alias(k) for k, v in constants.items())
-        parts.append(frame.select(*PREDICTIONS).cast(PREDICTIONS))
-    return check(pl.concat(parts), PREDICTIONS, where="predictions")
-
-
-def _track_fit(tracker: Tracker, frames: Frames, role_T: np.ndarray, p_T3: np.ndarray) -> None:
-    rows = (role_T == ROLES.index("select")) & ~np.isnan(p_T3).any(axis=1)
-    counts = confusion(frames.dataset.y_T[rows], p_T3[rows].argmax(axis=1))
-    table = pl.DataFrame({"true": CLASS_NAMES} | {f"predicted_{n}": counts[:, c] for c, n in enumerate(CLASS_NAMES)})
-    tracker.table("select/confusion", table)
+    return frames.forecast(predict(classifier, frames.dataset, device=trained.trainer.scoring_device()))
 
 
 def _track_backtest(config: BacktestConfig, run: Run, card: Scorecard, equity: Path) -> None:
@@ -276,5 +231,5 @@ def _track_backtest(config: BacktestConfig, run: Run, card: Scorecard, equity: P
         plain = card.plain()
         rows = [{"schedule": name} | values for name, values in plain.pop("schedules").items()]
         tracker.summary({f"{config.name}/{k}": v for k, v in plain.items() if isinstance(v, int | float | str)})
-        tracker.table(f"{config.name}/scorecard", pl.DataFrame(rows))
+        tracker.table(f"{config.name}/scorecard", pl.DataFrame(rows, infer_schema_length=None))
         tracker.figure(f"{config.name}/equity", equity)

@@ -37,3 +37,27 @@ def _git(*arguments: str) -> str | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return done.stdout.strip()
+
+
+def differences(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
+    """What two runs' accounts of themselves (`Run.read_about`) say apart: code, data keys, versions, config."""
+    lines = []
+    if before["git"].get("commit") != after["git"].get("commit"):
+        lines.append(f"code: commit {before['git'].get('commit')} -> {after['git'].get('commit')}")
+    lines += [
+        f"code: {when} run had uncommitted changes"
+        for when, about in (("the repeated", before), ("this", after))
+        if about["git"].get("dirty")
+    ]
+    for part in ("data_keys", "versions", "config"):
+        a, b = _flat(before[part]), _flat(after[part])
+        changed = sorted(name for name in a.keys() | b.keys() if a.get(name) != b.get(name))
+        lines += [f"{part}: {name} {a.get(name)} -> {b.get(name)}" for name in changed]
+    return lines
+
+
+def _flat(value: Any, path: str = "") -> dict[str, Any]:
+    """Leaves by dotted path; lists are leaves."""
+    if not isinstance(value, dict):
+        return {path: value}
+    return {k: v for name, item in value.items() for k, v in _flat(item, f"{path}.{name}".lstrip(".")).items()}

@@ -1,4 +1,4 @@
-"""A ledger in, a Scorecard under every fee schedule at once out: as data, a table on the terminal and a figure.
+"""A ledger in, a Scorecard under every fee schedule at once out: as data and a figure; hft/tables.py prints it.
 
 Fills do not depend on fees, so one simulation is scored under all of them. A figure that the data cannot carry is None
 with the reason beside it. To add a figure: a field here, computed in hft/statistics.py.
@@ -6,11 +6,10 @@ with the reason beside it. To add a figure: a field here, computed in hft/statis
 
 from __future__ import annotations
 
-import datetime as dt
 import io
 import json
 import textwrap
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,13 +18,13 @@ import polars as pl
 from pydantic import Field
 
 from hft.fees import FeeSchedule
-from hft.runs import write_atomic
-from hft.schema import CLASS_NAMES, NS_PER_DAY, NS_PER_S, metric
+from hft.files import write_atomic
+from hft.schema import NS_PER_DAY, NS_PER_S
 from hft.spec import Spec
 from hft.statistics import MIN_TRADES, Interval, break_even, max_drawdown, sharpe
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    pass
 
 FUNDING_HOURS = 8  # at 00, 08 and 16 UTC on the perpetuals of QUANT 3
 MARKOUTS = ("markout_100ms_bps", "markout_1s_bps", "markout_10s_bps")
@@ -167,9 +166,6 @@ def _mean(values: pl.Series | np.ndarray) -> float | None:
     return None if mean is None else float(mean)
 
 
-# Output
-
-
 def headline(fees: Mapping[str, FeeSchedule | ScheduleScore]) -> list[str]:
     """The dearest and the cheapest tier of each ladder: names up to their last `_` are one ladder."""
     ladders: dict[str, list[str]] = {}
@@ -179,84 +175,18 @@ def headline(fees: Mapping[str, FeeSchedule | ScheduleScore]) -> list[str]:
     return [name for name in fees if name in ends]
 
 
-def print_scorecard(card: Scorecard, *, schedule: str, console: Console | None = None) -> None:
-    """The headline schedules and, in bold, the strategy's own; `fees` are maker/taker, `fall` the maximum drawdown."""
-    from rich.box import SIMPLE_HEAD
-    from rich.console import Console
-    from rich.table import Table
-
-    console = console or Console()
-    gap = (0, int(console.width >= 100), 0, 0)  # an 80-column terminal has just room for the verdict
-    table = Table(title=_period(card), title_justify="left", box=SIMPLE_HEAD, padding=gap, pad_edge=False)
-    table.add_column("schedule", no_wrap=True, min_width=18)
-    for name in ("fees", "a trade", "a day", "total", "hit", "Sharpe", "fall"):
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("verdict")
-    shown = {schedule, *headline(card.schedules)}
-    for name in (n for n in card.schedules if n in shown):
-        row = card.schedules[name]
-        cells = [f"{row.maker_bps:g}/{row.taker_bps:g}", _shown(row.net_bps_trade, "+.2f"), f"{row.net_bps_day:+.1f}"]
-        cells += [f"{row.net_bps_total:+.0f}", _shown(row.hit_rate, ".0%"), _shown(row.sharpe, ".1f")]
-        look = "bold" if name == schedule else None
-        table.add_row(name, *cells, f"{row.max_drawdown_bps:.0f}", row.verdict, style=look)
-    console.print(table)
-    for line in _lines(card):
-        console.print(line, highlight=False, markup=False)
-
-
-def print_fit(metrics: Mapping[str, float], *, strategy: str, console: Console | None = None) -> None:
-    """What a training came to: label shares beside a random walk's, calibrated class metrics beside the majority's."""
-    from rich.console import Console
-    from rich.table import Table
-
-    console = console or Console()
-    table = Table(title="calibrated, after the best epoch", title_justify="left")
-    columns = ("rows", "log_loss", "majority_log_loss", "macro_f1", "majority_macro_f1", "mcc", "calibration_error")
-    for column in ("split", *columns):
-        table.add_column(column.replace("_", " "), justify="left" if column == "split" else "right")
-    for split in ("tune", "select"):
-        values = [metrics[metric(split, name)] for name in columns]
-        table.add_row(split, f"{values[0]:.0f}", *(f"{value:.4f}" for value in values[1:]))
-    console.print(table)
-    shares = [f"{c} {metrics[f'labels/{c}']:.1%} ({metrics[f'labels/random_walk_{c}']:.1%})" for c in CLASS_NAMES]
-    console.print(f"labels of train, in brackets a random walk's: {', '.join(shares)}", highlight=False)
-    low, high = metrics[metric("select", "log_loss_excess_low")], metrics[metric("select", "log_loss_excess_high")]
-    excess = metrics[metric("select", "log_loss_excess")]
-    interval = f" [{low:+.4f}, {high:+.4f}]" if low is not None else ""
-    verdict = "skill" if high is not None and high < 0 else "no skill shown"
-    console.print(f"log loss of select against class frequencies {excess:+.4f}{interval}: {verdict}", highlight=False)
-    console.print(f"strategy: {strategy}", highlight=False)
-
-
-def _lines(card: Scorecard) -> Iterator[str]:
-    """What stands under the table; every unit is bps unless said."""
-    yield f"{card.trades} trades, {card.trades / card.days:.1f} a day, turnover {card.turnover_day:.1f} positions a day"
-    if card.trades:
-        ends = ", ".join(f"{name} {n / card.trades:.0%}" for name, n in card.reasons.items())
-        yield f"{card.long_share:.0%} long, held {card.holding_s:.3g} s (median), ended by {ends}"
-        marks = ", ".join(_shown(card.markouts[name], "+.2f") for name in MARKOUTS)
-        yield f"gross {card.gross_bps_trade:+.2f} per trade; markouts after 0.1, 1, 10 s: {marks}"
-    for reason in dict.fromkeys(row.sharpe_reason for row in card.schedules.values() if row.sharpe_reason):
-        yield f"no Sharpe ratio: {reason}"
-    yield from (f"note: {note}" for note in card.notes)
-    yield f"verdict: {card.verdict}"
-
-
-def _shown(value: float | None, form: str) -> str:
-    return "-" if value is None else format(value, form)
-
-
-def _period(card: Scorecard) -> str:
-    first, last = (dt.datetime.fromtimestamp(t // NS_PER_S, dt.UTC) for t in (card.start, card.end))
-    return f"{first:%Y-%m-%d %H:%M} to {last:%Y-%m-%d %H:%M} UTC ({card.days:.2f} days), net in bps"
-
-
 def save_scorecard(card: Scorecard, ledger: pl.DataFrame, folder: Path) -> None:
     """scorecard.json and ledger.parquet, each whole or absent."""
     rows = io.BytesIO()
     ledger.write_parquet(rows)
     write_atomic(folder / "ledger.parquet", rows.getvalue())
     write_atomic(folder / "scorecard.json", json.dumps(card.plain(), indent=1).encode() + b"\n")
+
+
+def save_scorecards(cards: Mapping[str, Scorecard], folder: Path) -> None:
+    """scorecards.json: the cards of all series of one scoring, by name."""
+    content = {name: card.plain() for name, card in cards.items()}
+    write_atomic(folder / "scorecards.json", json.dumps(content, indent=1).encode() + b"\n")
 
 
 def plot_equity(ledger: pl.DataFrame, fees: Fees, path: Path, *, start: int, end: int, title: str) -> Path:

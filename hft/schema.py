@@ -82,6 +82,8 @@ LEDGER = {
     "markout_10s_bps": pl.Float64,
 }
 
+LOWER_IS_BETTER = ("loss", "log_loss", "log_loss_excess", "brier", "calibration_error")
+
 HOLD, BUY, SELL = 0, 1, 2
 CLASS_NAMES = ("hold", "buy", "sell")
 

@@ -103,12 +103,14 @@ def did_you_mean(name: str, known: list[str]) -> str:
     return f", did you mean {close[0]!r}?" if close else ""
 
 
-def parse(cls: type[S], plain: dict[str, Any]) -> S:
+def parse(cls: type[S], plain: dict[str, Any], *, stored: bool = False) -> S:
     """The config that `plain` describes. Raises SpecError with one line per wrong field, all of them at once.
 
-    Null entries of a set (a feature switched off by an overlay) are dropped before anything is checked.
+    Null entries of a set (a feature switched off by an overlay) are dropped before anything is checked. In `stored`
+    data, and there alone, a field added since has the value that it names to reproduce the old behaviour:
+    `json_schema_extra={"before": value}`.
     """
-    plain = dict(plain)
+    plain = _with_before(cls, plain) if stored else dict(plain)
     errors: list[str] = []
     narrowed: dict[str, Any] = {}
     for name, field in cls.model_fields.items():
@@ -124,6 +126,7 @@ def parse(cls: type[S], plain: dict[str, Any]) -> S:
     fields = {n: (a, cls.model_fields[n]) for n, a in narrowed.items() if a is not None}
     fields |= {n: (Any, ...) for n in broken}
     model = pydantic.create_model(cls.__name__, __base__=cls, **fields)
+    plain = _with_before(model, plain) if stored else plain
     try:
         config = model.model_validate_json(json.dumps(plain))
     except pydantic.ValidationError as error:
@@ -131,6 +134,22 @@ def parse(cls: type[S], plain: dict[str, Any]) -> S:
     if errors:
         raise SpecError("\n".join(sorted(dict.fromkeys(errors))))
     return config
+
+
+def _with_before(owner: Any, value: Any) -> Any:
+    """Stored data with the fields that did not exist then, wherever the class of their owner is known."""
+    if not isinstance(value, dict):
+        return value
+    if _is_set(owner):
+        return {key: _with_before(_annotation_at(owner, key, value), entry) for key, entry in value.items()}
+    full = dict(value)
+    for name, field in owner.model_fields.items() if isinstance(owner, type) and issubclass(owner, Spec) else ():
+        extra = field.json_schema_extra
+        if name not in full and isinstance(extra, dict) and "before" in extra:
+            full[name] = extra["before"]
+        if name in full:
+            full[name] = _with_before(field.annotation, full[name])
+    return full
 
 
 def _module_names(folder: Path) -> list[str]:

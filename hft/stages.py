@@ -7,6 +7,7 @@ processes; a sweep over model settings finds everything here, one over a barrier
 from __future__ import annotations
 
 import datetime as dt
+import hashlib
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from hft.bars import BarSpec, build_bars, hourly_totals, join_bars, require_bars
 from hft.cache import Cache, Entry
 from hft.data import DataSpec, Ticks, cut_ticks, is_gap, join_ticks
 from hft.features import FeatureSpec, build_features, build_tick_columns, tick_plan
-from hft.labels import LabelSpec, build_labels
+from hft.labels import LabelSpec, build_labels, label_bars
 
 STREAMS = ("trades", "quotes", "book")
 # Where the files lie and which days are asked for do not change what one day holds; `content` says what does.
@@ -105,14 +106,16 @@ def market_features(market: Market, specs: dict[str, FeatureSpec], cache: Cache)
     return entry.frame("features")
 
 
-def market_labels(market: Market, spec: LabelSpec, cache: Cache) -> pl.DataFrame:
-    """LABELS of every bar of `market`."""
+def market_labels(market: Market, features: pl.DataFrame, spec: LabelSpec, cache: Cache) -> pl.DataFrame:
+    """LABELS of every bar of `market`; `features` are its FEATURES, of which a kind may read columns."""
+    bars = label_bars(market.bars, features, spec)
     entry = cache.stage(
         "labels",
         spec=spec.plain(),
         module=type(spec).__module__,
         parents=market.bar_keys,
-        build=lambda: ({"labels": build_labels(market.ticks, market.bars, spec)}, {}),
+        content=[hashlib.sha256(features[name].fill_null(np.nan).to_numpy()).hexdigest() for name in spec.columns],
+        build=lambda: ({"labels": build_labels(market.ticks, bars, spec)}, {}),
     )
     return entry.frame("labels")
 

@@ -1,26 +1,25 @@
-"""Arrays in, honest numbers out: how good the classes are, and what a list of trade returns supports.
+"""Arrays in, honest numbers out: what a list of trade returns supports.
 
-Policies, everywhere: a class without rows counts 0 in precision, recall and F1; a figure that the data cannot carry is
-None, never 0 or NaN; intervals are 95 % stationary bootstrap (Politis-Romano 1994) over rows in time order.
+Policies, everywhere: a figure that the data cannot carry is None, never 0 or NaN; intervals are 95 % stationary
+bootstrap (Politis-Romano 1994) over rows in time order. Legend: x_N one value per trade or row, in time order.
 To add one: a function here, against a closed form, a slow twin or scipy in tests/test_statistics.py.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from statistics import NormalDist
 from typing import NamedTuple
 
 import numpy as np
 
-from hft.schema import CLASS_NAMES, NS_PER_DAY
+from hft.schema import LOWER_IS_BETTER, NS_PER_DAY
 
-N_CLASSES = len(CLASS_NAMES)
 N_RESAMPLES = 2000
 MIN_TRADES = 30  # fewer get no interval (QUANT 5.16)
 MIN_BUCKETS, MIN_DAYS, DAILY_FROM_DAYS = 20, 5, 30  # QUANT 2, PnL series
 NS_PER_HOUR = NS_PER_DAY // 24
-SMALLEST_P = 1e-12
 
 
 class Interval(NamedTuple):
@@ -39,97 +38,6 @@ class Sharpe(NamedTuple):
     buckets: int
     bucket: str
     reason: str
-
-
-# Classes: legend y_N int64 in 0..2 (rows without a label left out), p_N3 probabilities
-
-
-def confusion(y_N: np.ndarray, predicted_N: np.ndarray) -> np.ndarray:
-    """int64[true, predicted]."""
-    return np.bincount(y_N * N_CLASSES + predicted_N, minlength=N_CLASSES**2).reshape(N_CLASSES, N_CLASSES)
-
-
-def accuracy(counts_CC: np.ndarray) -> float:
-    return float(np.trace(counts_CC) / max(counts_CC.sum(), 1))
-
-
-def precision_recall(counts_CC: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Both per class."""
-    hits = np.diag(counts_CC)
-    return hits / np.maximum(counts_CC.sum(axis=0), 1), hits / np.maximum(counts_CC.sum(axis=1), 1)
-
-
-def macro_f1(counts_CC: np.ndarray) -> float:
-    """Mean over all classes, those without rows included."""
-    f1 = 2 * np.diag(counts_CC) / np.maximum(counts_CC.sum(axis=0) + counts_CC.sum(axis=1), 1)
-    return float(f1.mean())
-
-
-def matthews(counts_CC: np.ndarray) -> float:
-    """Multiclass correlation R_K (Gorodkin 2004); 0 where truth or prediction has one class only."""
-    counts = counts_CC.astype(float)
-    total, true, predicted = counts.sum(), counts.sum(axis=1), counts.sum(axis=0)
-    covariance = np.trace(counts) * total - true @ predicted
-    spread = (total**2 - predicted @ predicted) * (total**2 - true @ true)
-    return float(covariance / math.sqrt(spread)) if spread > 0 else 0.0
-
-
-def log_losses(p_N3: np.ndarray, y_N: np.ndarray) -> np.ndarray:
-    """-ln p of the true class, per row; p at least SMALLEST_P."""
-    return -np.log(np.maximum(p_N3[np.arange(len(y_N)), y_N], SMALLEST_P))
-
-
-def brier(p_N3: np.ndarray, y_N: np.ndarray) -> float:
-    """Sum over classes of squared errors, mean over rows: 0 to 2 (Brier 1950)."""
-    return float(((p_N3 - np.eye(N_CLASSES)[y_N]) ** 2).sum(axis=1).mean())
-
-
-def calibration_error(p_N3: np.ndarray, y_N: np.ndarray, *, n_bins: int = 15) -> float:
-    """ECE of the likeliest class (Guo et al. 2017): equal-width bins, weighted by their rows."""
-    confidence, right = p_N3.max(axis=1), p_N3.argmax(axis=1) == y_N
-    bins = np.minimum((confidence * n_bins).astype(int), n_bins - 1)
-    gaps = np.bincount(bins, weights=right - confidence, minlength=n_bins)
-    return float(np.abs(gaps).sum() / len(y_N))
-
-
-def classification_metrics(p_N3: np.ndarray, y_N: np.ndarray, *, prior_C: np.ndarray) -> dict[str, float]:
-    """Every class metric by name, beside the majority's: `prior_C` are class frequencies of the training rows.
-
-    Empty for no rows. `majority_log_loss` is what forecasting `prior_C` at every row costs.
-    """
-    if not len(y_N):
-        return {}
-    counts = confusion(y_N, p_N3.argmax(axis=1))
-    majority = confusion(y_N, np.full(len(y_N), prior_C.argmax()))
-    precision, recall = precision_recall(counts)
-    per_class = {f"precision_{c}": float(precision[k]) for k, c in enumerate(CLASS_NAMES)}
-    per_class |= {f"recall_{c}": float(recall[k]) for k, c in enumerate(CLASS_NAMES)}
-    return {
-        "log_loss": float(log_losses(p_N3, y_N).mean()),
-        "majority_log_loss": float(log_losses(np.tile(prior_C, (len(y_N), 1)), y_N).mean()),
-        "macro_f1": macro_f1(counts),
-        "majority_macro_f1": macro_f1(majority),
-        "accuracy": accuracy(counts),
-        "majority_accuracy": accuracy(majority),
-        "mcc": matthews(counts),
-        "brier": brier(p_N3, y_N),
-        "calibration_error": calibration_error(p_N3, y_N),
-        **per_class,
-    }
-
-
-def log_loss_excess(
-    p_N3: np.ndarray, y_N: np.ndarray, *, prior_C: np.ndarray, seed: int, min_block: int = 10
-) -> Interval:
-    """Log loss minus that of the class frequencies, paired by row: skill is an interval wholly below 0 (QUANT 5.16).
-
-    Labels overlap: give `min_block` their horizon in bars.
-    """
-    baseline = log_losses(np.tile(prior_C, (len(y_N), 1)), y_N)
-    return mean_interval(log_losses(p_N3, y_N) - baseline, seed=seed, min_block=min_block)
-
-
-# Trades: legend x_N one value per trade or row, in time order
 
 
 def mean_interval(x_N: np.ndarray, *, seed: int, min_block: int = 10) -> Interval:
@@ -205,3 +113,26 @@ def probabilistic_sharpe(x_N: np.ndarray, *, benchmark: float) -> float:
     skew, kurtosis = (z**3).mean(), (z**4).mean()  # kurtosis not in excess of 3
     variance = max(1 - skew * ratio + (kurtosis - 1) / 4 * ratio**2, 1e-12)  # 0 for some two-valued returns
     return NormalDist().cdf(float((ratio - benchmark) * math.sqrt(len(x_N) - 1) / math.sqrt(variance)))
+
+
+def over_folds_and_seeds(
+    seeds: Sequence[int], metrics: Sequence[Mapping[str, float | None]]
+) -> dict[str, float | None]:
+    """A run's metrics from those of its units, each with its seed: the mean over folds, then over seeds.
+
+    With several seeds `<name>/sd` (ddof 1) and `<name>/worst` go along, over the seeds' means. None where any is None.
+    """
+    found: dict[str, float | None] = {}
+    for name in metrics[0]:
+        values: dict[int, list[float | None]] = {}
+        for seed, unit in zip(seeds, metrics, strict=True):
+            values.setdefault(seed, []).append(unit.get(name))
+        if any(value is None for unit in values.values() for value in unit):
+            found[name] = None
+            continue
+        means = np.array([np.mean(unit) for unit in values.values()])
+        found[name] = float(means.mean())
+        if len(means) > 1:
+            worst = means.max() if name.rpartition("/")[2] in LOWER_IS_BETTER else means.min()
+            found |= {f"{name}/sd": float(means.std(ddof=1)), f"{name}/worst": float(worst)}
+    return found

@@ -1,116 +1,54 @@
-"""Training, the only file that imports Lightning (inside functions): loop, early stopping, calibration, predictions.
+"""Training, the only file that imports Lightning (inside functions): loop, interruption, resume, predictions.
 
 In: a Classifier, a Dataset, every row's role. Out: the classifier with its best state, in place and as
-`weights.safetensors`, and a FitResult. The dataset lives on the device; a batch is a vector of chunk starts, and a
-chunk of R - 1 + C bars gives C examples in one pass. A row counts when it has a label and a weight, its role asks for
-it and its R bars are usable. To add an optimiser or a trainer: a subclass of OptimSpec or TrainerSpec and its YAML.
-
-Legend: T bars, P padded bars, F features, B chunks, W = R - 1 + chunk, M = B * chunk, N rows that count, C classes.
+`weights.safetensors`, and a FitResult. A row counts when it has a label and a weight, its role asks for it and its R
+bars are usable. What a step and an epoch do stands in `hft/learner.py`; Lightning drives it. A resumed training is a
+new one whose first epoch is what was left of the one cut short, so of Lightning's own state nothing is kept.
 """
 
 from __future__ import annotations
 
+import hashlib
 import logging
+import os
+import signal
+import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
 import numpy as np
 import torch
-from pydantic import Field, field_validator
 from torch.nn.functional import pad
 
+from hft.checkpoint import load_state, save_state
 from hft.dataset import Dataset, usable
+from hft.learner import FitResult as FitResult
+from hft.learner import Learner, Steps
 from hft.loss import LossSpec
-from hft.model import Chunks, Classifier, dense_logits
-from hft.schema import CLASS_NAMES, metric
-from hft.spec import Kind, UserError, did_you_mean
+from hft.model import Classifier, dense_logits
+from hft.optim import OptimSpec
+from hft.spec import UserError
 from hft.splits import ROLES
-from hft.statistics import classification_metrics
+from hft.trainer import TrainerSpec, TrainingError
 
-LOWER_IS_BETTER = ("loss", "log_loss", "brier", "calibration_error")
-HIGHER_IS_BETTER = ("macro_f1", "mcc", "accuracy", *(f"{m}_{c}" for m in ("precision", "recall") for c in CLASS_NAMES))
-MONITORS = [metric("tune", name) for name in LOWER_IS_BETTER + HIGHER_IS_BETTER]
+PROFILED = 10  # steps, after the first
 
 
-class TrainingError(UserError):
-    """A training that cannot start or go on."""
+class Interrupted(UserError):
+    """A signal ended the training, and its state is saved: `fit(..., resume=True)` goes on with the same bits."""
 
+    def __init__(self, signal_number: int, where: str) -> None:
+        self.signal_number = signal_number
+        super().__init__(f"interrupted by {signal.Signals(signal_number).name} {where}")
 
-class OptimSpec(Kind):
-    def build(self, network: torch.nn.Module) -> torch.optim.Optimizer:
-        raise NotImplementedError
-
-
-class AdamW(OptimSpec):
-    kind: Literal["adamw"]
-    lr: float = Field(gt=0, le=10, description="step size")
-    weight_decay: float = Field(ge=0, le=10, description="decoupled decay per unit of lr; biases and gains have none")
-
-    def build(self, network: torch.nn.Module) -> torch.optim.Optimizer:
-        decayed = [p for p in network.parameters() if p.ndim > 1]
-        others = [p for p in network.parameters() if p.ndim <= 1]
-        groups = [{"params": decayed, "weight_decay": self.weight_decay}, {"params": others, "weight_decay": 0.0}]
-        return torch.optim.AdamW(groups, lr=self.lr, fused=True)
-
-
-class TrainerSpec(Kind):
-    epochs: int = Field(ge=1, le=100_000, description="passes over the training rows at most")
-    chunk: int = Field(ge=1, le=1_000_000, description="bars that one chunk predicts")
-    batch_chunks: int = Field(ge=1, le=65_536, description="chunks per step; examples per step = chunk * batch_chunks")
-    clip_norm: float = Field(gt=0, description="largest norm of the gradient")
-    patience: int = Field(ge=1, description="epochs without a better `monitor` before training stops")
-    monitor: str = Field(description="tune metric that chooses the best epoch, such as tune/log_loss")
-    threads: int = Field(ge=0, le=1024, description="CPU threads; 0 leaves it to torch (OMP_NUM_THREADS or the cores)")
-    progress: bool = Field(description="show a progress bar")
-
-    @field_validator("monitor")
-    @classmethod
-    def _is_known(cls, name: str) -> str:
-        if name not in MONITORS:
-            hint = did_you_mean(name, MONITORS) or f"; one of {', '.join(MONITORS)}"
-            raise ValueError(f"must be a metric of tune, got {name!r}{hint}")
-        return name
-
-    def device(self) -> torch.device:
-        raise NotImplementedError
-
-    def scoring_device(self) -> torch.device:
-        """Where predictions are made: a run trained on a GPU can be scored without one."""
-        return torch.device("cuda" if self.kind == "gpu" and torch.cuda.is_available() else "cpu")
-
-
-class Cpu(TrainerSpec):
-    kind: Literal["cpu"]
-
-    def device(self) -> torch.device:
-        return torch.device("cpu")
-
-
-class Gpu(TrainerSpec):
-    kind: Literal["gpu"]
-
-    def device(self) -> torch.device:
-        if not torch.cuda.is_available():
-            raise TrainingError(f"trainer=gpu: torch {torch.__version__} sees no CUDA GPU; use trainer=cpu")
-        return torch.device("cuda", 0)
-
-
-@dataclass
-class FitResult:
-    """`history[epoch]`, from 0, holds `train/loss` (running), `tune/loss` (every row alike, uncalibrated logits) and
-    `tune/<name>` for each of `classification_metrics` on probabilities calibrated on the same rows."""
-
-    class_counts: np.ndarray  # of the training rows that count
-    n_tune: int
-    history: list[dict[str, float]] = field(default_factory=list)
-    best_epoch: int = -1
-    stopped: Literal["epochs", "patience", "callback"] = "epochs"
-    examples_per_s: float = 0.0  # training alone, without the evaluation of tune
+    @property
+    def exit_status(self) -> int:
+        """143 for SIGTERM, 130 for Ctrl-C."""
+        return 128 + self.signal_number
 
 
 def fit(
@@ -124,19 +62,30 @@ def fit(
     seed: int,
     folder: Path,
     on_epoch: Callable[[int, dict[str, float]], bool],
+    resume: bool = False,
 ) -> FitResult:
     """Trains in place on `train` and calibrates on `tune` after every epoch; the state with the best `trainer.monitor`
     ends in `classifier` (in eval mode) and in `folder/weights.safetensors`. `on_epoch(epoch, metrics)` may predict with
-    the classifier as it is then, and stops training by returning True. On a CPU, the same seed and number of threads
-    give the same bits.
+    the classifier as it is then, and stops training by returning True; after a kill it may see an epoch twice. On a
+    CPU, the same seed and number of threads give the same bits, with any number of interruptions between.
+
+    `resume` goes on from `folder/last.ckpt` where there is one; a training that had ended is read back from it. Raises
+    Interrupted, with the state saved, on SIGTERM and Ctrl-C; a second Ctrl-C does not wait for the step to end.
     """
-    device = trainer.device()
-    with _settings(trainer.threads, device):
-        job = _Job(classifier.to(device), dataset, role_T, loss=loss, trainer=trainer, seed=seed, on_epoch=on_epoch)
-        _run_lightning(job, optim)
-        classifier.load_state_dict(job.best_state)
+    path, device = folder / "last.ckpt", trainer.device()
+    with _settings(trainer.threads, device), _memory_advice(trainer):
+        rows = _counted(dataset, role_T, classifier.receptive_field)
+        learner = Learner(classifier, dataset, rows, loss=loss, optim=optim, trainer=trainer, seed=seed)
+        identity = {"seed": seed, "optim": optim.plain(), "loss": loss.plain(), "rows": _identity_of(dataset, rows)}
+        saver = _Saver(learner, path, identity)
+        if resume and (state := load_state(path, identity=identity)):
+            learner.restore(state)
+        if not learner.is_done:
+            _run_lightning(learner, saver, on_epoch)
+            saver.save()
+        classifier.load_state_dict(learner.best_state)
     classifier.cpu().eval().save(folder / "weights.safetensors")
-    return job.result
+    return learner.result
 
 
 def predict(classifier: Classifier, dataset: Dataset, *, device: torch.device | str) -> np.ndarray:
@@ -147,86 +96,7 @@ def predict(classifier: Classifier, dataset: Dataset, *, device: torch.device | 
     return classifier.apply_calibration(logits_TC).softmax(-1).cpu().numpy()
 
 
-class _Job:
-    """One training: what lives on the device, the loss of a batch, and what happens after an epoch."""
-
-    def __init__(
-        self,
-        classifier: Classifier,
-        dataset: Dataset,
-        role_T: np.ndarray,
-        *,
-        loss: LossSpec,
-        trainer: TrainerSpec,
-        seed: int,
-        on_epoch: Callable[[int, dict[str, float]], bool],
-    ) -> None:
-        self.classifier, self.trainer, self.seed, self.on_epoch = classifier, trainer, seed, on_epoch
-        self.reach = classifier.receptive_field - 1
-        self.train_T, self.tune_T = _counted(dataset, role_T, classifier.receptive_field)
-        self.y_tune = dataset.y_T[self.tune_T]
-        counts_C = np.bincount(dataset.y_T[self.train_T], minlength=len(CLASS_NAMES))
-        self.result = FitResult(class_counts=counts_C, n_tune=len(self.y_tune))
-        device = trainer.device()
-        self.loss_fn = loss.build(counts_C).to(device)
-        around = (self.reach + trainer.chunk, trainer.chunk)  # a chunk may begin before bar 0 and end after the last
-        self.x_PF = pad(classifier.scale(torch.from_numpy(dataset.x_TF).to(device)), (0, 0, *around))
-        w_T = np.where(self.train_T, dataset.w_T / dataset.w_T[self.train_T].mean(), 0).astype(np.float32)
-        self.w_P = pad(torch.from_numpy(w_T).to(device), around)
-        self.y_P = pad(torch.from_numpy(np.maximum(dataset.y_T, 0)).to(device), around)
-        self.window_W = torch.arange(self.reach + trainer.chunk, device=device) + trainer.chunk
-        self.best, self.best_state, self.seconds = np.inf, {}, 0.0
-
-    def begin_epoch(self) -> None:
-        self.classifier.train()
-        self.loss_sum, self.weight_sum = 0.0, 0.0
-        self.started = time.perf_counter()
-
-    def loss(self, starts_B: torch.Tensor, epoch: int, batch: int) -> torch.Tensor:
-        rows_BW = starts_B[:, None] + self.window_W
-        rows_M = rows_BW[:, self.reach :].flatten()
-        logits_MC = self.classifier.network(self.x_PF[rows_BW])[:, self.reach :].flatten(0, 1).float()
-        w_M = self.w_P[rows_M]
-        total = (w_M * self.loss_fn(logits_MC, self.y_P[rows_M])).sum()
-        if not torch.isfinite(total):
-            raise TrainingError(
-                f"loss is {total.item()} at epoch {epoch}, batch {batch}: likely causes are steps too large (lower "
-                "optim.lr or trainer.clip_norm) or outliers in the features (lower transforms.standardize.clip)"
-            )
-        self.loss_sum, self.weight_sum = self.loss_sum + total.detach(), self.weight_sum + w_M.sum()
-        return total / w_M.sum()
-
-    def end_epoch(self, epoch: int) -> bool:
-        """Calibrates and scores on `tune`, keeps the state if it is the best so far; True when training is to stop."""
-        self.seconds += time.perf_counter() - self.started
-        result, monitor = self.result, self.trainer.monitor
-        metrics = {metric("train", "loss"): float(self.loss_sum / self.weight_sum)} | self._tune_metrics(epoch)
-        result.history.append(metrics)
-        result.examples_per_s = len(result.history) * int(result.class_counts.sum()) / self.seconds
-        value = metrics[monitor] * (1 if monitor.split("/")[1] in LOWER_IS_BETTER else -1)
-        if value < self.best or not self.best_state:
-            self.best, result.best_epoch = value, epoch
-            self.best_state = {k: v.clone() for k, v in self.classifier.state_dict().items()}
-        if self.on_epoch(epoch, metrics):
-            result.stopped = "callback"
-        elif epoch - result.best_epoch >= self.trainer.patience:
-            result.stopped = "patience"
-        return result.stopped != "epochs"
-
-    def _tune_metrics(self, epoch: int) -> dict[str, float]:
-        seen_PF = self.x_PF[self.trainer.chunk : -self.trainer.chunk]
-        logits_NC = dense_logits(self.classifier.network, seen_PF, self.tune_T)[torch.from_numpy(self.tune_T)]
-        if not torch.isfinite(logits_NC).all():
-            raise TrainingError(f"predictions are not finite after epoch {epoch}: lower optim.lr or trainer.clip_norm")
-        loss = float(self.loss_fn(logits_NC, torch.from_numpy(self.y_tune).to(logits_NC.device)).mean())
-        self.classifier.calibrate(logits_NC.cpu().numpy(), self.y_tune)
-        p_NC = self.classifier.apply_calibration(logits_NC).softmax(-1).cpu().numpy()
-        prior_C = self.result.class_counts / self.result.class_counts.sum()
-        values = {"loss": loss} | classification_metrics(p_NC, self.y_tune, prior_C=prior_C)
-        return {metric("tune", name): value for name, value in values.items()}
-
-
-def _counted(dataset: Dataset, role_T: np.ndarray, receptive_field: int) -> list[np.ndarray]:
+def _counted(dataset: Dataset, role_T: np.ndarray, receptive_field: int) -> tuple[np.ndarray, np.ndarray]:
     """bool[T] of train and of tune: labelled, with weight, and with R usable bars."""
     counted, usable_T = [], usable(dataset, receptive_field)
     for role in ("train", "tune"):
@@ -238,7 +108,43 @@ def _counted(dataset: Dataset, role_T: np.ndarray, receptive_field: int) -> list
                 "sees, all in one segment and with every feature known; use more data, smaller bars (bars.size), a "
                 "shorter receptive field (model.levels, model.se_window, model.window) or shorter feature windows"
             )
-    return counted
+    return counted[0], counted[1]
+
+
+def _identity_of(dataset: Dataset, rows: tuple[np.ndarray, np.ndarray]) -> str:
+    """A hash of what is trained on, but for the features: those are too large to read for every training."""
+    digest = hashlib.sha256(repr((dataset.x_TF.shape, dataset.names)).encode())
+    for values in (*rows, dataset.y_T, dataset.w_T):
+        digest.update(np.ascontiguousarray(values).tobytes())
+    return digest.hexdigest()[:16]
+
+
+class _Saver:
+    """Keeps `last.ckpt`, at intervals and when a signal asks for the end."""
+
+    def __init__(self, learner: Learner, path: Path, identity: dict[str, Any]) -> None:
+        self.learner, self.path, self.identity = learner, path, identity
+        self.signal_number, self.saved = 0, time.monotonic()
+
+    def save(self) -> None:
+        save_state(self.path, self.learner.state(), identity=self.identity)
+        self.saved = time.monotonic()
+
+    def save_if_due(self) -> None:
+        """Between two steps. Raises Interrupted after a signal."""
+        if self.signal_number or time.monotonic() - self.saved >= self.learner.trainer.save_every_s:
+            self.save()
+        if self.signal_number:
+            raise self.interrupted(self.signal_number)
+
+    def interrupted(self, signal_number: int) -> Interrupted:
+        where = f"at epoch {self.learner.epoch}, batch {self.learner.batch} of {self.learner.n_batches}"
+        return Interrupted(signal_number, f"{where}; the state to resume from is {self.path}")
+
+    def on_signal(self, signal_number: int, _: object) -> None:
+        if self.signal_number == signal.SIGINT == signal_number:
+            raise KeyboardInterrupt
+        self.signal_number = signal_number
 
 
 @contextmanager
@@ -259,45 +165,127 @@ def _settings(threads: int, device: torch.device) -> Iterator[None]:
         log.setLevel(level_before)
 
 
-def _run_lightning(job: _Job, optim: OptimSpec) -> None:
+@contextmanager
+def _memory_advice(trainer: TrainerSpec) -> Iterator[None]:
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise TrainingError(
+            f"out of GPU memory with {trainer.batch_chunks} chunks of {trainer.chunk} bars at once: lower "
+            f"trainer.batch_chunks (and raise trainer.accumulate, now {trainer.accumulate}, to keep the examples per "
+            "step) or trainer.chunk"
+        ) from None
+
+
+@contextmanager
+def _signals(saver: _Saver) -> Iterator[Callable[[], None]]:
+    """Gives what puts our handlers in place of Lightning's, whose SIGTERM ends a fit with status 0."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    in_main = threading.current_thread() is threading.main_thread()
+
+    def install() -> None:
+        for number in before if in_main else ():
+            signal.signal(number, saver.on_signal)
+
+    try:
+        yield install
+    except SystemExit as error:  # Lightning's own, of a signal before our handlers stood or of a second Ctrl-C
+        if type(error).__name__ == "SIGTERMException":
+            raise saver.interrupted(signal.SIGTERM) from None
+        if isinstance(error.__context__, KeyboardInterrupt):
+            raise saver.interrupted(signal.SIGINT) from None
+        raise
+    finally:
+        for number, handler in before.items() if in_main else ():
+            signal.signal(number, handler if handler is not None else signal.SIG_DFL)
+
+
+def _run_lightning(learner: Learner, saver: _Saver, on_epoch: Callable[[int, dict[str, float]], bool]) -> None:
     import pytorch_lightning as lightning
 
-    spec = job.trainer
+    spec = learner.trainer
+    profiler = _Profiler(saver.path.with_name("profile.txt")) if spec.profile else None
 
     class Module(lightning.LightningModule):
         def __init__(self) -> None:
             super().__init__()
-            self.classifier = job.classifier
+            self.automatic_optimization = False  # one batch is one step, of any number of backward passes
+            self.classifier = learner.classifier
 
         def configure_optimizers(self) -> torch.optim.Optimizer:
-            return optim.build(self.classifier.network)
+            return learner.optimizer
+
+        def train_dataloader(self) -> Steps:
+            return learner.steps()
+
+        def on_train_start(self) -> None:
+            install_handlers()
 
         def on_train_epoch_start(self) -> None:
-            job.begin_epoch()
+            learner.begin_epoch()
 
-        def training_step(self, starts_B: torch.Tensor, batch: int) -> torch.Tensor:
-            sequence = np.random.SeedSequence([job.seed, self.current_epoch, batch])
-            torch.manual_seed(int(sequence.generate_state(1, np.uint64)[0]))
-            loss = job.loss(starts_B, self.current_epoch, batch)
-            self.log("loss", loss, prog_bar=True)
-            return loss
+        def training_step(self, starts_B: torch.Tensor, batch: int) -> None:
+            learner.begin_step()
+            optimizer = self.optimizers()
+            optimizer.zero_grad()
+            for loss in learner.losses(starts_B):
+                self.manual_backward(loss)
+            learner.clip()
+            optimizer.step()
+            learner.end_step()
+
+        def on_train_batch_end(self, *_: object) -> None:
+            if spec.progress and not learner.unseen:
+                self.log("loss", learner.sums.loss / learner.sums.weight, prog_bar=True)
+            if profiler:
+                profiler.count_step()
+            if learner.batch < learner.n_batches:  # else the epoch's end follows, and saves
+                saver.save_if_due()
 
         def on_train_epoch_end(self) -> None:
-            self.trainer.should_stop = job.end_epoch(self.current_epoch)
-            self.log(spec.monitor, job.result.history[-1][spec.monitor], prog_bar=True)
+            learner.end_epoch(on_epoch)
+            self.trainer.should_stop = learner.is_done
+            self.log(spec.monitor, learner.result.history[-1][spec.monitor], prog_bar=True)
+            saver.save_if_due()
 
     trainer = lightning.Trainer(
-        accelerator=job.x_PF.device.type,
+        accelerator=learner.x_PF.device.type,
         devices=1,
         max_epochs=spec.epochs,
-        gradient_clip_val=spec.clip_norm,
+        reload_dataloaders_every_n_epochs=1,
         logger=False,
         enable_checkpointing=False,
         enable_model_summary=False,
         enable_progress_bar=spec.progress,
-        callbacks=[lightning.callbacks.RichProgressBar()] if spec.progress else None,
+        callbacks=[lightning.callbacks.RichProgressBar(refresh_rate=10)] if spec.progress else None,
     )
-    with warnings.catch_warnings():
+    epochs = trainer.fit_loop.epoch_progress.current
+    epochs.processed = epochs.completed = learner.epoch
+    with warnings.catch_warnings(), _signals(saver) as install_handlers:
         # Lightning 2.6 asks torch 2.13 in a way that torch deprecates.
         warnings.filterwarnings("ignore", message=r"`isinstance\(treespec, LeafSpec\)`", category=FutureWarning)
-        trainer.fit(Module(), Chunks(job.train_T, chunk=spec.chunk, batch_chunks=spec.batch_chunks, seed=job.seed))
+        trainer.fit(Module())
+    if profiler:
+        profiler.write()
+
+
+class _Profiler:
+    """A table of the operations that a few steps, and evaluations between them, spend their time in."""
+
+    def __init__(self, path: Path) -> None:
+        os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # it tells standard error about each start and stop
+        self.path, self.steps, self.torch = path, 0, torch.profiler.profile()
+
+    def count_step(self) -> None:
+        self.steps += 1
+        if self.steps == 1:  # of the first step, much is preparation
+            self.torch.start()
+        elif self.steps == 1 + PROFILED:
+            self.torch.stop()
+
+    def write(self) -> None:
+        if 1 <= self.steps <= PROFILED:
+            self.torch.stop()
+        sort = "self_cuda_time_total" if torch.cuda.is_available() else "self_cpu_time_total"
+        table = self.torch.key_averages().table(sort_by=sort, row_limit=30)
+        self.path.write_text(f"{min(self.steps - 1, PROFILED)} steps of training\n{table}")

@@ -14,13 +14,13 @@ from hft.spec import Room
 ROOT = Path(__file__).parents[1]
 HFT = ROOT / "hft"
 ORDER = [
-    "spec", "schema", "fees", "provenance", "cache", "data", "bars", "features", "labels", "splits", "transforms",
-    "dataset",
-    "stages", "model", "loss", "strategy", "execution", "statistics", "training", "runs", "tracking", "report",
-    "compose", "config", "audit", "pipeline",
+    "spec", "schema", "fees", "provenance", "files", "cache", "data", "bars", "features", "labels", "splits",
+    "transforms", "dataset", "stages", "model", "loss", "baseline", "optim", "trainer", "strategy", "execution",
+    "statistics", "classification", "checkpoint", "learner", "training", "run", "runs", "tracker", "wandb_tracker",
+    "tracking", "report", "tables", "figures", "review", "compose", "config", "jobs", "audit", "fold", "pipeline",
 ]  # fmt: skip
-ROOMS = ["data", "bars", "labels", "splits", "model", "loss", "strategy", "execution"]
-HEAVY = ("torch", "pytorch_lightning", "wandb", "polars", "numba", "matplotlib", "optuna", "pandas")
+ROOMS = ["data", "bars", "labels", "splits", "model", "loss", "baseline", "strategy", "execution"]
+HEAVY = ("torch", "pytorch_lightning", "wandb", "polars", "numba", "matplotlib", "optuna", "pandas", "lightgbm")
 
 
 def _room_of(path: Path) -> str:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hft.dataset import Dataset, DatasetError, to_dataset, usable
+from hft.dataset import Dataset, DatasetError, hide_rows, to_dataset, usable
 from hft.schema import LABELS
 
 
@@ -70,6 +70,15 @@ def test_a_selection_of_bars_is_refused_as_windows_would_bridge_the_hole():
     holes = [f.filter(pl.col("bar") != 12) for f in frames()]
     with pytest.raises(DatasetError, match="bars must be consecutive, got bar 13 after bar 11"):
         to_dataset(*holes)
+
+
+def test_windows_that_reach_into_hidden_rows_are_not_usable():
+    n = np.arange(10)
+    x_TF = np.zeros((10, 1), np.float32)
+    dataset = Dataset(x_TF, n, n, np.ones(10, bool), np.zeros(10, np.int32), n, n, ("a",))
+    hidden = hide_rows(dataset, ~np.isin(n, [4, 5]))
+    assert np.flatnonzero(usable(hidden, 3)).tolist() == [2, 3, 8, 9]
+    assert np.flatnonzero(usable(dataset, 3)).tolist() == list(range(2, 10))
 
 
 def naive_usable(valid, segment, receptive_field):

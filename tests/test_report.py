@@ -17,12 +17,12 @@ from hft.report import (
     headline,
     net_bps_day,
     plot_equity,
-    print_scorecard,
     save_scorecard,
     score,
 )
 from hft.schema import LEDGER, NS_PER_DAY, NS_PER_S, check
 from hft.spec import UserError, parse
+from hft.tables import print_scorecard
 from tests.test_fees import shipped
 
 START = 19_723 * NS_PER_DAY  # 2024-01-01

@@ -16,8 +16,13 @@ import time
 import polars as pl
 import pytest
 
+from hft import files, provenance
+from hft import run as run_module
 from hft import runs as runs_module
-from hft.runs import Run, RunError, create_run, find_run, git_state, list_runs, versions, write_atomic
+from hft.files import FileError, write_atomic
+from hft.provenance import git_state, versions
+from hft.run import Run, RunError
+from hft.runs import create_run, find_run, list_runs
 from hft.schema import PREDICTIONS, SchemaError
 from hft.spec import PACKAGE
 
@@ -39,11 +44,11 @@ def names(folder):
     return sorted(p.name for p in folder.iterdir())
 
 
-def test_a_new_run_is_an_empty_running_folder(tmp_path):
+def test_a_new_run_is_an_empty_folder(tmp_path):
     run = create_run(tmp_path / "deep" / "runs")
     assert re.fullmatch(r"\d{8}-\d{6}-[0-9a-f]{4}", run.id)
     assert run.folder == tmp_path / "deep" / "runs" / run.id
-    assert run.state == "running"
+    assert run.state == "new"
     assert names(run.folder) == ["state.json"]
 
 
@@ -92,7 +97,8 @@ def test_config_and_what_ran_are_read_back(run):
 
 def test_versions_are_read_without_importing():
     code = (
-        "import sys, hft.runs; hft.runs.versions(); print([m for m in ('torch', 'numba', 'wandb') if m in sys.modules])"
+        "import sys, hft.runs, hft.provenance; hft.provenance.versions(); "
+        "print([m for m in ('torch', 'numba', 'wandb') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=PACKAGE.parent)
     assert done.stdout.strip() == "[]"
@@ -100,7 +106,7 @@ def test_versions_are_read_without_importing():
 
 
 def test_git_state_of_a_checkout(tmp_path, monkeypatch):
-    monkeypatch.setattr(runs_module, "PACKAGE", tmp_path / "hft")
+    monkeypatch.setattr(provenance, "PACKAGE", tmp_path / "hft")
     assert git_state() == {"commit": None, "dirty": None}
     git = ["git", "-C", str(tmp_path), "-c", "user.name=t", "-c", "user.email=t@t"]
     (tmp_path / "a.py").write_text("A = 1\n")
@@ -148,16 +154,24 @@ def test_a_backtest_name_is_no_path(run, name):
 
 
 def test_state_follows_the_block(run):
-    with run:
+    with run.working():
         assert run.state == "running"
     assert run.state == "done"
-    with pytest.raises(KeyboardInterrupt), run:
-        raise KeyboardInterrupt
-    assert run.state == "failed"
+    for error, state in ((KeyboardInterrupt, "interrupted"), (ValueError, "failed")):
+        with pytest.raises(error), run.working():
+            raise error
+        assert run.state == state
+
+
+def test_two_processes_do_not_work_on_one_run(run):
+    with run.working(), pytest.raises(RunError, match="another process is working on it"), Run(run.folder).working():
+        pass
+    assert run.state == "done"
 
 
 def _train_and_die(root):
-    with create_run(root) as run:
+    run = create_run(root)
+    with run.working():
         run.write_config(CONFIG, data_keys={})
         os.kill(os.getpid(), signal.SIGKILL)
 
@@ -166,7 +180,27 @@ def test_a_killed_run_does_not_look_complete(tmp_path):
     worker = multiprocessing.get_context("spawn").Process(target=_train_and_die, args=(tmp_path,))
     worker.start()
     worker.join(60)
-    assert find_run(tmp_path, "latest").state == "running"
+    run = find_run(tmp_path, "latest")
+    assert json.loads((run.folder / "state.json").read_text())["state"] == "running"
+    assert run.state == "interrupted"
+
+
+def test_the_list_says_how_to_go_on(tmp_path, capsys):
+    finished, broken, killed = (create_run(tmp_path) for _ in range(3))
+    for run in (finished, killed):
+        run.write_config(CONFIG | {"objective": "select/log_loss"}, data_keys={})
+    with finished.working():
+        finished.write_metrics({"select/log_loss": 0.75})
+    killed.mark("running")
+    assert runs_module.main([str(tmp_path)]) == 0
+    shown = "".join(capsys.readouterr().out.split())
+    assert "resume=" in shown
+    assert "backtest.py" in shown
+    assert "unreadable" in shown
+    assert "interrupted" in shown
+    assert "0.75" in shown
+    assert broken.state == "new"
+    assert runs_module.main(["a", "b"]) == 2
 
 
 def test_runs_are_found_by_id_beginning_path_and_latest(tmp_path, monkeypatch):
@@ -256,7 +290,7 @@ def test_a_foreign_config_is_one_clear_error(run, text, message):
 
 
 def test_an_endless_config_is_not_read_whole(run, monkeypatch):
-    monkeypatch.setattr(runs_module, "MAX_JSON_BYTES", 10)
+    monkeypatch.setattr(run_module, "MAX_JSON_BYTES", 10)
     with pytest.raises(RunError, match="must have at most 10 bytes"):
         run.read_config()
 
@@ -302,10 +336,10 @@ def test_predictions_of_a_stranger_are_checked_too(run):
 def test_a_folder_that_cannot_be_written_is_one_clear_error(tmp_path, run):
     (tmp_path / "file").write_text("")
     for root in (tmp_path / "file", tmp_path / "file" / "runs"):
-        with pytest.raises(RunError, match=r"cannot be written .*paths\.runs=<folder>"):
+        with pytest.raises(FileError, match=r"cannot be written .*paths\.runs=<folder>"):
             create_run(root)
     (run.folder / "fold-0").write_text("")
-    with pytest.raises(RunError, match=r"fold-0.*cannot be written"):
+    with pytest.raises(FileError, match=r"fold-0.*cannot be written"):
         run.fold_folder(0, 1)
 
 
@@ -316,8 +350,8 @@ def test_a_failed_write_keeps_the_old_file(tmp_path, monkeypatch):
     def full(handle):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(runs_module.os, "fsync", full)
-    with pytest.raises(RunError, match="No space left on device"):
+    monkeypatch.setattr(files.os, "fsync", full)
+    with pytest.raises(FileError, match="No space left on device"):
         write_atomic(path, b"new")
     assert path.read_bytes() == b"old"
     assert names(tmp_path) == ["a.json"]

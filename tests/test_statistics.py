@@ -1,4 +1,4 @@
-"""Classification and trade statistics against loops, closed forms, hand values and scipy."""
+"""Trade statistics against loops, closed forms, hand values and scipy."""
 
 from __future__ import annotations
 
@@ -14,89 +14,6 @@ from hft import statistics as stats
 from hft.schema import NS_PER_DAY
 
 HOUR = NS_PER_DAY // 24
-
-
-def forecasts(n: int, *, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    rng = np.random.default_rng(seed)
-    return rng.dirichlet(np.ones(3), n), rng.integers(0, 3, n)
-
-
-def test_confusion_by_hand():
-    y, predicted = np.array([0, 0, 1, 2, 2, 2]), np.array([0, 1, 1, 2, 2, 0])
-    counts = stats.confusion(y, predicted)
-    assert counts.tolist() == [[1, 1, 0], [0, 1, 0], [1, 0, 2]]
-    assert stats.accuracy(counts) == pytest.approx(4 / 6)
-    precision, recall = stats.precision_recall(counts)
-    assert precision.tolist() == [0.5, 0.5, 1.0]
-    assert recall == pytest.approx([0.5, 1.0, 2 / 3])
-    assert stats.macro_f1(counts) == pytest.approx((0.5 + 2 / 3 + 0.8) / 3)
-
-
-def test_a_class_without_rows_counts_zero():
-    counts = stats.confusion(np.array([0, 0, 1]), np.array([0, 0, 1]))
-    assert stats.macro_f1(counts) == pytest.approx(2 / 3)
-    assert stats.matthews(stats.confusion(np.array([0, 0]), np.array([0, 1]))) == 0.0
-
-
-@settings(max_examples=50, deadline=None)
-@given(seed=st.integers(0, 10_000), n=st.integers(1, 60))
-def test_matthews_is_the_correlation_of_the_indicators(seed, n):
-    """Gorodkin's definition: covariance of the one-hot matrices, summed over classes, over their norms."""
-    rng = np.random.default_rng(seed)
-    y, predicted = rng.integers(0, 3, n), rng.integers(0, 3, n)
-    a, b = np.eye(3)[y], np.eye(3)[predicted]
-    a, b = a - a.mean(axis=0), b - b.mean(axis=0)
-    norm = math.sqrt((a * a).sum() * (b * b).sum())
-    want = (a * b).sum() / norm if norm > 1e-12 else 0.0
-    assert stats.matthews(stats.confusion(y, predicted)) == pytest.approx(want, abs=1e-12)
-
-
-@settings(max_examples=50, deadline=None)
-@given(seed=st.integers(0, 10_000), n=st.integers(1, 60))
-def test_scores_against_loops(seed, n):
-    p, y = forecasts(n, seed=seed)
-    assert stats.log_losses(p, y) == pytest.approx([-math.log(p[i][y[i]]) for i in range(n)])
-    assert stats.brier(p, y) == pytest.approx(sum((p[i][c] - (c == y[i])) ** 2 for i in range(n) for c in range(3)) / n)
-    gap = 0.0
-    for k in range(15):
-        inside = [i for i in range(n) if k / 15 <= max(p[i]) < (k + 1) / 15 or (k == 14 and max(p[i]) == 1)]
-        gap += abs(sum((np.argmax(p[i]) == y[i]) - max(p[i]) for i in inside)) / n
-    assert stats.calibration_error(p, y) == pytest.approx(gap)
-
-
-def test_certain_and_wrong_is_finite():
-    assert stats.log_losses(np.array([[1.0, 0.0, 0.0]]), np.array([1]))[0] == pytest.approx(-math.log(1e-12))
-
-
-def test_metrics_stand_beside_the_majority():
-    y = np.repeat([0, 1, 2], [60, 20, 20])
-    prior = np.array([0.6, 0.2, 0.2])
-    metrics = stats.classification_metrics(np.tile(prior, (100, 1)), y, prior_C=prior)
-    entropy = scipy.stats.entropy(prior)
-    assert metrics["log_loss"] == pytest.approx(metrics["majority_log_loss"]) == pytest.approx(entropy)
-    assert metrics["accuracy"] == metrics["majority_accuracy"] == 0.6
-    assert metrics["macro_f1"] == metrics["majority_macro_f1"] == pytest.approx(0.25)
-    assert metrics["mcc"] == 0.0
-    assert metrics["calibration_error"] == pytest.approx(0.0)
-    assert metrics["recall_hold"] == 1.0
-    assert metrics["recall_sell"] == 0.0
-    assert stats.classification_metrics(np.empty((0, 3)), np.empty(0, int), prior_C=prior) == {}
-
-
-def test_skill_shows_as_an_interval_below_zero():
-    rng = np.random.default_rng(0)
-    y = rng.integers(0, 3, 2000)
-    third = np.full(3, 1 / 3)
-    skilled = np.where(np.eye(3)[y] == 1, 0.4, 0.3)
-    gain = stats.log_loss_excess(skilled, y, prior_C=third, seed=0, min_block=50)
-    assert gain.mean == pytest.approx(math.log(1 / 3) - math.log(0.4))
-    assert gain.high < 0
-    noise = rng.dirichlet(np.full(3, 300), 2000)
-    unskilled = stats.log_loss_excess(noise, y, prior_C=third, seed=0)
-    assert unskilled.low < 0 < unskilled.high or unskilled.low > 0
-
-
-# Trades
 
 
 def resampled_mean(x, mean_block, rng):

@@ -5,16 +5,21 @@ from __future__ import annotations
 import csv
 import logging
 import os
+import shutil
+import signal
 import subprocess
 import sys
+import time
 
 import polars as pl
 import pytest
 import yaml
 from matplotlib.figure import Figure
 
-from hft import tracking
+from hft import wandb_tracker
+from hft.provenance import git_state, versions
 from hft.spec import PACKAGE, Room
+from hft.tracker import best_of
 from hft.tracking import Csv, NoLogger, Tracker, TrackingError, Wandb, open_tracker
 from tests.wandb_files import read_offline
 
@@ -149,10 +154,11 @@ def test_offline_files_hold_what_was_given(two_processes):
     run = read_offline(two_processes)
     assert run.ids == [RUN_ID, RUN_ID]
     assert (run.project, run.group, run.tags) == ("hft-test", "study", ["smoke"])
-    assert run.config == CONFIG | {"backtest": {"ckpt": RUN_ID, "name": "vip0"}}
+    code = {"git": git_state(), "versions": versions()}
+    assert run.config == CONFIG | {"code": code, "backtest": {"ckpt": RUN_ID, "name": "vip0", "code": code}}
     assert run.curves["tune/log_loss"] == [(0, 1.0), (1, 2.0), (2, 3.0)]
     assert run.curves["train/loss"][2] == (2, pytest.approx(1 / 3))
-    assert run.axis["*"] == "epoch"
+    assert run.axis["*"] == run.axis["tune/log_loss"] == "epoch"
     assert run.steps == list(range(6))  # three epochs, a table; a table, an image of the second process
     assert SCORES.items() <= run.summary.items()
     assert run.summary["test/net_bps_day@binance_usdm_vip0"] == -3.5
@@ -167,6 +173,80 @@ def test_offline_files_hold_what_was_given(two_processes):
     held = [p.read_bytes() for p in two_processes.rglob("*") if p.is_file()]
     assert len(held) > 10
     assert not [data for data in held if b"k" * 40 in data]
+
+
+@pytest.mark.parametrize(
+    ("name", "way"),
+    {
+        "train/loss": "min",
+        "fold-0/seed-7/tune/log_loss": "min",
+        "tune/calibration_error": "min",
+        "baseline/select/brier": "min",
+        "fold-0/seed-7/tune/pr_auc_buy": "max",
+        "tune/mcc": "max",
+        "select/net_bps_day@binance_usdm_vip0": "max",
+        "train/lr": "last",
+        "train/grad_norm_max": "last",
+        "train/examples_per_s": "last",
+        "select/majority_log_loss": "last",
+    }.items(),
+)
+def test_which_value_stands_for_a_curve(name, way):
+    assert best_of(name) == way
+
+
+def give(folder, losses, *, first=0, kill=False):
+    """An epoch per loss; `kill` ends the process as `kill -9` does."""
+    tracker = open_tracker(OFFLINE, RUN_ID, folder, config=CONFIG)
+    for epoch, loss in enumerate(losses, first):
+        both_ways = {"f/tune/log_loss": loss, "f/tune/mcc": loss}
+        tracker.epoch(both_ways | {"tune/log_loss": loss, "train/lr": epoch / 10}, epoch)
+    tracker.summary({"data/rows": 10})
+    if kill:
+        time.sleep(5 * wandb_tracker.FLUSH_S)
+        os.kill(os.getpid(), signal.SIGKILL)
+    tracker.summary({"tune/log_loss": 0.8})
+    tracker.finish()
+
+
+def test_the_summary_keeps_the_best_over_a_kill(tmp_path):
+    code = (
+        "from pathlib import Path; from tests.test_tracking import *; wandb_tracker.FLUSH_S = 0.1; "
+        "give(Path(sys.argv[1]), [3, 1, 2], kill=True)"
+    )
+    own = {name: value for name, value in os.environ.items() if name != "WANDB_SERVICE"}  # W&B's process of this one
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False, cwd=PACKAGE.parent, env=own)
+    assert done.returncode == -signal.SIGKILL
+    give(tmp_path, [2.5, float("nan"), 1.5], first=3)
+    run = read_offline(tmp_path)
+    assert run.ids == [RUN_ID, RUN_ID]
+    assert run.steps == list(range(6))  # no step twice: W&B would drop the later one
+    assert [epoch for epoch, _ in run.curves["train/lr"]] == list(range(6))
+    assert run.summary["f/tune/log_loss"] == {"min": 1}
+    assert run.summary["f/tune/mcc"] == {"max": 3}
+    assert run.summary["train/lr"] == 0.5
+    assert run.summary["tune/log_loss"] == 0.8  # given as a result, which the best of its curve is not
+    # The server takes the summary of the file that is synced last: it has to be whole.
+    first = sorted((tmp_path / "wandb").glob("offline-run-*"))[0]
+    shutil.rmtree(first)
+    assert read_offline(tmp_path).summary == run.summary
+
+
+def test_an_artifact_carries_what_made_it(tmp_path):
+    weights = tmp_path / "weights.safetensors"
+    weights.write_bytes(b"w" * 100)
+    for spec in (NoLogger(kind="none"), Csv(kind="csv"), OFFLINE):
+        with open_tracker(spec, RUN_ID, tmp_path / spec.kind, config=CONFIG) as tracker:
+            tracker.artifact("fold-0/seed-7/weights", weights, {"data_key": "abc"})
+    assert not (tmp_path / "none").exists()
+    assert not (tmp_path / "csv").exists()
+    run = read_offline(tmp_path / "wandb")
+    assert list(run.artifacts) == [f"{RUN_ID}-fold-0-seed-7-weights"]
+    (artifact,) = run.artifacts.values()
+    assert (artifact["type"], artifact["metadata"]) == ("model", {"data_key": "abc"})
+    staged = artifact["files"]["weights.safetensors"]
+    assert staged.read_bytes() == weights.read_bytes()
+    assert staged.is_relative_to(tmp_path / "wandb")
 
 
 def test_a_failed_job_is_seen_in_its_file(tmp_path):
@@ -186,7 +266,7 @@ def bare_environment(tmp_path, monkeypatch):
         monkeypatch.delenv(name)
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
-    monkeypatch.setattr(tracking, "INIT_TIMEOUT_S", 1)
+    monkeypatch.setattr(wandb_tracker, "INIT_TIMEOUT_S", 1)
     yield monkeypatch
     wandb.teardown()
 
@@ -196,7 +276,7 @@ def automatic(mode="auto"):
 
 
 def said(caplog):
-    return [r.getMessage() for r in caplog.records if r.name == "hft.tracking" and r.levelno >= logging.WARNING]
+    return [r.getMessage() for r in caplog.records if r.name == "hft.wandb_tracker" and r.levelno >= logging.WARNING]
 
 
 def test_without_a_key_the_run_stays_offline_and_says_so_once(tmp_path, bare_environment, caplog):
@@ -227,13 +307,13 @@ def test_a_malformed_key_is_one_clear_error(tmp_path, bare_environment):
 
 
 def test_a_key_is_found_in_a_netrc_file(tmp_path, bare_environment):
-    assert not tracking._has_key()
+    assert not wandb_tracker._has_key()
     (tmp_path / "netrc").write_text("machine api.wandb.ai login user password secret\n")
-    assert not tracking._has_key()
+    assert not wandb_tracker._has_key()
     bare_environment.delenv("WANDB_BASE_URL")
-    assert tracking._has_key()
+    assert wandb_tracker._has_key()
     (tmp_path / "netrc").write_text("machine\n")
-    assert not tracking._has_key()
+    assert not wandb_tracker._has_key()
 
 
 def test_wandb_in_a_folder_that_cannot_be_written(tmp_path):

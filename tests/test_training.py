@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -13,69 +14,15 @@ import pytest
 import torch
 import yaml
 
-from hft.dataset import Dataset
+from hft.classification import classification_metrics
+from hft.learner import Learner
 from hft.loss import LossSpec
-from hft.loss.cross_entropy import CrossEntropy
 from hft.model import Chunks, fit_classifier, load_classifier
-from hft.model.linear import Linear
-from hft.model.se_tcn import SeTcn
 from hft.spec import Kind, Room, Spec, SpecError, parse
 from hft.splits import ROLES
-from hft.statistics import classification_metrics
-from hft.training import AdamW, Cpu, Gpu, TrainingError, fit, predict
-from hft.transforms.standardize import Standardize
-
-TRANSFORMS = {"standardize": Standardize(kind="standardize", clip=8.0)}
-LINEAR = Linear(kind="linear", window=3)
-TCN = SeTcn(
-    kind="se_tcn", channels=8, levels=2, kernel=2, dropout=0.2, norm="weight", se_window=4, se_reduction=2
-)  # R = 13
-CPU = dict(
-    kind="cpu", epochs=3, chunk=64, batch_chunks=4, clip_norm=1.0, patience=3, monitor="tune/log_loss", threads=1,
-    progress=False,
-)  # fmt: skip
-
-
-def planted(n_bars=3000, *, seed=0):
-    """(dataset, roles, Bayes probabilities): y follows two features of this bar and the one before, p known."""
-    rng = np.random.default_rng(seed)
-    x_TF = rng.normal(50, 3, (n_bars, 4)).astype(np.float32)
-    signal_T = (x_TF[:, 0] - 50) / 3
-    signal_T[1:] += (x_TF[:-1, 1] - 50) / 3
-    odds_TC = np.exp(np.stack([np.zeros(n_bars), signal_T, -signal_T], axis=1))
-    p_TC = odds_TC / odds_TC.sum(1, keepdims=True)
-    y_T = (rng.random((n_bars, 1)) > p_TC.cumsum(1)).sum(1).clip(0, 2)
-    role_T = np.zeros(n_bars, np.int8)
-    for role, (first, last) in {"train": (0, 0.6), "tune": (0.62, 0.8), "select": (0.82, 1)}.items():
-        role_T[int(first * n_bars) : int(last * n_bars)] = ROLES.index(role)
-    dataset = Dataset(
-        x_TF=x_TF,
-        y_T=y_T,
-        w_T=np.ones(n_bars, np.float32),
-        valid_T=np.ones(n_bars, bool),
-        segment_T=np.zeros(n_bars, np.int32),
-        bar_T=np.arange(n_bars),
-        ts_T=np.arange(n_bars),
-        names=("a", "b", "c", "d"),
-    )
-    return dataset, role_T, p_TC
-
-
-def run(folder, dataset, role_T, *, model=LINEAR, seed=0, lr=0.01, loss=None, on_epoch=None, **trainer):
-    x_NF = dataset.x_TF[role_T == ROLES.index("train")]
-    classifier = fit_classifier(model, TRANSFORMS, x_NF, seed=seed)
-    result = fit(
-        classifier,
-        dataset,
-        role_T,
-        loss=loss or CrossEntropy(kind="cross_entropy"),
-        optim=AdamW(kind="adamw", lr=lr, weight_decay=0.01),
-        trainer=Cpu(**CPU | trainer),
-        seed=seed,
-        folder=folder,
-        on_epoch=on_epoch or (lambda epoch, metrics: False),
-    )
-    return classifier, result
+from hft.trainer import Gpu, TrainingError
+from hft.training import fit, predict
+from tests.planted import LOSS, TCN, TRANSFORMS, adamw, cpu, fresh, planted, run
 
 
 def log_loss(p_TC, y_T, rows_T):
@@ -141,25 +88,33 @@ def test_loss_is_the_weighted_mean_over_the_windows_of_counted_rows(tmp_path):
     dataset.segment_T[300:] = 1
     model = TCN.model_copy(update={"dropout": 0.0})
     initial = fit_classifier(model, TRANSFORMS, dataset.x_TF[role_T == 1], seed=0).eval()
-    total, weights, counted = 0.0, 0.0, 0
+    total, weights, counted = torch.zeros((), dtype=torch.float64), 0.0, 0
     for t in np.flatnonzero(role_T == ROLES.index("train")):
         window = slice(t - 12, t + 1)
         if t < 12 or dataset.y_T[t] < 0 or not dataset.valid_T[window].all() or np.ptp(dataset.segment_T[window]):
             continue
         logits_C = initial.logits(torch.from_numpy(dataset.x_TF[None, window]))[0, -1].double()
-        total -= float(dataset.w_T[t]) * float(logits_C.log_softmax(-1)[dataset.y_T[t]].detach())
+        total = total - float(dataset.w_T[t]) * logits_C.log_softmax(-1)[dataset.y_T[t]]
         weights, counted = weights + float(dataset.w_T[t]), counted + 1
-    _, result = run(tmp_path, dataset, role_T, model=model, lr=1e-12, epochs=1, chunk=50)
-    assert result.class_counts.sum() == counted
-    assert result.history[0]["train/loss"] == pytest.approx(total / weights, rel=1e-5)
+    loss = total / weights
+    loss.backward()
+    norm = torch.nn.utils.get_total_norm([p.grad for p in initial.network.parameters()])
+    small = dict(model=model, optim=adamw(lr=1e-12), epochs=1, chunk=50, clip_norm=1e-6)
+    for batch_chunks, accumulate in ((12, 1), (3, 4), (1, 12)):  # 9 or 10 chunks in one step
+        _, result = run(tmp_path, dataset, role_T, batch_chunks=batch_chunks, accumulate=accumulate, **small)
+        metrics = result.history[0]
+        assert result.class_counts.sum() == counted
+        assert metrics["train/loss"] == pytest.approx(loss.item(), rel=1e-5)
+        assert metrics["train/grad_norm"] == metrics["train/grad_norm_max"] == pytest.approx(norm.item(), rel=1e-4)
 
 
-def test_stops_after_patience_and_keeps_the_best_epoch(tmp_path):
+@pytest.mark.parametrize("changes", [{}, {"ema": 0.9}, {"ema": 0.9, "precision": "bf16"}], ids=str)
+def test_stops_after_patience_and_keeps_the_best_epoch(tmp_path, changes):
     """Labels of tune are noise, so more training only hurts; the stored weights give the best epoch's numbers."""
     dataset, role_T, _ = planted(2000)
     tune_T = role_T == ROLES.index("tune")
     dataset.y_T[tune_T] = np.random.default_rng(0).permutation(dataset.y_T[tune_T])
-    _, result = run(tmp_path, dataset, role_T, model=TCN, epochs=40, patience=2, lr=0.03)
+    _, result = run(tmp_path, dataset, role_T, model=TCN, optim=adamw(lr=0.03), epochs=40, patience=2, **changes)
     scores = [metrics["tune/log_loss"] for metrics in result.history]
     assert result.stopped == "patience"
     assert result.best_epoch == int(np.argmin(scores)) == len(scores) - 3
@@ -169,6 +124,69 @@ def test_stops_after_patience_and_keeps_the_best_epoch(tmp_path):
     again = classification_metrics(p_TC[tune_T], dataset.y_T[tune_T], prior_C=prior_C)
     assert {f"tune/{k}": v for k, v in again.items()}.items() <= result.history[result.best_epoch].items()
     assert result.n_tune == tune_T.sum()
+
+
+def test_averaged_weights_are_what_is_scored_and_saved(tmp_path, monkeypatch):
+    """ema_t = d ema_(t-1) + (1 - d) w_t, d growing as (1 + t) / (10 + t) up to the decay, from the initial weights."""
+    dataset, role_T, _ = planted()
+    weights, expected = [], None
+
+    def end_step(learner, end=Learner.end_step):
+        weights.append(torch.cat([p.detach().flatten() for p in learner.parameters]))
+        end(learner)
+
+    monkeypatch.setattr(Learner, "end_step", end_step)
+    expected = torch.cat([p.detach().flatten() for p in fresh(dataset, role_T).network.parameters()])
+    classifier, result = run(tmp_path, dataset, role_T, ema=0.5, epochs=2)
+    for t, weight in enumerate(weights[: (result.best_epoch + 1) * 8]):
+        decay = min(0.5, (1 + t) / (10 + t))
+        expected = decay * expected + (1 - decay) * weight
+    found = torch.cat([p.detach().flatten() for p in classifier.network.parameters()])
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+    assert not torch.allclose(found, weights[-1])
+
+
+def test_bf16_changes_little(tmp_path):
+    dataset, role_T, _ = planted()
+    losses = [
+        run(tmp_path, dataset, role_T, model=TCN, precision=p)[1].history[-1]["tune/loss"] for p in ("fp32", "bf16")
+    ]
+    assert losses[0] != losses[1] == pytest.approx(losses[0], rel=0.01)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")  # of torch's compiler itself
+def test_compiled_learns_the_same(tmp_path):
+    dataset, role_T, _ = planted()
+    losses = [run(tmp_path, dataset, role_T, compile=c, epochs=2)[1].history[-1]["tune/loss"] for c in (False, True)]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-5)
+
+
+def test_one_batch_can_be_learnt_by_heart(tmp_path):
+    dataset, role_T, _ = planted()
+    model = TCN.model_copy(update={"dropout": 0.0, "channels": 32})
+    rows = dict(chunk=64, batch_chunks=1, limit_batches=1, overfit=True)
+    _, result = run(tmp_path, dataset, role_T, model=model, epochs=150, patience=150, **rows)
+    assert result.history[-1]["train/loss"] < 0.01
+    assert result.class_counts.sum() > 1700  # weights and priors are those of all rows
+
+
+def test_limited_batches_and_where_their_time_goes(tmp_path):
+    dataset, role_T, _ = planted()
+    _, result = run(tmp_path, dataset, role_T, limit_batches=2, epochs=1, profile=True)
+    _, whole = run(tmp_path, dataset, role_T, epochs=1)
+    assert result.history[0]["train/loss"] != whole.history[0]["train/loss"]
+    table = (tmp_path / "profile.txt").read_text()
+    assert table.startswith("1 steps of training\n")
+    assert "aten::" in table
+    assert "Self CPU" in table
+
+
+def test_the_learning_rate_follows_the_schedule_over_all_steps(tmp_path):
+    dataset, role_T, _ = planted()
+    _, result = run(tmp_path, dataset, role_T, optim=adamw(schedule="cosine", warmup=0.25))  # 3 epochs of 8 steps
+    expected = [0.01 * np.cos(np.pi / 2 * (step - 6) / 18) ** 2 for step in (7, 15, 23)]
+    assert [metrics["train/lr"] for metrics in result.history] == pytest.approx(expected)
 
 
 def test_a_metric_that_is_better_when_higher(tmp_path):
@@ -190,14 +208,14 @@ def test_the_callback_sees_calibrated_probabilities_and_can_stop(tmp_path):
         seen.append(epoch)
         return epoch == 1
 
-    classifier = fit_classifier(TCN, TRANSFORMS, dataset.x_TF[role_T == 1], seed=0)
+    classifier = fresh(dataset, role_T, model=TCN)
     result = fit(
         classifier,
         dataset,
         role_T,
-        loss=CrossEntropy(kind="cross_entropy"),
-        optim=AdamW(kind="adamw", lr=0.01, weight_decay=0.01),
-        trainer=Cpu(**CPU),
+        loss=LOSS,
+        optim=adamw(),
+        trainer=cpu(),
         seed=0,
         folder=tmp_path,
         on_epoch=on_epoch,
@@ -229,14 +247,14 @@ def test_predictions_are_nan_exactly_where_a_window_is_not_usable(tmp_path):
 def test_an_epoch_visits_every_row_once_in_a_fixed_number_of_batches(batch_chunks):
     rows_T = np.random.default_rng(0).random(500) < 0.02
     rows_T[200:300] = True
-    loader = Chunks(rows_T, chunk=16, batch_chunks=batch_chunks, seed=5)
+    chunks = Chunks(rows_T, chunk=16, batch_chunks=batch_chunks, seed=5)
     orders = []
     for epoch in range(30):
-        loader.sampler.set_epoch(epoch)
-        batches = list(loader)
-        assert len(batches) == len(loader)
+        batches = chunks.batches(epoch)
+        assert len(batches) == chunks.n_batches
         assert all(1 <= len(batch) <= 2 * batch_chunks for batch in batches)
-        starts_N = torch.cat(batches).numpy()
+        assert sum(chunks.count_rows(batch) for batch in batches) == rows_T.sum()
+        starts_N = np.concatenate(batches)
         assert all(np.any(rows_T[max(s, 0) : s + 16]) for s in starts_N)
         visits_T = np.zeros(600, int)
         np.add.at(visits_T, (starts_N[:, None] + np.arange(16) + 50).ravel(), 1)
@@ -244,7 +262,7 @@ def test_an_epoch_visits_every_row_once_in_a_fixed_number_of_batches(batch_chunk
         orders.append(tuple(starts_N))
     assert len(set(orders)) == 30
     again = Chunks(rows_T, chunk=16, batch_chunks=batch_chunks, seed=5)
-    assert tuple(torch.cat(list(again)).tolist()) == orders[0]
+    assert tuple(np.concatenate(again.batches(0))) == orders[0]
 
 
 class NanLoss(torch.nn.Module):
@@ -264,6 +282,17 @@ def test_a_loss_that_is_not_finite_stops_with_epoch_and_batch(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_out_of_gpu_memory_names_the_settings_to_lower(tmp_path, monkeypatch):
+    def forward(self, x_BTF):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
+
+    monkeypatch.setattr("hft.model.linear.Network.forward", forward)
+    dataset, role_T, _ = planted()
+    message = r"out of GPU memory with 4 chunks of 64 bars at once: lower trainer\.batch_chunks .* or trainer\.chunk"
+    with pytest.raises(TrainingError, match=message):
+        run(tmp_path, dataset, role_T)
+
+
 @pytest.mark.parametrize("role", ["train", "tune"])
 def test_too_few_bars_for_the_receptive_field(tmp_path, role):
     dataset, role_T, _ = planted(500)
@@ -276,38 +305,30 @@ def test_too_few_bars_for_the_receptive_field(tmp_path, role):
 def test_gpu_without_a_gpu_says_so(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(TrainingError, match=r"trainer=gpu: .* sees no CUDA GPU; use trainer=cpu"):
-        Gpu(**CPU | {"kind": "gpu"}).device()
+        Gpu.model_validate_json(json.dumps(yamls("trainer")["gpu"])).device()
 
 
 class Config(Spec):
-    optim: Annotated[Kind, Room("hft.training", base="OptimSpec")]
-    trainer: Annotated[Kind, Room("hft.training", base="TrainerSpec")]
+    optim: Annotated[Kind, Room("hft.optim")]
+    trainer: Annotated[Kind, Room("hft.trainer")]
 
 
-def shipped(group):
+def yamls(group):
     return {path.stem: yaml.safe_load(path.read_text()) for path in Path(f"conf/{group}").glob("*.yaml")}
 
 
 def test_every_kind_ships_its_yaml_and_parses():
-    for group, base in (("optim", "OptimSpec"), ("trainer", "TrainerSpec")):
-        assert {plain["kind"] for plain in shipped(group).values()} == set(Room("hft.training", base=base).specs())
-    for optim in shipped("optim").values():
-        for trainer in shipped("trainer").values():
+    for group in ("optim", "trainer"):
+        assert {plain["kind"] for plain in yamls(group).values()} == set(Room(f"hft.{group}").specs())
+    for optim in yamls("optim").values():
+        for trainer in yamls("trainer").values():
             parse(Config, {"optim": optim, "trainer": trainer})
 
 
 def test_an_unknown_monitor_gets_a_suggestion():
-    plain = {"optim": shipped("optim")["adamw"], "trainer": CPU | {"monitor": "tune/macrof1"}}
+    plain = {"optim": yamls("optim")["adamw"], "trainer": yamls("trainer")["cpu"] | {"monitor": "tune/macrof1"}}
     with pytest.raises(SpecError, match=r"trainer\.monitor: .* got 'tune/macrof1', did you mean 'tune/macro_f1'\?"):
         parse(Config, plain)
-
-
-def test_weight_decay_spares_biases():
-    network = TCN.build(4)
-    decayed, spared = AdamW(kind="adamw", lr=0.1, weight_decay=0.5).build(network).param_groups
-    assert (decayed["weight_decay"], spared["weight_decay"]) == (0.5, 0.0)
-    biases = [p for name, p in network.named_parameters() if name.endswith("bias")]
-    assert {id(p) for p in spared["params"]} == {id(p) for p in biases}
 
 
 def test_importing_the_module_leaves_lightning_out():

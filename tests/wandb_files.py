@@ -26,6 +26,7 @@ class OfflineRun:
     tables: dict[str, dict[str, Any]] = field(default_factory=dict)  # {"columns", "data"}
     images: dict[str, bytes] = field(default_factory=dict)
     staged: list[Path] = field(default_factory=list)
+    artifacts: dict[str, dict[str, Any]] = field(default_factory=dict)  # {"type", "metadata", "files": name -> path}
     exit_codes: list[int] = field(default_factory=list)
 
 
@@ -60,7 +61,10 @@ def _add(run: OfflineRun, record: dict[str, Any], files: Path) -> None:
         run.steps.append(body["step"]["num"])
         _add_row(run, body["item"], files)
     elif kind == "artifact":
-        run.staged += [Path(entry["local_path"]) for entry in body["manifest"]["contents"]]
+        files = {entry["path"]: Path(entry["local_path"]) for entry in body["manifest"]["contents"]}
+        run.staged += files.values()
+        metadata = json.loads(body.get("metadata", "{}"))
+        run.artifacts[body["name"]] = {"type": body["type"], "metadata": metadata, "files": files}
     elif kind == "exit":
         run.exit_codes.append(body.get("exit_code", 0))
 
@@ -72,5 +76,7 @@ def _add_row(run: OfflineRun, item: dict[str, Any], files: Path) -> None:
             run.images[media] = (files / item[f"{media}.path"]).read_bytes()
         elif what == "_type" and value == "table-file":
             run.tables[media] = json.loads((files / item[f"{media}.path"]).read_text())
+        elif f"{media}._type" in item:
+            pass  # what else W&B notes of an image or a table: width, rows
         elif not name.startswith("_") and name != "epoch" and "epoch" in item and isinstance(value, int | float):
             run.curves.setdefault(name, []).append((item["epoch"], value))

@@ -1,26 +1,76 @@
 """Ticks and bars in, LABELS out: the class of each bar's decision, when it is known (t_end), its return, its weight.
 
-A decision falls at bars.ts, its entry `latency_ms` later, its end within `horizon` bars. To add a kind: one module here
-with a LabelSpec subclass, `conf/labels/<kind>.yaml`, one test. The conformance suite covers it at once.
+A decision falls at bars.ts, its entry `latency_ms` later, its end within `horizon` bars. Which bars carry a decision is
+the choice of `events`, and of the kind. To add a kind: one module here with a LabelSpec subclass,
+`conf/labels/<kind>.yaml`, one test. The conformance suite covers it at once.
 """
 
 from __future__ import annotations
 
+from typing import Literal
+
+import numpy as np
 import polars as pl
 from pydantic import Field
 
 from hft.data import Ticks
 from hft.labels._barriers import Exits
+from hft.labels._events import Events
+from hft.labels._paths import read_paths
 from hft.labels._random_walk import walk_like
-from hft.schema import CLASS_NAMES, LABELS, check
-from hft.spec import Kind
+from hft.labels._resolved import needs_prints
+from hft.labels._weights import attributed_returns, average_uniqueness, end_bars, time_decay
+from hft.schema import CLASS_NAMES, LABELS, NS_PER_MS, NS_PER_S, check
+from hft.spec import Kind, UserError
 
-__all__ = ["Exits", "LabelSpec", "build_labels", "class_shares", "random_walk_shares"]
+__all__ = [
+    "Events",
+    "Exits",
+    "LabelError",
+    "LabelSpec",
+    "build_labels",
+    "class_shares",
+    "effective_labels",
+    "label_bars",
+    "label_report",
+    "random_walk_shares",
+    "restrict",
+    "train_weights",
+]
+
+
+class LabelError(UserError):
+    """Labels that cannot be made of these bars."""
 
 
 class LabelSpec(Kind):
     horizon: int = Field(ge=1, le=100_000, description="bars after which a trade expires")
     latency_ms: float = Field(ge=0, le=60_000, description="from decision (bar close) to market, ms")
+    events: Events = Field(
+        description="which bars carry a decision; the others have no label and stay in the sequence",
+        json_schema_extra={"before": {"every": 1, "cusum": 0.0, "span": 100}},
+    )
+    weights: Literal["none", "uniqueness", "return"] = Field(
+        description="what a label weighs in the loss: 1, its average uniqueness, or its return shared among the labels "
+        "alive (AFML 4.10, which allows for overlap itself)",
+        json_schema_extra={"before": "none"},
+    )
+    decay: float = Field(
+        gt=-1,
+        le=1,
+        description="weight factor of the oldest training label against the newest, linear in cumulated uniqueness; "
+        "1: no decay; negative: that share of the oldest counts nothing",
+        json_schema_extra={"before": 1.0},
+    )
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """FEATURES columns that `offered` and `build` read beside those of BARS."""
+        return ()
+
+    def offered(self, bars: pl.DataFrame) -> np.ndarray:
+        """bool[T, 3]: the classes that a decision at each bar can have, none where no decision falls; causal."""
+        return np.repeat(self.events.pick(bars)[:, None], len(CLASS_NAMES), axis=1)
 
     def exits(self, bars: pl.DataFrame) -> Exits:
         """How a trade decided at each bar ends; uses nothing later than that bar."""
@@ -30,13 +80,56 @@ class LabelSpec(Kind):
         """LABELS, one row per bar; y, t_end, ret_bps and weight null together where the class is unknowable.
 
         The last `horizon` bars of a segment have no label, touched or not; neither has a decision that no print follows
-        between its entry and its expiry.
+        between its entry and its expiry. `events` and `weights` are the caller's affair.
         """
         raise NotImplementedError
 
 
+def label_bars(bars: pl.DataFrame, features: pl.DataFrame, spec: LabelSpec) -> pl.DataFrame:
+    """BARS and the FEATURES columns that `spec` reads."""
+    missing = [name for name in spec.columns if name not in features.columns]
+    if missing:
+        raise LabelError(
+            f"labels ({spec.kind}): reads the feature {missing[0]!r}, which `features` does not have; it has "
+            f"{', '.join(features.drop('bar').columns)}"
+        )
+    return bars.with_columns(features[name] for name in spec.columns)
+
+
 def build_labels(ticks: Ticks, bars: pl.DataFrame, spec: LabelSpec) -> pl.DataFrame:
-    return check(spec.build(ticks, bars), LABELS, where=f"labels ({spec.kind})")
+    """LABELS of the bars that carry a decision; `bars` as `label_bars` gives them.
+
+    Weights are raw: numbers >= 0 of any scale. A row's weight depends on the labels alive during its own life, and on
+    nothing later than the close of the bar in which it ends.
+    """
+    decided, labels = spec.offered(bars).any(axis=1), spec.build(ticks, bars)
+    if not decided.all():
+        labels = labels.with_columns(pl.when(pl.Series(decided)).then(pl.col(c)).alias(c) for c in labels.columns[1:])
+    if spec.weights != "none":
+        ends = end_bars(bars, labels)
+        weight = average_uniqueness(ends) if spec.weights == "uniqueness" else attributed_returns(ends, _close(bars))
+        labels = labels.with_columns(weight=pl.when(pl.col("y").is_not_null()).then(pl.Series(weight)))
+    return check(labels, LABELS, where=f"labels ({spec.kind})")
+
+
+def train_weights(labels: pl.DataFrame, bars: pl.DataFrame, spec: LabelSpec, *, rows_T: np.ndarray) -> np.ndarray:
+    """float64[T]: the raw weights of a fold's training rows with `spec.decay` among them, 0 elsewhere."""
+    weight = np.where(rows_T, labels["weight"].fill_null(0.0).to_numpy(), 0.0)
+    return weight if spec.decay == 1 else weight * time_decay(_uniqueness(labels, bars, rows_T), spec.decay)
+
+
+def effective_labels(labels: pl.DataFrame, bars: pl.DataFrame, *, rows_T: np.ndarray) -> float:
+    """n_eff: the sum of the average uniqueness of the labels of `rows_T`, counted among themselves."""
+    return float(_uniqueness(labels, bars, rows_T).sum())
+
+
+def restrict(p_T3: np.ndarray, offered_T3: np.ndarray) -> np.ndarray:
+    """Probabilities given that the class is one on offer; nan where none is, so that no trade is opened there."""
+    if offered_T3.all():
+        return p_T3
+    p = np.where(offered_T3, p_T3, 0.0)
+    total = p.sum(axis=1, keepdims=True)
+    return np.divide(p, total, out=np.full(p.shape, np.nan), where=offered_T3.any(axis=1, keepdims=True) & (total > 0))
 
 
 def class_shares(labels: pl.DataFrame) -> dict[str, float]:
@@ -49,6 +142,57 @@ def random_walk_shares(bars: pl.DataFrame, spec: LabelSpec, *, seed: int) -> dic
     """Class shares of `spec` on a driftless walk with the trades per bar, pace and volatility of `bars`.
 
     `bars` may be any selection of rows, such as the training rows. Labels that merely restate these shares have found
-    nothing: they are what the barriers' geometry gives by itself.
+    nothing: they are what the barriers' geometry gives by itself. All nan where `spec` reads features, which a walk has
+    not, or where there are no bars.
     """
+    if spec.columns or not bars.height:
+        return dict.fromkeys(CLASS_NAMES, float("nan"))
     return class_shares(build_labels(*walk_like(bars, horizon=spec.horizon, seed=seed), spec))
+
+
+def label_report(
+    ticks: Ticks,
+    bars: pl.DataFrame,
+    labels: pl.DataFrame,
+    spec: LabelSpec,
+    *,
+    rows_T: np.ndarray,
+    period_T: np.ndarray,
+    seed: int,
+) -> dict[str, float]:
+    """What a run logs of the labels of `rows_T`, its training rows among the bars of the period, `period_T`.
+
+    hold, buy, sell and the same of a random walk; rows and n_eff; mean holding in bars, and in seconds from the time of
+    entry; the share whose class the bars' highs and lows do not tell; the period's decisions with an unknowable label.
+    """
+    rows_T = rows_T & labels["y"].is_not_null().to_numpy()
+    offered_T3 = spec.offered(bars)
+    ends = np.where(rows_T, end_bars(bars, labels), -1)
+    paths = read_paths(ticks, bars, horizon=spec.horizon, latency_ms=spec.latency_ms)
+    on_ticks = needs_prints(paths, bars, spec.exits(bars), ends, offered_T3)
+    entered = bars["ts"].to_numpy()[rows_T] + round(spec.latency_ms * NS_PER_MS)
+    held_ns = labels["t_end"].filter(rows_T).to_numpy() - entered
+    unknowable = period_T & offered_T3.any(axis=1) & labels["y"].is_null().to_numpy()
+    walk = random_walk_shares(bars.filter(rows_T), spec, seed=seed)
+    return {
+        **class_shares(labels.filter(rows_T)),
+        **{f"random_walk_{name}": share for name, share in walk.items()},
+        "rows": int(rows_T.sum()),
+        "n_eff": effective_labels(labels, bars, rows_T=rows_T),
+        "holding_bars": _mean((ends - np.arange(ends.size))[rows_T]),
+        "holding_s": _mean(held_ns / NS_PER_S),
+        "resolved_on_ticks": _mean(on_ticks[rows_T]),
+        "unknowable": int(unknowable.sum()),
+    }
+
+
+def _uniqueness(labels: pl.DataFrame, bars: pl.DataFrame, rows_T: np.ndarray) -> np.ndarray:
+    return average_uniqueness(np.where(rows_T, end_bars(bars, labels), -1))
+
+
+def _close(bars: pl.DataFrame) -> np.ndarray:
+    return bars["close"].to_numpy()
+
+
+def _mean(values: np.ndarray) -> float:
+    return float(values.mean()) if values.size else float("nan")

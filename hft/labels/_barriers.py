@@ -58,6 +58,16 @@ def touch_in_bars(price, highs, lows, bounds, bar, last_bar, first, stop, upper,
 
 
 @njit
+def bar_of(bounds, bar, at):
+    """The bar that holds print `at`, sought from a neighbour of it."""
+    while bounds[bar + 1] <= at:
+        bar += 1
+    while bounds[bar] > at:
+        bar -= 1
+    return bar
+
+
+@njit
 def _touch_in_prints(price, first, stop, upper, lower):
     for i in range(first, stop):
         if price[i] >= upper:

@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 
 from hft.data import Ticks
 from hft.labels import LabelSpec
-from hft.labels._barriers import Exits, touch_in_bars
+from hft.labels._barriers import Exits, bar_of, touch_in_bars
 from hft.labels._paths import Paths, read_paths, to_labels
 from hft.labels._volatility import ewma_volatility
 from hft.schema import BUY, HOLD, SELL
@@ -23,6 +23,13 @@ class TripleBarrier(LabelSpec):
     pt: float = Field(gt=0, le=100, description="take profit's distance, in sigma * sqrt(horizon)")
     sl: float = Field(gt=0, le=100, description="stop loss's distance, in sigma * sqrt(horizon)")
     floor_bps: float = Field(ge=0, le=10_000, description="least distance of either barrier, bps of the entry price")
+    floor_fee_bps: float = Field(
+        ge=0,
+        le=100,
+        description="a fee one way, bps: no barrier lies nearer than the round trip, twice this; "
+        "${fees.<schedule>.taker_bps} takes a schedule's, 0 takes none",
+        json_schema_extra={"before": 0.0},
+    )
     span: int = Field(ge=1, le=1_000_000, description="span of the volatility's EWMA, bars")
 
     @model_validator(mode="after")
@@ -37,7 +44,7 @@ class TripleBarrier(LabelSpec):
 
     def exits(self, bars: pl.DataFrame) -> Exits:
         sigma = ewma_volatility(bars["close"].to_numpy(), bars["segment"].to_numpy(), self.span)
-        scale, floor = sigma * np.sqrt(self.horizon), self.floor_bps * 1e-4
+        scale, floor = sigma * np.sqrt(self.horizon), max(self.floor_bps, 2 * self.floor_fee_bps) * 1e-4
         scale[scale + floor == 0] = np.nan  # a price that never moved and no floor: no distance, hence no trade
         return Exits(np.maximum(self.pt * scale, floor), np.maximum(self.sl * scale, floor), self.horizon)
 
@@ -75,10 +82,7 @@ def _first_wins(price, highs, lows, bounds, entry, first, stop, known, take_prof
     for t in range(n):
         if not known[t]:
             continue
-        while bounds[bar + 1] <= first[t]:
-            bar += 1
-        while bounds[bar] > first[t]:  # an entry at a mid can follow, and precede, one that waited for a print
-            bar -= 1
+        bar = bar_of(bounds, bar, first[t])  # an entry at a mid can follow, and precede, one that waited for a print
         p, tp, sl, last = entry[t], take_profit[t], stop_loss[t], t + horizon
         end, side = touch_in_bars(price, highs, lows, bounds, bar, last, first[t], stop[t], p * (1 + tp), p * (1 - sl))
         if tp == sl:  # the short's barriers are the long's

@@ -1,4 +1,4 @@
-"""-log p of the true class."""
+"""-alpha_c log p of the true class."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import Literal
 import numpy as np
 from torch import nn
 
-from hft.loss import LossSpec
+from hft.loss._weighted import FocalLoss, WeightedLossSpec
 
 
-class CrossEntropy(LossSpec):
+class CrossEntropy(WeightedLossSpec):
     kind: Literal["cross_entropy"]
 
     def build(self, class_counts: np.ndarray) -> nn.Module:
-        return nn.CrossEntropyLoss(reduction="none")
+        return FocalLoss(0.0, self.weights(class_counts), self.label_smoothing)

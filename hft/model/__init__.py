@@ -19,9 +19,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import nn
 
-from hft.model._calibration import fit_calibration
+from hft.model._calibration import fit_calibration as fit_calibration
 from hft.model._dense import Chunks as Chunks
 from hft.model._dense import dense_logits as dense_logits
+from hft.model._insight import gate_activity as gate_activity
+from hft.model._insight import permutation_importance as permutation_importance
 from hft.schema import CLASS_NAMES
 from hft.spec import Kind, UserError
 from hft.transforms import TransformSpec, build_transforms, fit_transforms

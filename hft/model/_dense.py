@@ -17,37 +17,29 @@ BLOCK = 4096  # bars per pass when predicting: always the same, so that a predic
 
 
 class Chunks:
-    """Batches of chunk starts: a sized loader without state of its own, the epoch's number decides everything.
+    """Batches of chunk starts: the epoch's number decides everything.
 
     An epoch tiles the rows once, from a seeded offset, in a seeded order, and leaves out chunks without a row. The
     number of batches follows from the fewest chunks that can cover the rows: it is the same for every epoch, and no
     batch is empty.
     """
 
-    batch_sampler = None  # with `sampler`, the part of a DataLoader that Lightning looks for
-
     def __init__(self, rows_T: np.ndarray, *, chunk: int, batch_chunks: int, seed: int) -> None:
-        self.at_N, self.chunk, self.seed, self.epoch = np.flatnonzero(rows_T), chunk, seed, 0
+        self.at_N, self.chunk, self.seed = np.flatnonzero(rows_T), chunk, seed
         fewest, i = 0, 0
         while i < len(self.at_N):
             fewest, i = fewest + 1, int(np.searchsorted(self.at_N, self.at_N[i] + chunk))
         self.n_batches = -(-fewest // batch_chunks)
 
-    @property
-    def sampler(self) -> Chunks:
-        return self  # Lightning calls set_epoch on a loader's sampler only
-
-    def set_epoch(self, epoch: int) -> None:
-        self.epoch = epoch
-
-    def __len__(self) -> int:
-        return self.n_batches
-
-    def __iter__(self) -> Iterator[torch.Tensor]:
-        rng = np.random.default_rng([self.seed, self.epoch])
+    def batches(self, epoch: int) -> list[np.ndarray]:
+        rng = np.random.default_rng([self.seed, epoch])
         offset = int(rng.integers(self.chunk))
         starts = np.unique((self.at_N + offset) // self.chunk) * self.chunk - offset
-        return iter([torch.from_numpy(batch) for batch in np.array_split(rng.permutation(starts), self.n_batches)])
+        return np.array_split(rng.permutation(starts), self.n_batches)
+
+    def count_rows(self, starts: np.ndarray) -> int:
+        ends = np.searchsorted(self.at_N, starts + self.chunk)
+        return int((ends - np.searchsorted(self.at_N, starts)).sum())
 
 
 @torch.no_grad()
@@ -56,11 +48,18 @@ def dense_logits(network: nn.Module, x_PF: torch.Tensor, rows_T: np.ndarray) -> 
     out_TC = torch.full((len(rows_T), len(CLASS_NAMES)), torch.nan, device=x_PF.device)
     was_training = network.training
     network.eval()
+    for start, wanted, seen_1WF in passes(network, x_PF, rows_T):
+        here_WC = network(seen_1WF)[0, -len(wanted) :]
+        out_TC[start : start + len(wanted)] = torch.where(wanted[:, None], here_WC, torch.nan)
+    network.train(was_training)
+    return out_TC
+
+
+def passes(
+    network: nn.Module, x_PF: torch.Tensor, rows_T: np.ndarray
+) -> Iterator[tuple[int, torch.Tensor, torch.Tensor]]:
+    """(first bar, which of its bars are in `rows_T`, what the network sees for them) of every BLOCK that has such."""
     for start in range(0, len(rows_T), BLOCK):
         wanted = torch.from_numpy(rows_T[start : start + BLOCK]).to(x_PF.device)
         if wanted.any():
-            seen_WF = x_PF[start : start + len(wanted) + network.receptive_field - 1]
-            here_WC = network(seen_WF[None])[0, -len(wanted) :]
-            out_TC[start : start + len(wanted)] = torch.where(wanted[:, None], here_WC, torch.nan)
-    network.train(was_training)
-    return out_TC
+            yield start, wanted, x_PF[None, start : start + len(wanted) + network.receptive_field - 1]

@@ -7,9 +7,9 @@ from typing import Literal
 import torch
 from pydantic import Field
 from torch import nn
-from torch.nn.functional import pad
 
 from hft.model import ModelSpec
+from hft.model._tcn import CausalConv
 from hft.schema import CLASS_NAMES
 
 
@@ -29,7 +29,7 @@ class Network(nn.Module):
     def __init__(self, n_features: int, window: int) -> None:
         super().__init__()
         self.receptive_field = window
-        self.conv = nn.Conv1d(n_features, len(CLASS_NAMES), window)
+        self.conv = CausalConv(n_features, len(CLASS_NAMES), window)
 
     def forward(self, x_BTF: torch.Tensor) -> torch.Tensor:
-        return self.conv(pad(x_BTF.transpose(1, 2), (self.receptive_field - 1, 0))).transpose(1, 2)
+        return self.conv(x_BTF)

@@ -1,12 +1,19 @@
 """A loaded time range in, Splits out: periods of time with a role each, purged by label ends and embargoed.
 
-Periods come from the range alone, so they are the same for every kind of bar. To add a kind: one module here with a
-SplitSpec subclass, `conf/splits/<kind>.yaml`, one test. The conformance suite covers it at once.
+Periods come from the range alone, so they are the same for every kind of bar. A role may hold several blocks; blocks of
+one role that touch count as one. Purging is by labels: a row serves its role when its label ended inside its own run of
+blocks, so no label reaches a row of another role, on either side of it (labels never cross a segment, see hft.labels).
+Features look back: after every run `embargo` bars are left out, which must cover the features' windows, and
+`dataset.hide_rows` with `Split.seen` keeps the model's R bars off test rows where training goes on behind them (cpcv).
+To add a kind: one module here with a SplitSpec subclass, `conf/splits/<kind>.yaml`, one test. The conformance suite
+covers it at once.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 
 import numpy as np
 import polars as pl
@@ -14,8 +21,12 @@ from pydantic import Field
 
 from hft.spec import Kind, UserError
 
-ROLES = ("none", "train", "tune", "select", "test")
+ROLES = ("none", "train", "tune", "select", "test", "final")
+READ = ("train", "tune", "select")  # what a training may see
 MIN_ROWS = 50  # fewer rows fit neither a temperature nor a threshold
+
+Block = tuple[int, int]  # [start, end) ns
+Periods = dict[str, tuple[Block, ...]]
 
 
 class SplitError(UserError):
@@ -24,55 +35,111 @@ class SplitError(UserError):
 
 @dataclass(frozen=True)
 class Split:
-    """One fold: role -> [start, end) ns, disjoint, and the number of bars left out after each period."""
+    """One fold: role -> its blocks in time order, all disjoint; the number of bars left out after each run of blocks;
+    the path that each test block belongs to. The locked role `final` is in one fold only: the one to score it with."""
 
     fold: int
-    periods: dict[str, tuple[int, int]]
+    periods: Periods
     embargo: int
+    paths: tuple[int, ...] = (0,)
+
+    def hull(self, role: str) -> Block:
+        """From the start of the role's first block to the end of its last."""
+        return self.periods[role][0][0], self.periods[role][-1][1]
 
     def rows(self, role: str, bars: pl.DataFrame) -> np.ndarray:
-        """Every bar that closes in the role's period, labelled or not: for predictions and simulation."""
-        start, end = self.periods[role]
-        ts = bars["ts"].to_numpy()
-        return (ts >= start) & (ts < end)
+        """Every bar that closes in the role's blocks, labelled or not: for predictions and simulation."""
+        return inside(bars, self.periods[role])
 
     def role_T(self, bars: pl.DataFrame, labels: pl.DataFrame) -> np.ndarray:
         """int8 code into ROLES of the rows a fit or a metric may use.
 
-        Such a row closes in its period, has a label that ended before the period did, and lies beyond the `embargo`
-        bars that follow the end of any other period.
+        Such a row closes in a block of its role, has a label that ended before that run of blocks did, and lies beyond
+        the `embargo` bars that follow the end of any other run.
         """
         t_end = _label_ends(bars, labels)
         kept = (t_end >= 0) & ~self._embargoed(bars)
         out = np.zeros(bars.height, np.int8)
-        for role, (_, end) in self.periods.items():
-            out[self.rows(role, bars) & kept & (t_end < end)] = ROLES.index(role)
+        for role, blocks in self.periods.items():
+            for run in _runs(blocks):
+                out[inside(bars, [run]) & kept & (t_end < run[1])] = ROLES.index(role)
         return out
 
+    def path_T(self, bars: pl.DataFrame) -> np.ndarray:
+        """int64[T]: the path of each test bar, -1 for all others."""
+        out = np.full(bars.height, -1, np.int64)
+        for path, block in zip(self.paths, self.periods["test"], strict=True):
+            out[inside(bars, [block])] = path
+        return out
+
+    def train_reads(self) -> list[Block]:
+        """The blocks of time that fitting and validating this fold reads, those that touch joined into one."""
+        return _runs(block for role in READ for block in self.periods[role])
+
+    def seen(self, bars: pl.DataFrame) -> np.ndarray:
+        """bool[T]: bars that close in `train_reads`."""
+        return inside(bars, self.train_reads())
+
     def _embargoed(self, bars: pl.DataFrame) -> np.ndarray:
-        out = np.zeros(bars.height, bool)
-        for _, end in self.periods.values():
-            first = np.searchsorted(bars["ts"].to_numpy(), end, side="left")
-            out[first : first + self.embargo] = True
+        out, ts = np.zeros(bars.height, bool), bars["ts"].to_numpy()
+        for blocks in self.periods.values():
+            for _, end in _runs(blocks):
+                first = np.searchsorted(ts, end, side="left")
+                out[first : first + self.embargo] = True
         return out
 
 
 class SplitSpec(Kind):
     embargo: int = Field(ge=0, le=1_000_000, description="bars left out after each period, on top of purging")
+    final: float = Field(
+        ge=0,
+        lt=1,
+        description="fraction of the loaded time, its end, that stays locked until backtest.py is told to open it; "
+        "0: none. Every other fraction is of the time before it",
+        json_schema_extra={"before": 0.0},
+    )
 
-    def periods(self, start: int, end: int) -> list[dict[str, tuple[int, int]]]:
-        """Per fold: role -> [start, end) ns, inside the given range."""
+    def periods(self, start: int, end: int) -> list[Periods]:
+        """Per fold: role -> blocks, inside the given range."""
         raise NotImplementedError
 
 
 def make_periods(start: int, end: int, spec: SplitSpec) -> list[Split]:
-    splits = [Split(fold, periods, spec.embargo) for fold, periods in enumerate(spec.periods(start, end))]
-    if any(first >= last for split in splits for first, last in split.periods.values()):
+    """The folds of a loaded range. A block that several folds test is on another path in each, in the folds' order."""
+    locked = end - round((end - start) * spec.final)
+    tested: Counter[Block] = Counter()
+    splits = []
+    for fold, periods in enumerate(spec.periods(start, locked)):
+        splits.append(Split(fold, periods, spec.embargo, tuple(tested[block] for block in periods["test"])))
+        tested.update(periods["test"])
+    if spec.final:
+        splits = _with_final(splits, (locked, end))
+    if any(first >= last for split in splits for blocks in split.periods.values() for first, last in blocks):
         raise SplitError(
             f"splits ({spec.kind}): the loaded range of {end - start} ns is too short to be split; load more data "
             "(data.start, data.end)"
         )
     return splits
+
+
+def reads_until(splits: list[Split]) -> int:
+    """Training, of all folds, reads nothing at or after this time."""
+    return max(split.train_reads()[-1][1] for split in splits)
+
+
+def open_until(splits: list[Split]) -> int:
+    """The start of the locked `final`, or the end of everything where there is none: what a backtest may read without
+    the flag that opens it. Labels built on a market cut here hold nothing of it."""
+    return max(split.hull(role)[1] for split in splits for role in split.periods if role != "final")
+
+
+def assemble_paths(splits: list[Split]) -> list[list[tuple[int, Block]]]:
+    """Per path the (fold, test block) pairs that make it up, in time order: each path tests its range once."""
+    paths: dict[int, list[tuple[int, Block]]] = {}
+    for split in splits:
+        for path, block in zip(split.paths, split.periods["test"], strict=True):
+            paths.setdefault(path, []).append((split.fold, block))
+    return [sorted(paths[path], key=lambda part: part[1]) for path in sorted(paths)]
 
 
 def check_rows(
@@ -107,6 +174,32 @@ def _shortage(split: Split, role: str, role_T, bars: pl.DataFrame, labels: pl.Da
         f"{np.count_nonzero(labelled & ~kept)} are purged or embargoed, "
         f"{np.count_nonzero(kept & ~usable_T)} lack known features over the receptive field"
     )
+
+
+def _with_final(splits: list[Split], block: Block) -> list[Split]:
+    """`final` goes to the fold that validated last: what would be in use when the locked period begins."""
+    latest = max(splits, key=lambda split: split.hull("select")[1])
+    return [replace(s, periods=s.periods | {"final": (block,)}) if s is latest else s for s in splits]
+
+
+def _runs(blocks: Iterable[Block]) -> list[Block]:
+    """Blocks in time order, those that touch joined."""
+    runs: list[Block] = []
+    for start, end in sorted(blocks):
+        if runs and runs[-1][1] == start:
+            runs[-1] = (runs[-1][0], end)
+        else:
+            runs.append((start, end))
+    return runs
+
+
+def inside(bars: pl.DataFrame, blocks: Iterable[Block]) -> np.ndarray:
+    """bool[T]: bars that close in one of the blocks."""
+    ts, out = bars["ts"].to_numpy(), np.zeros(bars.height, bool)
+    for block in blocks:
+        first, stop = np.searchsorted(ts, block, side="left")
+        out[first:stop] = True
+    return out
 
 
 def _label_ends(bars: pl.DataFrame, labels: pl.DataFrame) -> np.ndarray:

@@ -7,9 +7,10 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from hft.splits import ROLES, SplitSpec
+from hft.splits import Periods, SplitSpec
 
 _FRACTION = {"gt": 0, "lt": 1}
+_ROLES = ("train", "tune", "select", "test")
 
 
 class Holdout(SplitSpec):
@@ -28,10 +29,10 @@ class Holdout(SplitSpec):
             )
         return self
 
-    def periods(self, start: int, end: int) -> list[dict[str, tuple[int, int]]]:
+    def periods(self, start: int, end: int) -> list[Periods]:
         inner = list(accumulate(self._fractions()))[:-1]
         edges = [start, *(start + round((end - start) * f) for f in inner), end]
-        return [dict(zip(ROLES[1:], pairwise(edges), strict=True))]
+        return [{role: (block,) for role, block in zip(_ROLES, pairwise(edges), strict=True)}]
 
     def _fractions(self) -> list[float]:
-        return [getattr(self, role) for role in ROLES[1:]]
+        return [getattr(self, role) for role in _ROLES]

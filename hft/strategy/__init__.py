@@ -14,9 +14,13 @@ import numpy as np
 from pydantic import Field
 
 from hft.schema import BUY, SELL
-from hft.spec import Kind
+from hft.spec import Kind, UserError
 
 NetOf = Callable[[np.ndarray], np.ndarray]  # sides_T -> net bps of each trade they lead to, at the strategy's schedule
+
+
+class StrategyError(UserError):
+    """What a stored run says its strategy learnt cannot be used."""
 
 
 class StrategySpec(Kind):

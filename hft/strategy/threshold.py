@@ -7,7 +7,7 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import Field
 
-from hft.strategy import NetOf, StrategySpec, leaning
+from hft.strategy import NetOf, StrategyError, StrategySpec, leaning
 
 GRID_SIZE = 40  # simulations per fit; the earnings curve is far noisier than a finer grid would resolve
 
@@ -40,10 +40,13 @@ class Threshold(StrategySpec):
         return {"trades": True, **best, "reason": reason}
 
     def sides(self, p_T3: np.ndarray, fitted: dict[str, Any]) -> np.ndarray:
-        if fitted["theta"] is None:
+        theta = fitted.get("theta", "missing")
+        if theta is None:
             return np.zeros(len(p_T3), np.int8)
+        if not isinstance(theta, int | float) or not 0 <= theta <= 1:
+            raise StrategyError(f"strategy.json: theta must be null or in [0, 1], got {theta!r}; train the run again")
         side, confidence = leaning(p_T3)
-        return np.where(confidence >= fitted["theta"], side, 0).astype(np.int8)
+        return np.where(confidence >= theta, side, 0).astype(np.int8)
 
 
 def _grid(p_T3: np.ndarray, min_trades: int) -> list[float]:

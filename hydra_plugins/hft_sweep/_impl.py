@@ -40,20 +40,22 @@ def run_grid(
 
 def _check_all(points: list[list[str]], *, context: HydraContext, config: DictConfig) -> None:
     plains, errors = [], []
-    objective = ""
+    objectives = set()
     for point in points:
         composed = context.config_loader.load_sweep_config(config, point)
         HydraConfig.instance().set_config(composed)
         choices = dict(composed.hydra.runtime.choices)
         try:
             parsed = from_hydra(composed, TrainConfig, choices=choices, overrides=point)
-            objective = parsed.objective
+            objectives.add(parsed.objective)
             plains.append(parsed.plain())
         except SpecError as error:
             errors += [line for line in str(error).splitlines() if line not in errors]
     if errors:
         raise SpecError("\n".join(errors))
-    refuse_incomparable(objective, plains)
+    if len(objectives) > 1:
+        raise SpecError(f"objective: all jobs of a sweep need the same one, got {', '.join(sorted(objectives))}")
+    refuse_incomparable(objectives.pop(), plains)
 
 
 def _run_point(

@@ -35,11 +35,19 @@ def _bar_spec(plain):
     return parse(Room("hft.bars").load(plain["kind"]), plain)
 
 
-def spec_of(kind):
+def spec_of(kind, **changes):
     """The shipped numbers, over few bars: horizon 10, a volatility span of 20 where there is one."""
     spec = label_spec(kind)
     short = {"horizon": 10} | ({"span": 20} if "span" in type(spec).model_fields else {})
-    return label_spec(kind, **short)
+    return label_spec(kind, **short, **changes)
+
+
+# How decisions are sampled and labels weighed, whatever the kind.
+SAMPLED = [
+    {},
+    {"events": {"every": 3, "cusum": 0.0, "span": 1}, "weights": "uniqueness"},
+    {"events": {"every": 1, "cusum": 1.5, "span": 20}, "weights": "return", "decay": 0.5},
+]
 
 
 def test_kinds_and_yaml_files_are_the_same():
@@ -83,17 +91,22 @@ class TestEveryKind:
         assert ticks.trades.equals(before[0])
         assert bars.equals(before[1])
 
+    @pytest.mark.parametrize("sampled", SAMPLED, ids=["every bar", "every third", "cusum"])
     @pytest.mark.parametrize("cut", [0.3, 0.62])
-    def test_nothing_after_t_end_matters(self, kind, market, cut):
-        """Other prices and quotes after a moment, bars rebuilt: labels that ended by then stay bit-identical."""
+    def test_nothing_after_t_end_matters(self, kind, market, cut, sampled):
+        """Other prices and quotes after a moment, bars rebuilt: labels that ended by then stay bit-identical, their
+        weights included."""
         ticks, bars, plain = market
-        spec = spec_of(kind)
+        spec = spec_of(kind, **sampled)
         moment = bars["ts"][int(cut * bars.height)]
         other = _perturbed_after(ticks, moment)
         labels = build_labels(ticks, bars, spec)
-        again = build_labels(other, build_bars(other, _bar_spec(plain)), spec)
+        rebuilt = build_bars(other, _bar_spec(plain))
+        again = build_labels(other, rebuilt, spec)
+        n_known = int((bars["ts"] <= moment).sum())
+        np.testing.assert_array_equal(spec.offered(bars)[:n_known], spec.offered(rebuilt)[:n_known])
         ended = labels.filter(pl.col("t_end") <= moment)
-        assert ended.height > 20
+        assert ended.height > (4 if sampled else 20)
         # A time bar's last print before t_end may be known while its bar is not: the row exists in both all the same.
         assert ended.equals(again.filter(pl.col("bar").is_in(ended["bar"].implode())))
         rest = labels.join(again, on="bar").filter(pl.col("t_end") > moment)

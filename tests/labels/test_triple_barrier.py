@@ -6,6 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hft.compose import make_config
+from hft.config import TrainConfig
 from hft.labels import build_labels
 from hft.schema import BUY, HOLD, NS_PER_MS, SELL
 from hft.spec import SpecError, UserError
@@ -155,6 +157,23 @@ def test_a_price_that_never_moved_has_no_distance_and_no_label():
     ticks, bars = market([[(10 * i, 100.0)] for i in range(8)])
     assert rows(build_labels(ticks, bars, spec(floor_bps=0.0))) == [None] * 8
     assert rows(build_labels(ticks, bars, spec(floor_bps=1.0)))[2][0] == HOLD
+
+
+def test_the_floor_may_be_the_round_trip_of_a_fee_schedule():
+    label = make_config(TrainConfig, ["labels.floor_fee_bps=${fees.binance_usdm_vip0.taker_bps}"]).labels
+    assert label.floor_fee_bps == 5.0
+    _, bars = market([[(10 * i, 100.0 + 0.001 * (i % 2))] for i in range(120)])
+    for distance in (label.exits(bars).take_profit, label.exits(bars).stop_loss):
+        assert distance[-1] == pytest.approx(10e-4)
+    with pytest.raises(SpecError, match=r"labels.floor_fee_bps: an interpolation does not resolve: .*binance_vip0"):
+        make_config(TrainConfig, ["labels.floor_fee_bps=${fees.binance_vip0.taker_bps}"])
+
+
+@pytest.mark.parametrize(("floor_bps", "floor_fee_bps", "distance"), [(30.0, 10.0, 30e-4), (30.0, 20.0, 40e-4)])
+def test_the_higher_floor_counts(floor_bps, floor_fee_bps, distance):
+    _, bars = market([*LEAD])
+    exits = spec(floor_bps=floor_bps, floor_fee_bps=floor_fee_bps).exits(bars)
+    assert (exits.take_profit[2], exits.stop_loss[2]) == pytest.approx((distance, distance))
 
 
 def test_a_width_that_neither_side_uses_is_refused():

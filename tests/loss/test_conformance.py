@@ -13,16 +13,20 @@ import yaml
 from hft.spec import Kind, Room, Spec, parse
 
 SHIPPED = sorted(Path("conf/loss").glob("*.yaml"))
+ODD = [{}, {"alpha": "balanced", "beta": 0.99}, {"alpha": [0.5, 2.0, 3.0], "label_smoothing": 0.01}]
+CASES = [(path, change) for path in SHIPPED for change in ODD]
 
 
 class Config(Spec):
     loss: Annotated[Kind, Room("hft.loss")]
 
 
-@pytest.fixture(params=SHIPPED, ids=lambda path: path.stem)
+@pytest.fixture(params=CASES, ids=lambda case: "-".join([case[0].stem, *(f"{k}={v}" for k, v in case[1].items())]))
 def loss(request):
-    plain = yaml.safe_load(request.param.read_text())
-    assert plain["kind"] == request.param.stem
+    path, change = request.param
+    plain = yaml.safe_load(path.read_text())
+    assert plain["kind"] == path.stem
+    plain |= change
     return parse(Config, {"loss": plain}).loss.build(np.array([700, 200, 100]))
 
 

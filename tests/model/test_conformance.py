@@ -19,6 +19,16 @@ ODD = {
         {"norm": "rms", "kernel": 4, "levels": 1, "channels": 5, "se_reduction": 5, "se_window": 7},
         {"norm": "none", "levels": 3, "channels": 8, "dropout": 0.0},
         {"norm": "weight", "levels": 2, "channels": 5, "se_reduction": 1, "se_window": 3},
+        {"norm": "weight", "levels": 3, "channels": 8, "se_reduction": 1, "depthwise": True, "activation": "silu"},
+    ],
+    "tcn": [
+        {"norm": "layer", "kernel": 2, "levels": 2, "channels": 5, "activation": "gelu"},
+        {"norm": "rms", "kernel": 5, "levels": 2, "channels": 3, "depthwise": True, "activation": "leaky_relu"},
+    ],
+    "mlp": [
+        {"window": 1, "layers": 1, "norm": "none", "channels": 3},
+        {"window": 33, "layers": 3, "norm": "weight", "activation": "gelu"},
+        {"window": 2, "norm": "rms", "activation": "silu"},
     ],
     "linear": [{"window": 1}, {"window": 33}],
 }

@@ -10,19 +10,20 @@ from tests.splits.test_conformance import spec_of
 
 
 def holdout(**changes):
-    return spec_of("holdout", **{"train": 0.5, "tune": 0.2, "select": 0.2, "test": 0.1, "embargo": 0} | changes)
+    return spec_of(
+        "holdout", **{"train": 0.5, "tune": 0.2, "select": 0.2, "test": 0.1, "embargo": 0, "final": 0.0} | changes
+    )
 
 
 def test_periods_are_the_fractions_of_the_range_in_order():
     (split,) = make_periods(1000, 2000, holdout())
-    assert split == Split(
-        0, {"train": (1000, 1500), "tune": (1500, 1700), "select": (1700, 1900), "test": (1900, 2000)}, 0
-    )
+    expected = {"train": ((1000, 1500),), "tune": ((1500, 1700),), "select": ((1700, 1900),), "test": ((1900, 2000),)}
+    assert split == Split(0, expected, 0, (0,))
 
 
 def test_periods_share_their_edges_whatever_the_rounding():
     (split,) = make_periods(3, 3 + 997, holdout(train=0.55, tune=0.15, select=0.15, test=0.15))
-    edges = list(split.periods.values())
+    edges = [split.hull(role) for role in split.periods]
     assert [a[1] for a in edges[:-1]] == [b[0] for b in edges[1:]]
     assert (edges[0][0], edges[-1][1]) == (3, 1000)
 

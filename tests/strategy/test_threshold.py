@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hft.strategy import StrategyError
 from hft.strategy.threshold import Threshold
 from tests.strategy.test_conformance import earn, forecasts
 
@@ -78,3 +79,9 @@ def test_twin(seed, n, min_trades):
     assert (fitted["theta"] is None) == (best[0] is None)
     if best[0] is not None:
         assert fitted["tune_net_bps"] == pytest.approx(best[1])
+
+
+@pytest.mark.parametrize("fitted", [{"theta": "high"}, {"theta": 1.5}, {"theta": [0.5]}, {}])
+def test_a_foreign_theta_is_one_clear_error(fitted):
+    with pytest.raises(StrategyError, match=r"theta must be null or in \[0, 1\], got"):
+        threshold().sides(np.full((4, 3), 1 / 3), fitted)

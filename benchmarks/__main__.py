@@ -1,0 +1,76 @@
+"""`python -m benchmarks [names] [--quick]`: a table for people, then one JSON line for programs."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import os
+import platform
+import sys
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from benchmarks import NAMES, Result
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="name", help=f"of {', '.join(NAMES)}; all without any")
+    parser.add_argument("--quick", action="store_true", help="small sizes, few repeats: numbers are rough")
+    chosen = parser.parse_args(arguments)
+    if unknown := set(chosen.names) - set(NAMES):
+        parser.error(f"{', '.join(sorted(unknown))}: no such benchmark; one of {', '.join(NAMES)}")
+    console = Console(stderr=not sys.stdout.isatty())
+    results = []
+    for name in chosen.names or NAMES:
+        with console.status(f"measuring {name}"):
+            module = importlib.import_module(f"benchmarks.{name}")
+            results.append(module.measure(**(module.QUICK if chosen.quick else module.FULL)))
+    out = Console(width=None if sys.stdout.isatty() else 120, highlight=False)
+    out.print(make_table(results, quick=chosen.quick))
+    for result in results:
+        out.print(f"{result.name}: {escape(result.data)}", style="dim")
+    report = {"machine": machine(), "quick": chosen.quick} | {result.name: result.plain() for result in results}
+    sys.stdout.write(json.dumps(report, allow_nan=False) + "\n")
+    return 0
+
+
+def make_table(results: list[Result], *, quick: bool) -> Table:
+    table = Table(title="hft benchmarks, medians" + (", quick: rough" if quick else ""), caption=machine())
+    for column in ("benchmark", "side", "rate", "first side is", "expected"):
+        table.add_column(column, justify="right" if column in ("rate", "first side is") else "left", no_wrap=True)
+    for result in results:
+        for i, (side, rate) in enumerate(result.rates.items()):
+            ratio = f"{result.ratio(side):.3g} times it" if i else ""
+            table.add_row(
+                escape(result.name) if i == 0 else "",
+                escape(side),
+                f"{rate:,.0f} {result.unit}",
+                ratio,
+                verdict(result, side if i else ""),
+            )
+        table.add_section()
+    return table
+
+
+def verdict(result: Result, side: str) -> str:
+    """`side` "" asks for what hft's own rate must exceed."""
+    if side not in result.expected:
+        return ""
+    least = result.expected[side]
+    met = (result.ratio(side) if side else result.own) > least
+    return f"{'[green]met' if met else '[red]missed'}[/] (over {least:,.0f}{' times' if side else ''})"
+
+
+def machine() -> str:
+    threads = os.environ.get("OMP_NUM_THREADS", "all")
+    gib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    cores, load = f"{os.cpu_count()} CPU cores ({platform.machine()})", os.getloadavg()[0]
+    return f"{cores}, {gib:.0f} GiB, OMP_NUM_THREADS {threads}, load average {load:.1f}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,159 @@
+"""What an entry point is asked to do: train, go on with a run, repeat one, or score one.
+
+In: what Hydra composed. Out: a typed job. A run that is resumed, repeated or scored brings its own config; the command
+line may choose where it computes and where it is logged, nothing that would change the numbers. A path that a run's own
+files name is never followed: this machine's note, or the command line, says where its data are.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hft.compose import from_hydra, refuse_sweep_keys, to_plain
+from hft.config import BacktestConfig, DataKeys, Paths, TrainConfig
+from hft.run import Run, RunError
+from hft.runs import find_run, list_runs, remembered_path
+from hft.spec import Room, SpecError, parse
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+FROM_RUN = "from_run"
+FREE = ("resume", "reproduce", "trainer", "logger", "paths", "show_config", "tags")  # cannot change a run's numbers
+
+
+@dataclass(frozen=True)
+class TrainJob:
+    """`resumed` is the run to go on with, `repeated` the one whose numbers to compare with; at most one of them."""
+
+    config: TrainConfig
+    resumed: Run | None = None
+    repeated: Run | None = None
+
+
+def train_job(composed: DictConfig) -> TrainJob:
+    """The job of the running Hydra process; SpecError or RunError names every mistake."""
+    from hydra.core.hydra_config import HydraConfig
+
+    hydra = HydraConfig.get()
+    overrides = list(hydra.overrides.task)
+    if hydra.mode.name == "RUN":
+        refuse_sweep_keys(overrides)
+    return read_train_job(composed, choices=hydra.runtime.choices, overrides=overrides)
+
+
+def read_train_job(composed: DictConfig, *, choices: dict[str, Any], overrides: list[str]) -> TrainJob:
+    """`choices` are Hydra's group choices, `overrides` the command line."""
+    resume, repeat = str(composed.get("resume") or ""), str(composed.get("reproduce") or "")
+    if not resume and not repeat:
+        return TrainJob(from_hydra(composed, TrainConfig, choices=choices, overrides=overrides))
+    if resume and repeat:
+        raise SpecError(f"resume={resume} and reproduce={repeat}: give one of them")
+    refused = [o for o in overrides if o.lstrip("+~").partition("=")[0].split(".")[0] not in FREE]
+    if refused:
+        raise SpecError(
+            f"{', '.join(refused)}: the config comes from the run; beside resume= and reproduce= only "
+            f"{', '.join(f'{name}=' for name in FREE[2:])} can be set"
+        )
+    plain = to_plain(composed)
+    root = _root(plain)
+    run = _unfinished(root, resume) if resume else find_run(root, repeat)
+    config = stored_config(run, root, plain, overrides=overrides)
+    return TrainJob(config, resumed=run) if resume else TrainJob(config, repeated=run)
+
+
+def backtest_job(composed: DictConfig) -> tuple[BacktestConfig, TrainConfig, Run]:
+    """The scoring to do, the config of the run it scores, and that run; `from_run` groups are taken from the run.
+
+    Keys set beside `kind: from_run` replace the run's: `+execution.latency_ms=200`.
+    """
+    plain = to_plain(composed)
+    root = _root(plain)
+    if plain.get("ckpt", "???") == "???":
+        raise SpecError("ckpt: has no value yet (the run to score); set it: ckpt=<run>, or ckpt=latest")
+    run = _newest_done(root) if plain["ckpt"] == "latest" else find_run(root, str(plain["ckpt"]))
+    if run.state != "done":
+        raise RunError(
+            f"run {run.id} is {run.state}, not done: go on with it (python train.py resume={run.id}), choose another, "
+            "or train it again"
+        )
+    trained = stored_config(run, root, plain, overrides=[])
+    own = trained.plain()
+    for group, value in plain.items():
+        if isinstance(value, dict) and value.get("kind") == FROM_RUN:
+            plain[group] = {**own[group], **{k: v for k, v in value.items() if k != "kind"}}
+    config = parse(BacktestConfig, plain | {"seed": own["seed"], "tags": own["tags"]})
+    return config, trained, run
+
+
+def stored_config(run: Run, root: Path, plain: dict[str, Any], *, overrides: list[str]) -> TrainConfig:
+    """The run's config with this machine's paths, and what the command line may choose beside it."""
+    stored = {**run.read_config(), "paths": plain["paths"]}
+    stored["data"] = _data_here(stored.get("data"), plain.get("data"), root, run)
+    for group in ("trainer", "logger"):
+        chosen = [o.lstrip("+").partition("=")[0] for o in overrides if o.lstrip("+").startswith(group)]
+        if group in chosen:
+            stored[group] = plain[group]
+        elif isinstance(stored.get(group), dict):
+            fields = [name.partition(".")[2] for name in chosen]
+            stored[group] = stored[group] | {field: plain[group][field] for field in fields}
+    for field in ("tags", "show_config"):
+        if any(o.partition("=")[0] == field for o in overrides):
+            stored[field] = plain[field]
+    try:
+        return parse(TrainConfig, stored, stored=True)
+    except SpecError as error:
+        raise SpecError(f"{run.folder / 'config.json'}: not a config of ours; choose another run\n{error}") from None
+
+
+def read_data_keys(run: Run) -> DataKeys:
+    try:
+        return parse(DataKeys, run.read_about()["data_keys"])
+    except SpecError as error:
+        place = f"{run.folder / 'config.json'}: data_keys"
+        raise RunError(f"{place}: not those of a run of ours; choose another run\n{error}") from None
+
+
+def _root(plain: dict[str, Any]) -> Path:
+    return Path(parse(Paths, plain.get("paths") or {}).runs)
+
+
+def _newest_done(root: Path) -> Run:
+    """The newest run that reached its end; where none did, what `find_run` says of the newest."""
+    return next((run for run in list_runs(root) if _state(run) == "done"), None) or find_run(root, "latest")
+
+
+def _state(run: Run) -> str:
+    try:
+        return run.state
+    except RunError:
+        return "unreadable"
+
+
+def _unfinished(root: Path, name: str) -> Run:
+    """The run to go on with: `latest` is the newest that has not ended."""
+    if name == "latest":
+        open_runs = [run for run in list_runs(root) if _state(run) in ("new", "interrupted", "failed")]
+        if not open_runs:
+            raise RunError(f"resume=latest: no run in {root} waits to go on; python -m hft.runs lists them")
+        return open_runs[0]
+    run = find_run(root, name)
+    if run.state == "done":
+        raise RunError(f"run {run.id} is done: score it (python backtest.py ckpt={run.id}) or repeat it (reproduce=)")
+    return run
+
+
+def _data_here(stored: Any, asked: Any, root: Path, run: Run) -> Any:
+    """The run's data with this machine's path."""
+    room = next(m for m in TrainConfig.model_fields["data"].metadata if isinstance(m, Room))
+    spec = room.load(stored["kind"]) if isinstance(stored, dict) and isinstance(stored.get("kind"), str) else None
+    if spec is None or "path" not in spec.model_fields:
+        return stored
+    path = remembered_path(root, run.id)
+    if isinstance(asked, dict) and asked.get("kind") == FROM_RUN:
+        path = asked.get("path") or path
+        if not path:
+            raise SpecError(f"data.path: where the data of run {run.id} lie here is not known; set it: +data.path=...")
+    return {**stored, "path": path or "(not known here)"}

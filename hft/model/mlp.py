@@ -1,0 +1,36 @@
+"""Multilayer perceptron on the last `window` bars: one causal convolution of the window, then layers of single bars."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from pydantic import Field
+from torch import nn
+
+from hft.model._tcn import CausalConv, layer
+from hft.model._tcn_spec import LayerSpec
+from hft.schema import CLASS_NAMES
+
+
+class Mlp(LayerSpec):
+    depthwise: ClassVar[bool] = False
+
+    kind: Literal["mlp"]
+    window: int = Field(ge=1, le=4096, description="bars that one prediction sees, the current one the last")
+    layers: int = Field(ge=1, le=32, description="hidden layers, that of the window the first")
+
+    @property
+    def receptive_field(self) -> int:
+        return self.window
+
+    def build(self, n_features: int) -> nn.Module:
+        return Network(self, n_features)
+
+
+class Network(nn.Sequential):
+    def __init__(self, spec: Mlp, n_features: int) -> None:
+        hidden = layer(spec, n_features, kernel=spec.window)
+        for _ in range(spec.layers - 1):
+            hidden += layer(spec, spec.channels, kernel=1)
+        super().__init__(*hidden, CausalConv(spec.channels, len(CLASS_NAMES), 1))
+        self.receptive_field = spec.window

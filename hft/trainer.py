@@ -1,0 +1,115 @@
+"""How long, in what portions and on what device a model is trained.
+
+To add a trainer: a subclass of TrainerSpec here and `conf/trainer/<kind>.yaml`.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from pydantic import Field, field_validator
+
+from hft.schema import CLASS_NAMES, LOWER_IS_BETTER, metric
+from hft.spec import Kind, UserError, did_you_mean
+
+MONITORS = [
+    metric("tune", name)
+    for name in (
+        "loss",
+        "log_loss",
+        "brier",
+        "calibration_error",
+        "macro_f1",
+        "mcc",
+        "accuracy",
+        *(f"{m}_{c}" for m in ("precision", "recall", "pr_auc") for c in CLASS_NAMES),
+    )
+]
+
+
+class TrainingError(UserError):
+    """A training that cannot start or go on."""
+
+
+class TrainerSpec(Kind):
+    epochs: int = Field(ge=1, le=100_000, description="passes over the training rows at most")
+    chunk: int = Field(ge=1, le=1_000_000, description="bars that one chunk predicts")
+    batch_chunks: int = Field(ge=1, le=65_536, description="chunks that pass through the network together")
+    accumulate: int = Field(
+        ge=1,
+        le=4096,
+        description="passes whose gradients make one step; examples per step = chunk * batch_chunks * accumulate",
+        json_schema_extra={"before": 1},
+    )
+    clip_norm: float = Field(gt=0, description="largest norm of the gradient")
+    ema: float = Field(
+        ge=0,
+        lt=1,
+        description="decay per step of the averaged weights that are evaluated and saved (0.999); 0 averages nothing",
+        json_schema_extra={"before": 0.0},
+    )
+    precision: Literal["fp32", "bf16"] = Field(
+        description="of the forward pass in training; evaluation and weights are fp32",
+        json_schema_extra={"before": "fp32"},
+    )
+    compile: bool = Field(
+        description="torch.compile the training pass: up to a minute at the start, for nothing on a CPU",
+        json_schema_extra={"before": False},
+    )
+    patience: int = Field(ge=1, description="epochs without a better `monitor` before training stops")
+    monitor: str = Field(description="tune metric that chooses the best epoch, such as tune/log_loss")
+    save_every_s: float = Field(
+        ge=0, description="seconds of training that a kill may cost at most", json_schema_extra={"before": 60.0}
+    )
+    limit_batches: int = Field(
+        ge=0, description="steps per epoch at most; 0 for all rows", json_schema_extra={"before": 0}
+    )
+    overfit: bool = Field(
+        description="every epoch repeats the batches of the first: can the model learn them by heart?",
+        json_schema_extra={"before": False},
+    )
+    profile: bool = Field(
+        description="write profile.txt, where the time of the first steps goes", json_schema_extra={"before": False}
+    )
+    threads: int = Field(ge=0, le=1024, description="CPU threads; 0 leaves it to torch (OMP_NUM_THREADS or the cores)")
+    progress: bool = Field(description="show a progress bar")
+
+    @field_validator("monitor")
+    @classmethod
+    def _is_known(cls, name: str) -> str:
+        if name not in MONITORS:
+            hint = did_you_mean(name, MONITORS) or f"; one of {', '.join(MONITORS)}"
+            raise ValueError(f"must be a metric of tune, got {name!r}{hint}")
+        return name
+
+    @property
+    def step_chunks(self) -> int:
+        return self.batch_chunks * self.accumulate
+
+    def sign(self) -> int:
+        """-1 when a higher `monitor` is better."""
+        return 1 if self.monitor.split("/")[1] in LOWER_IS_BETTER else -1
+
+    def device(self) -> torch.device:
+        raise NotImplementedError
+
+    def scoring_device(self) -> torch.device:
+        """Where predictions are made: a run trained on a GPU can be scored without one."""
+        return torch.device("cuda" if self.kind == "gpu" and torch.cuda.is_available() else "cpu")
+
+
+class Cpu(TrainerSpec):
+    kind: Literal["cpu"]
+
+    def device(self) -> torch.device:
+        return torch.device("cpu")
+
+
+class Gpu(TrainerSpec):
+    kind: Literal["gpu"]
+
+    def device(self) -> torch.device:
+        if not torch.cuda.is_available():
+            raise TrainingError(f"trainer=gpu: torch {torch.__version__} sees no CUDA GPU; use trainer=cpu")
+        return torch.device("cuda", 0)

@@ -1,0 +1,190 @@
+"""W&B in one place: a Job in, one W&B run out, online or as files to sync later.
+
+Several processes may work on one run, one after the other. Offline each starts a file of its own, in which W&B would
+count steps from 0 and begin its summary anew: `<folder>/wandb/step` and `summary.json` carry both on. To show something
+new: a method on Tracker, and what W&B makes of it here.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import math
+import netrc
+import operator
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+from urllib.parse import urlsplit
+
+from hft.files import write_atomic
+from hft.provenance import git_state, versions
+from hft.tracker import Job, Tracker, TrackingError, best_of, file_name, png
+
+if TYPE_CHECKING:
+    import polars as pl
+    from matplotlib.figure import Figure
+
+INIT_TIMEOUT_S = 30  # with a key and no network W&B would try for 90
+FLUSH_S = 1.0  # what a kill -9 can cost of the curves; W&B itself would keep 15 s of them in memory
+
+log = logging.getLogger(__name__)
+
+
+class WandbTracker(Tracker):
+    """One W&B run. Curves have the epoch for their axis; W&B's own step only counts what was given.
+
+    In the summary a curve stands with its best value, {"min": 0.98} as W&B writes it, or with its last where neither
+    way is better; a result given by `summary` under the same name replaces that.
+    """
+
+    keeps: ClassVar[bool] = True
+
+    def __init__(self, job: Job, *, project: str, entity: str, mode: str) -> None:
+        self.folder = job.folder / "wandb"
+        self._make_folder()
+        self.run_id = job.run_id
+        self.step = int(self._read("step", "0"))
+        self.values: dict[str, Any] = json.loads(self._read("summary.json", "{}"))
+        self.own_summary: set[str] = set()  # curves that W&B was told to leave out of its summary
+        training = job.name == "train"
+        config = job.config | {"code": {"git": git_state(), "versions": versions()}}
+        arguments = {
+            "project": project,
+            "entity": entity or None,
+            "id": job.run_id,
+            "name": job.run_id,
+            "dir": str(job.folder),
+            "config": config if training else {job.name: config},
+            "tags": list(job.tags) or None,
+            "group": job.group or None,
+            "job_type": "train" if training else None,  # a backtest must not rename the training's
+        }
+        self.run = _start(mode, arguments)
+        self.run.define_metric("epoch", hidden=True)
+        self.run.define_metric("*", step_metric="epoch")
+        self.run.summary.update(self.values)
+
+    def epoch(self, metrics: dict[str, float], step: int) -> None:
+        self.summary({name: self._best(name, value) for name, value in metrics.items()})
+        self._log({"epoch": step, **metrics})
+
+    def summary(self, values: dict[str, Any]) -> None:
+        self.values |= values
+        text = json.dumps(self.values, default=operator.methodcaller("item"))  # numpy's scalars
+        write_atomic(self.folder / "summary.json", text.encode(), durable=False)
+        self.run.summary.update(values)
+
+    def table(self, name: str, frame: pl.DataFrame) -> None:
+        import wandb
+
+        with self._staging_inside():
+            self._log({name: wandb.Table(columns=frame.columns, data=frame.rows())})
+
+    def figure(self, name: str, figure: Figure | Path) -> None:
+        import wandb
+        from PIL import Image
+
+        with Image.open(io.BytesIO(png(figure))) as image:
+            self._log({name: wandb.Image(image)})
+
+    def artifact(self, name: str, path: Path, metadata: dict[str, Any]) -> None:
+        import wandb
+
+        with self._staging_inside():
+            artifact = wandb.Artifact(f"{self.run_id}-{file_name(name)}", type="model", metadata=metadata)
+            artifact.add_file(str(path), skip_cache=True)
+            self.run.log_artifact(artifact)
+
+    def finish(self, exit_code: int = 0) -> None:
+        self.run.finish(exit_code=exit_code)
+
+    def _best(self, name: str, value: float) -> Any:
+        """Over all processes of the run; W&B's own best-of would begin anew with each."""
+        way = best_of(name)
+        if way == "last":
+            return value
+        if name not in self.own_summary:
+            self.run.define_metric(name, step_metric="epoch", summary="none")
+            self.own_summary.add(name)
+        known = self.values.get(name)
+        if not isinstance(known, dict) or math.isnan(known[way]):
+            return {way: value}
+        return known if math.isnan(value) else {way: min(known[way], value) if way == "min" else max(known[way], value)}
+
+    def _log(self, data: dict[str, Any]) -> None:
+        # Counted before it is given: a kill in between leaves a gap, which W&B takes; a step given twice it would drop.
+        self.step += 1
+        write_atomic(self.folder / "step", str(self.step).encode(), durable=False)
+        self.run.log(data, step=self.step - 1, commit=True)
+
+    def _make_folder(self) -> None:
+        # W&B itself falls back to a temporary folder, silently, where it cannot write.
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise TrackingError(
+                f"{self.folder}: cannot be written ({error}); take logger=none, or another folder: paths.runs=<folder>"
+            ) from error
+
+    def _read(self, name: str, otherwise: str) -> str:
+        path = self.folder / name
+        return path.read_text() if path.exists() else otherwise
+
+    @contextmanager
+    def _staging_inside(self) -> Iterator[None]:
+        """W&B stages the files of tables below the home folder; `wandb sync` needs them: keep them with the run."""
+        before = os.environ.get("WANDB_DATA_DIR")
+        os.environ["WANDB_DATA_DIR"] = str(self.folder.resolve())
+        try:
+            yield
+        finally:
+            if before is None:
+                del os.environ["WANDB_DATA_DIR"]
+            else:
+                os.environ["WANDB_DATA_DIR"] = before
+
+
+def _start(mode: str, arguments: dict[str, Any]) -> Any:
+    """The W&B run; says why, in one line, when `auto` ends offline."""
+    import wandb
+
+    def init(mode: str) -> Any:
+        quiet = {"silent": True, "console": "off", "x_disable_stats": True, "disable_git": True, "disable_code": True}
+        settings = wandb.Settings(**quiet, init_timeout=INIT_TIMEOUT_S, x_transaction_log_flush_interval=FLUSH_S)
+        return wandb.init(**arguments, mode=mode, resume="allow", reinit="create_new", settings=settings)
+
+    if mode == "auto" and os.environ.get("WANDB_MODE") in ("offline", "disabled"):
+        mode = os.environ["WANDB_MODE"]
+    if mode in ("offline", "disabled"):
+        return init(mode)
+    reason = "" if _has_key() else "there is no key"
+    if not reason:
+        try:
+            return init("online")
+        except (wandb.errors.AuthenticationError, wandb.errors.UsageError) as error:
+            raise TrackingError(f"logger=wandb: {error} Mend it, or take logger.mode=offline") from error
+        except wandb.errors.CommError as error:
+            reason = f"the server gives no answer ({str(error).splitlines()[0]})"
+        wandb.teardown()  # the failed attempt keeps the run id in use
+    if mode == "online":
+        raise TrackingError(f"logger.mode=online: {reason}; log in with `wandb login`, or take logger.mode=offline")
+    folder = arguments["dir"]
+    log.warning("W&B: %s, so the run stays offline; upload it: wandb sync %s/wandb/offline-run-*", reason, folder)
+    return init("offline")
+
+
+def _has_key() -> bool:
+    """Whether W&B will find credentials without asking: in the environment or in a netrc file."""
+    if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
+        return True
+    host = urlsplit(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).netloc
+    paths = [os.environ["NETRC"]] if "NETRC" in os.environ else ["~/.netrc", "~/_netrc"]
+    for path in paths:
+        with suppress(OSError, netrc.NetrcParseError):
+            if netrc.netrc(os.path.expanduser(path)).authenticators(host):
+                return True
+    return False

@@ -1,0 +1,78 @@
+"""The smoke experiment in process: configs with folders of their own, and the entry points as a shell calls them."""
+
+from __future__ import annotations
+
+import runpy
+import shutil
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from hft.compose import compose, make_config
+from hft.config import TrainConfig
+from hft.jobs import backtest_job
+from hft.pipeline import Outcome, backtest, train
+from hft.report import Scorecard
+from hft.runs import Run, find_run
+from hft.spec import PACKAGE
+
+ROOT = PACKAGE.parent
+QUIET = ("trainer.progress=false", "trainer.threads=1")
+
+
+def folders(root: Path) -> list[str]:
+    return [f"paths.runs={root / 'runs'}", f"paths.cache={root / 'cache'}"]
+
+
+def smoke_config(root: Path, *overrides: str) -> TrainConfig:
+    return make_config(TrainConfig, ["experiment=smoke", *QUIET, *folders(root), *overrides])
+
+
+def train_smoke(root: Path, *overrides: str) -> Run:
+    return find_run(root / "runs", train(smoke_config(root, *overrides)).run)
+
+
+def score_run(root: Path, ckpt: str, *overrides: str) -> Scorecard:
+    return backtest(*backtest_job(compose([f"ckpt={ckpt}", *folders(root), *overrides], entry="backtest")))
+
+
+@dataclass(frozen=True)
+class Smoke:
+    """One run, trained and scored once per session, not to be changed: `copy` gives one that may be."""
+
+    root: Path
+    run: Run
+    outcome: Outcome
+    printed: str
+    card: Scorecard
+    printed_by_backtest: str
+
+    def copy(self, root: Path) -> Run:
+        shutil.copytree(self.root / "runs", root / "runs")
+        return find_run(root / "runs", self.run.id)
+
+
+@dataclass(frozen=True)
+class Ended:
+    status: int
+    out: str
+    err: str
+
+
+class Shell:
+    """`python <script> <arguments>` in this process, warm."""
+
+    def __init__(self, capfd: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.capfd, self.monkeypatch = capfd, monkeypatch
+
+    def __call__(self, script: str, *arguments: str) -> Ended:
+        self.monkeypatch.setattr(sys, "argv", [script, *arguments])
+        self.capfd.readouterr()
+        status = 0
+        try:
+            runpy.run_path(str(ROOT / script), run_name="__main__")
+        except SystemExit as ended:
+            status = ended.code or 0
+        return Ended(status, *self.capfd.readouterr())

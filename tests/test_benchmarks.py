@@ -1,0 +1,153 @@
+"""Every benchmark runs, at tiny sizes, and refuses sides that disagree; no times are asserted."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import polars as pl
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+import benchmarks
+from benchmarks import Result, backtest, bars, dense, labels, race, training
+from benchmarks.__main__ import main
+from hft.model.se_tcn import SeTcn
+
+ROOT = Path(__file__).parents[1]
+TINY = {
+    "bars": {"n_trades": 3_000, "n_loop": 1_100, "repeats": 1},
+    "labels": {"n_trades": 6_000, "bar_size": 20, "n_loop": 40, "repeats": 1},
+    "dense": {"chunk": 8, "batch_chunks": 2, "long_chunk": 16, "compared": 8, "repeats": 1},
+    "backtest": {"n_trades": 20_000, "n_quotes": 30_000, "bar_size": 20, "repeats": 1},
+    "training": {"cases": ["default fp32 eager", "default bf16 eager"], "repeats": 1, "chunk": 8, "batch_chunks": 2},
+}
+MODULES = {"bars": bars, "labels": labels, "dense": dense, "backtest": backtest, "training": training}
+
+
+@pytest.fixture(autouse=True)
+def _small_ceilings(monkeypatch):
+    monkeypatch.setattr(training, "matmul_size", lambda device: 32)
+    monkeypatch.setattr(training, "copy_size", lambda device: 1024)
+
+
+@pytest.mark.parametrize("name", benchmarks.NAMES)
+def test_measures_and_its_sides_agree(name):
+    result = MODULES[name].measure(**TINY[name])
+    assert result.name == name
+    assert all(rate > 0 for rate in result.rates.values())
+    assert set(result.expected) <= {"", *list(result.rates)[1:]}
+    assert json.loads(json.dumps(result.plain(), allow_nan=False))["unit"] == result.unit
+
+
+@pytest.mark.parametrize("name", benchmarks.NAMES)
+def test_shipped_sizes_are_arguments_of_measure(name):
+    assert set(MODULES[name].FULL) == set(MODULES[name].QUICK) <= set(TINY[name])
+
+
+def test_bars_of_another_group_by_are_refused(monkeypatch):
+    right = bars.group_by
+    monkeypatch.setattr(bars, "group_by", lambda *a, **k: right(*a, **k).with_columns(pl.col("high") + 1))
+    with pytest.raises(AssertionError, match="disagree"):
+        bars.measure(**TINY["bars"])
+
+
+def test_labels_of_another_loop_are_refused(monkeypatch):
+    right = labels.loop
+    monkeypatch.setattr(labels, "loop", lambda *a: [(2 - y, t_end, r) for y, t_end, r in right(*a)])
+    with pytest.raises(AssertionError, match="disagree"):
+        labels.measure(**TINY["labels"])
+
+
+def test_windows_that_see_less_are_refused(monkeypatch):
+    """A network that reaches further back than it says gives other gradients in windows than in chunks."""
+    right = training.load_tcn().receptive_field
+    monkeypatch.setattr(
+        dense, "build_network", lambda spec: _understated(training.build_network(spec), right(spec) // 2)
+    )
+    with pytest.raises(AssertionError, match="gradients"):
+        dense.measure(**TINY["dense"])
+
+
+def _understated(network, bars):
+    network.receptive_field = bars
+    return network
+
+
+def test_the_network_by_path_is_the_one_of_the_spec():
+    plain = vars(training.settings("default"))
+    torch.manual_seed(training.SEED)
+    real = SeTcn(**plain).build(training.N_FEATURES)
+    measured = training.build_network(SimpleNamespace(**plain))
+    assert measured.receptive_field == real.receptive_field
+    assert list(measured.state_dict()) == list(real.state_dict())
+    x = torch.randn(1, 30, training.N_FEATURES)
+    assert torch.equal(measured.eval()(x), real.eval()(x))
+
+
+def test_work_is_counted():
+    x, weight = torch.ones(10, 4), torch.ones(4, 3, requires_grad=True)
+    flops, least, eager = training.count_work(lambda: (x @ weight).relu().sum(), torch.device("cpu"), "fp32")
+    assert flops == 2 * 2 * 10 * 4 * 3  # forward, and the weight's gradient
+    assert least == 4 * 2 * (10 * 4 + 4 * 3 + 10 * 3)
+    assert eager > least
+
+
+def test_the_network_has_the_arithmetic_of_its_layers():
+    spec = training.settings("default")
+    c, k, hidden, f = spec.channels, spec.kernel, spec.channels // spec.se_reduction, training.N_FEATURES
+    taps = 2 * k * c * (f + (2 * spec.levels - 1) * c)
+    least = taps + 2 * f * c + spec.levels * 4 * c * hidden + 2 * c * training.N_CLASSES
+    with FlopCounterMode(display=False) as flops, torch.no_grad():
+        training.build_network(spec)(torch.randn(1, 50, f))
+    assert least * 50 <= flops.get_total_flops() <= 1.3 * least * 50
+
+
+def test_training_runs_without_the_rest_of_the_house():
+    code = (
+        "import sys, importlib.abc\n"
+        "class Refuse(importlib.abc.MetaPathFinder):\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name.split('.')[0] in ('polars', 'pydantic', 'hydra', 'omegaconf', 'rich', 'wandb', 'hft'):\n"
+        "            raise ModuleNotFoundError(name)\n"
+        "sys.meta_path.insert(0, Refuse())\n"
+        "from benchmarks import training\n"
+        "print(training.build_network(training.settings('default')).receptive_field)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert int(done.stdout) == SeTcn(**vars(training.settings("default"))).receptive_field
+
+
+def test_race_takes_turns_after_an_untimed_call():
+    calls = []
+    timed = race({"a": lambda: calls.append("a") or 1, "b": lambda: calls.append("b") or 2}, repeats=2)
+    assert "".join(calls) == "ababab"
+    assert (timed["a"].output, timed["b"].output) == (1, 2)
+
+
+def test_expectations_are_ratios_or_own_rates():
+    result = Result("x", "rows/s", {"hft": 30.0, "loop": 2.0}, "data", expected={"loop": 10.0, "": 20.0})
+    assert result.met()
+    assert result.plain()["ratios"] == {"loop": 15.0}
+    assert not Result("x", "rows/s", {"hft": 30.0, "loop": 4.0}, "data", expected={"loop": 10.0}).met()
+
+
+def test_prints_a_table_and_one_json_line(monkeypatch, capsys):
+    monkeypatch.setattr(bars, "QUICK", TINY["bars"])
+    assert main(["bars", "--quick"]) == 0
+    *lines, last = capsys.readouterr().out.splitlines()
+    assert any("polars" in line for line in lines)
+    report = json.loads(last)
+    assert report["quick"] is True
+    assert report["bars"]["rates"]["hft"] > 0
+
+
+def test_unknown_names_are_refused(capsys):
+    with pytest.raises(SystemExit):
+        main(["barz"])
+    assert "barz: no such benchmark; one of bars, labels" in capsys.readouterr().err

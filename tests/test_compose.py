@@ -1,0 +1,163 @@
+"""From the command line to one typed config, or to one list of mistakes that says who set what."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+
+from hft import compose as compose_module
+from hft.compose import CONF, compose, explain, make_config, overlay_conflicts, refuse_sweep_keys, to_plain
+from hft.config import TrainConfig
+from hft.spec import SpecError, UserError
+
+
+@pytest.fixture
+def conf(tmp_path, monkeypatch):
+    """A copy of conf/ to write overlays into."""
+    shutil.copytree(CONF, tmp_path / "conf")
+    monkeypatch.setattr(compose_module, "CONF", tmp_path / "conf")
+    return tmp_path / "conf"
+
+
+def write_experiment(conf, body):
+    (conf / "experiment" / "mine.yaml").write_text("# @package _global_\n" + body)
+
+
+def refusal(*overrides):
+    with pytest.raises(SpecError) as error:
+        make_config(TrainConfig, list(overrides))
+    return str(error.value)
+
+
+def test_the_command_line_wins_over_the_experiment():
+    config = make_config(TrainConfig, ["experiment=smoke", "bars.size=20"])
+    assert (config.bars.kind, config.bars.size, config.model.channels) == ("tick", 20, 8)
+
+
+def test_what_the_parse_sees_is_plain():
+    plain = to_plain(compose(["experiment=smoke"], full_tree=True))
+    assert not {"hydra", "sweep", "launcher"} & set(plain)
+    pending = [plain]
+    while pending:
+        value = pending.pop()
+        assert type(value) in (dict, list, str, int, float, bool, type(None))
+        pending += value.values() if isinstance(value, dict) else value if isinstance(value, list) else []
+
+
+@pytest.mark.parametrize(
+    ("overrides", "names"),
+    [
+        (["features=[trades_only]", "~features.amihud"], "~amihud"),
+        (["features=[trades_only]", "features.amihud=null"], "~amihud"),
+        (["features=[trades_only,book]"], "mlofi_5"),
+        (["features=[book]"], "mlofi_5"),
+    ],
+)
+def test_sets_are_chosen_joined_and_thinned(overrides, names):
+    features = make_config(TrainConfig, overrides).features
+    assert (names.removeprefix("~") in features) is not names.startswith("~")
+    assert ("kyle_lambda" in features) is ("trades_only" in overrides[0])
+
+
+def test_a_number_inside_a_set():
+    features = make_config(TrainConfig, ["features.kyle_lambda.window=20"]).features
+    assert features["kyle_lambda"].window == 20
+    assert features["amihud"].window == 50
+
+
+def test_no_features_at_all_is_refused():
+    assert refusal("features=[]").startswith("features: ")
+
+
+def test_transforms_may_be_none():
+    assert make_config(TrainConfig, ["transforms=[]"]).transforms == {}
+
+
+def test_typos_in_an_experiment_file_are_all_named(conf):
+    write_experiment(conf, "labels:\n  widht: 2\nbars:\n  size: -1\nmodell:\n  channels: 3\ntrainer:\n  epochs: many\n")
+    lines = refusal("experiment=mine").splitlines()
+    assert lines == [
+        "bars.size: must be greater than 0, got -1",
+        "labels.widht: TripleBarrier has no such field, did you mean 'width'?",
+        "modell: TrainConfig has no such field, did you mean 'model'?",
+        "trainer.epochs: must be a valid integer, got 'many'",
+    ]
+
+
+def test_an_interpolation_to_nothing_is_named(conf):
+    write_experiment(conf, "labels:\n  width: ${nothing.here}\n")
+    assert refusal("experiment=mine").startswith("labels.width: an interpolation does not resolve")
+
+
+@pytest.mark.parametrize("group", ["experiment", "debug"])
+def test_an_overlay_that_does_not_exist_is_refused(shell, group):
+    ended = shell("train.py", f"{group}=smok")
+    assert ended.status == 2
+    assert f"Could not find '{group}/smok'" in ended.err
+    assert "Traceback" not in ended.err
+
+
+def test_what_hydra_refuses_by_a_bare_error_is_a_message_too(shell):
+    ended = shell("train.py", "features=null")
+    assert ended.status == 2
+    assert ended.err == "error: Config group override must be a string or a list. Got NoneType\n"
+
+
+def test_numbers_meant_for_another_kind_say_who_set_what():
+    assert refusal("experiment=smoke", "bars=dollar") == (
+        "bars: experiment=smoke chose 'tick' and sets bars.size=10; the command line chose 'dollar', for which these "
+        "were not meant; give each on the command line too, or take it out: ~bars.size"
+    )
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["bars=dollar", "bars.size=5e5"],
+        ["bars=tick"],
+        ["labels=fixed_horizon", "labels.horizon=5", "~labels.span"],
+        ["debug=fdr", "logger=csv"],
+    ],
+)
+def test_a_kind_may_be_replaced_when_nothing_is_left_over(overrides):
+    make_config(TrainConfig, ["experiment=smoke", *overrides])
+
+
+def test_conflicts_and_other_mistakes_come_together():
+    lines = refusal("experiment=smoke", "bars=dollar", "seed=-1").splitlines()
+    assert [line.split(":")[0] for line in lines] == ["bars", "seed"]
+
+
+def test_no_overlay_no_conflict():
+    assert overlay_conflicts({"bars": "dollar", "experiment": None}, ["bars=dollar"]) == []
+
+
+@pytest.mark.parametrize("override", ["sweep.kind=grid", "+sweep.n_trials=3", "++launcher=slurm"])
+def test_sweep_keys_without_a_sweep_are_refused(override):
+    with pytest.raises(SpecError, match=r"only a sweep reads this; add -m or take it out"):
+        refuse_sweep_keys([override])
+
+
+def test_other_keys_may_begin_like_a_sweep():
+    refuse_sweep_keys(["sweeper=1", "bars.sweep=2"])
+
+
+def read(composed, **given):
+    raise AssertionError("only what Hydra refused is composed again")
+
+
+def test_what_a_user_can_mend_is_printed(capsys):
+    assert explain(UserError("bars: too few\ntry more"), "train", read) == 2
+    assert capsys.readouterr().err == "error: bars: too few\n       try more\n"
+
+
+def test_an_interrupt_has_its_own_status(capsys):
+    assert explain(KeyboardInterrupt(), "train", read) == 130
+    assert capsys.readouterr().err == "interrupted; python -m hft.runs shows how to go on\n"
+
+
+@pytest.mark.parametrize("error", [ZeroDivisionError("ours"), SystemExit(1)])
+def test_what_only_we_can_mend_is_raised(error):
+    with pytest.raises(type(error)):
+        explain(error, "train", read)

@@ -1,0 +1,224 @@
+"""The two entry points as a shell sees them: exit status, messages, the last line, and grids under -m."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from hft.cache import Cache
+from hft.runs import list_runs
+from tests.smoke import QUIET, ROOT, folders
+
+SMOKE = ("experiment=smoke", *QUIET)
+# The issue's own grid on a market of many trades, so that the shipped sizes of volume and dollar bars make enough bars.
+GRID = ("-m", "bars=volume,dollar", "labels.width=0.5,1")
+BUSY = (
+    "data.end=2024-01-01T00:40",
+    "data.trade_qty=0.5",
+    "labels.horizon=10",
+    "labels.span=50",
+    "model.channels=8",
+    "model.levels=2",
+    "model.se_window=4",
+    "trainer.epochs=1",
+    "show_config=false",
+    "logger=none",
+    *QUIET,
+)
+
+
+def lines(text):
+    return [line for line in text.splitlines() if line.strip()]
+
+
+def test_train_and_backtest_end_with_what_to_do_next(shell, tmp_path):
+    ended = shell("train.py", *SMOKE, *folders(tmp_path))
+    assert ended.status == 0, ended.err
+    (run,) = list_runs(tmp_path / "runs")
+    last = lines(ended.out)[-1]
+    assert last.startswith(f"run={run.id} select/net_bps_day@binance_usdm_vip0=")
+    assert last.endswith(f"  next: python backtest.py ckpt={run.id}")
+    ended = shell("backtest.py", f"ckpt={run.id}", *folders(tmp_path))
+    assert ended.status == 0, ended.err
+    assert "verdict: " in ended.out
+    assert lines(ended.out)[-1].startswith(f"run={run.id} scorecard=")
+    # Hydra leaves nothing beside the runs.
+    assert {p.name for p in tmp_path.iterdir()} == {"runs", "cache"}
+
+
+def test_a_process_ends_with_status_and_message(tmp_path):
+    command = [sys.executable, "train.py", *SMOKE, *folders(tmp_path), "labels.widht=2", "bars.size=0"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.splitlines() == [
+        "error: bars.size: must be greater than or equal to 1, got 0",
+        "       labels.widht: TripleBarrier has no such field, did you mean 'width'?",
+    ]
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("script", "arguments", "message"),
+    [
+        ("train.py", ["bars=dolar"], "Could not find 'bars/dolar'"),
+        (
+            "train.py",
+            ["modle=linear", "seed=x"],
+            "did you mean 'model'?\n       seed: must be a valid integer, got 'x'",
+        ),
+        ("train.py", ["features=[micro"], "no viable alternative at input '[micro'"),
+        ("train.py", ["sweep.kind=grid"], "sweep.kind=grid: only a sweep reads this; add -m or take it out"),
+        ("train.py", ["data=recorder"], "data.path: has no value yet"),
+        ("train.py", ["experiment=smoke", "bars=dollar"], "experiment=smoke chose 'tick' and sets bars.size=10"),
+        ("backtest.py", [], "ckpt: has no value yet"),
+        ("backtest.py", ["ckpt=2024"], "no run '2024'"),
+        ("backtest.py", ["ckpt=latest", "execution.latency_ms=9"], "use +execution.latency_ms=9"),
+        ("backtest.py", ["ckpt=latest", "nmae=x"], "nmae: BacktestConfig has no such field, did you mean 'name'?"),
+    ],
+)
+def test_a_mistake_is_one_message(shell, smoke, script, arguments, message):
+    ended = shell(script, *arguments, *folders(smoke.root))
+    assert ended.status == 2
+    assert ended.err.count("error: ") == 1
+    assert message in ended.err
+    assert "Traceback" not in ended.err + ended.out
+
+
+def test_our_own_mistakes_keep_their_traceback(shell, monkeypatch, tmp_path):
+    def fail(*_, **__):
+        raise ZeroDivisionError("ours")
+
+    monkeypatch.setattr("hft.pipeline.build_market", fail)
+    with pytest.raises(ZeroDivisionError):
+        shell("train.py", *SMOKE, *folders(tmp_path))
+    assert [run.state for run in list_runs(tmp_path / "runs")] == ["failed"]
+
+
+def test_an_interrupt_ends_quietly(shell, monkeypatch, tmp_path):
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("hft.pipeline.build_market", interrupt)
+    ended = shell("train.py", *SMOKE, *folders(tmp_path))
+    assert ended.status == 130
+    assert ended.err.splitlines()[-1].startswith("interrupted; ")
+    assert [run.state for run in list_runs(tmp_path / "runs")] == ["failed"]
+
+
+def test_the_composed_config_is_printed(shell, monkeypatch, tmp_path):
+    monkeypatch.setenv("COLUMNS", "100")
+    ended = shell("train.py", *SMOKE, *folders(tmp_path), "show_config=true", "trainer.epochs=1")
+    assert ended.status == 0, ended.err
+    assert ended.out.startswith("config\n")
+    assert "kind: " in ended.out
+    assert '"se_tcn"' in ended.out
+
+
+@pytest.mark.parametrize("script", ["train.py", "backtest.py"])
+def test_cfg_job_shows_what_was_composed(shell, script):
+    ended = shell(script, "--cfg", "job", "paths.runs=here")
+    assert ended.status == 0
+    assert "runs: here" in ended.out
+    assert "hydra:" not in ended.out
+
+
+def test_help_names_the_choices(shell):
+    ended = shell("train.py", "--help")
+    assert ended.status == 0
+    for line in ("bars: dollar, dollar_adaptive", "experiment: binance_capture, demo, smoke", "logger: csv"):
+        assert line in ended.out
+
+
+@pytest.mark.parametrize(
+    ("typed", "offered"),
+    [("bars=vol", {"bars=volume", "bars=volume_adaptive"}), ("experiment=sm", {"experiment=smoke"})],
+)
+def test_completion(shell, monkeypatch, typed, offered):
+    line = f"python train.py {typed}"
+    monkeypatch.setenv("COMP_LINE", line)
+    monkeypatch.setenv("COMP_POINT", str(len(line)))
+    ended = shell("train.py", "-sc", "query=bash")
+    assert ended.status == 0
+    assert set(ended.out.split()) == offered
+
+
+def test_a_grid_runs_every_job_and_compares_them(shell, monkeypatch, tmp_path):
+    built = []
+    write = Cache._write
+    monkeypatch.setattr(
+        Cache, "_write", lambda cache, folder, *a: built.append(folder.parent.name) or write(cache, folder, *a)
+    )
+    monkeypatch.setenv("COLUMNS", "200")
+    ended = shell("train.py", *GRID, *BUSY, *folders(tmp_path))
+    assert ended.status == 0, ended.err
+    # The four jobs share ticks, bars and columns wherever they ask for the same.
+    assert {stage: built.count(stage) for stage in set(built)} == {
+        "ticks": 1, "bars": 2, "columns": 2, "features": 2, "labels": 4,
+    }  # fmt: skip
+    runs = list_runs(tmp_path / "runs")
+    assert [run.state for run in runs] == ["done"] * 4
+    table = ended.out[ended.out.index("4 runs, best first") :]
+    assert "select/net_bps_day@binance_usdm_vip0" in table
+    for run in runs:
+        (row,) = [line for line in lines(table) if f"ckpt={run.id}" in line]
+        stored = run.read_config()
+        assert f"bars={stored['bars']['kind']} labels.width={stored['labels']['width']:g}" in row
+    order = [next(run for run in runs if f"ckpt={run.id}" in row) for row in lines(table) if "ckpt=" in row]
+    values = [run.read_metrics()["select/net_bps_day@binance_usdm_vip0"] for run in order]
+    assert values == sorted(values, reverse=True)
+
+
+def test_a_bad_job_does_not_end_the_sweep(shell, monkeypatch, tmp_path):
+    monkeypatch.setenv("COLUMNS", "200")
+    ended = shell("train.py", "-m", *SMOKE, "bars.size=1000000,10", *folders(tmp_path))
+    assert ended.status == 1
+    assert "gives no bar" in ended.err
+    assert "failed; the sweep goes on" in ended.err
+    assert "Traceback" not in ended.err
+    states = {run.state: run for run in list_runs(tmp_path / "runs")}
+    assert set(states) == {"done", "failed"}
+    table = ended.out[ended.out.index("2 runs, best first") :]
+    assert f"ckpt={states['done'].id}" in table
+    assert [line for line in lines(table) if "failed" in line and "bars.size=1000000" in line]
+
+
+def test_the_lowest_log_loss_is_the_best(shell, monkeypatch, tmp_path):
+    monkeypatch.setenv("COLUMNS", "200")
+    ended = shell("train.py", "-m", *SMOKE, "objective=select/log_loss", "model.channels=4,8", *folders(tmp_path))
+    assert ended.status == 0, ended.err
+    table = ended.out[ended.out.index("2 runs, best first") :]
+    runs = list_runs(tmp_path / "runs")
+    order = [next(run for run in runs if f"ckpt={run.id}" in row) for row in lines(table) if "ckpt=" in row]
+    assert [run.read_metrics()["select/log_loss"] for run in order] == sorted(
+        run.read_metrics()["select/log_loss"] for run in runs
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["labels.width=0.5,1", "objective=select/log_loss"], "not comparable across different labels"),
+        (["data.seed=1,2", "objective=select/log_loss"], "not comparable across different data"),
+        (["objective=select/log_loss,select/net_bps_day@retail_taker"], "all jobs of a sweep need the same one"),
+        (["labels.width=0.5,-1", "seed=1,x"], "labels.width: must be greater than"),
+        (["bars=tick,dollar"], "experiment=smoke chose 'tick'"),
+    ],
+)
+def test_a_sweep_is_refused_before_its_first_job(shell, tmp_path, arguments, message):
+    ended = shell("train.py", "-m", *SMOKE, *arguments, *folders(tmp_path))
+    assert ended.status == 2
+    assert ended.err.count("error: ") == 1
+    assert message in ended.err
+    assert "Traceback" not in ended.err
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.slow
+def test_the_grid_from_a_cold_process(tmp_path):
+    command = [sys.executable, "train.py", *GRID, *BUSY, *folders(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "4 runs, best first" in done.stdout
