@@ -18,6 +18,8 @@ if __name__ == "__main__":
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # our own messages, without Hydra's trimmed traceback
     try:
         main()
+    except SystemExit:
+        raise
     except BaseException as error:
         from hft.compose import explain
         from hft.jobs import backtest_job

@@ -142,8 +142,11 @@ def scores(p_N3: np.ndarray, y_N: np.ndarray) -> dict[str, float]:
 
 
 def classification_metrics(p_N3: np.ndarray, y_N: np.ndarray, *, prior_C: np.ndarray) -> dict[str, float]:
-    """`scores`, and as `majority_<name>` those of forecasting `prior_C`, the training rows' shares, at every row."""
-    majority = scores(np.tile(prior_C, (len(y_N), 1)), y_N)
+    """`scores`, and as `majority_<name>` those of forecasting `prior_C`, the training rows' shares, at every row.
+
+    Where rows differ in the classes on offer, `prior_C` has a row for each.
+    """
+    majority = scores(np.broadcast_to(prior_C, p_N3.shape), y_N)
     return scores(p_N3, y_N) | {f"majority_{name}": value for name, value in majority.items()}
 
 
@@ -152,7 +155,7 @@ def log_loss_excess(
 ) -> Interval:
     """Log loss minus that of the class frequencies, paired by row: skill is an interval wholly below 0 (QUANT 5.16).
 
-    Labels overlap: give `min_block` their horizon in bars.
+    Labels overlap: give `min_block` their horizon in bars. `prior_C` may have a row for each of `p_N3`.
     """
-    baseline = log_losses(np.tile(prior_C, (len(y_N), 1)), y_N)
+    baseline = log_losses(np.broadcast_to(prior_C, p_N3.shape), y_N)
     return mean_interval(log_losses(p_N3, y_N) - baseline, seed=seed, min_block=min_block)

@@ -116,8 +116,9 @@ def fit_unit(
     prior_C = result.class_counts / result.class_counts.sum()
     fitted = _fit_strategy(config, frames, unit.split, p_T3)
     run.write_strategy(fold, seed, fitted)
-    metrics = _class_metrics(config, unit, p_T3, prior_C) | _money_metrics(config, frames, unit.split, p_T3, fitted)
-    metrics |= _baseline_metrics(config, frames, unit, run, prior_C) | _label_metrics(config, frames, unit)
+    prior_T3 = _priors(frames, unit)
+    metrics = _class_metrics(config, unit, p_T3, prior_T3) | _money_metrics(config, frames, unit.split, p_T3, fitted)
+    metrics |= _baseline_metrics(config, frames, unit, run, prior_T3) | _label_metrics(config, frames, unit)
     metrics |= _training_metrics(result)
     review_fold(tracker, classifier, unit.dataset, {r: unit.rows(r) for r in SCORED}, p_T3, prior_C, prefix=prefix)
     print_fit(metrics, name=unit.name, strategy=fitted["reason"])
@@ -182,12 +183,23 @@ def _fit_strategy(config: TrainConfig, frames: Frames, split: Split, p_T3: np.nd
     )
 
 
-def _class_metrics(config: TrainConfig, unit: Unit, p_T3: np.ndarray, prior_C: np.ndarray) -> dict[str, float]:
+def _priors(frames: Frames, unit: Unit) -> np.ndarray:
+    """float64[T, 3]: what a forecast knows from the classes on offer alone, their shares among the training rows with
+    the same offer. Against the shares of all rows, a meta label's side alone would look like skill."""
+    offer_T = frames.offered_T3 @ (1 << np.arange(len(CLASS_NAMES)))
+    rows_T = unit.rows("train") & (unit.dataset.w_T > 0)
+    counts_OC = np.zeros((1 << len(CLASS_NAMES), len(CLASS_NAMES)))
+    np.add.at(counts_OC, (offer_T[rows_T], unit.dataset.y_T[rows_T]), 1)
+    counts_OC = np.where(counts_OC.any(axis=1, keepdims=True), counts_OC, counts_OC.sum(axis=0))
+    return frames.forecast((counts_OC / counts_OC.sum(axis=1, keepdims=True))[offer_T])
+
+
+def _class_metrics(config: TrainConfig, unit: Unit, p_T3: np.ndarray, prior_T3: np.ndarray) -> dict[str, float]:
     """Calibrated, per split; `log_loss_excess` is against the training rows' class frequencies, with its interval."""
     metrics: dict[str, float] = {}
     for role in SCORED:
         rows_T = unit.rows(role) & ~np.isnan(p_T3).any(axis=1)
-        p_N3, y_N = p_T3[rows_T], unit.dataset.y_T[rows_T]
+        p_N3, y_N, prior_C = p_T3[rows_T], unit.dataset.y_T[rows_T], prior_T3[rows_T]
         excess = log_loss_excess(p_N3, y_N, prior_C=prior_C, seed=unit.seed, min_block=2 * config.labels.horizon)
         values = classification_metrics(p_N3, y_N, prior_C=prior_C) | {
             "log_loss_excess": excess.mean,
@@ -214,14 +226,14 @@ def _money_metrics(
 
 
 def _baseline_metrics(
-    config: TrainConfig, frames: Frames, unit: Unit, run: Run, prior_C: np.ndarray
+    config: TrainConfig, frames: Frames, unit: Unit, run: Run, prior_T3: np.ndarray
 ) -> dict[str, float]:
     """The same class metrics of the baseline, fitted on the same rows; none without one."""
     folder = run.fold_folder(unit.split.fold, unit.seed)
     baseline = config.baseline.fit(unit.dataset, unit.rows("train"), unit.rows("tune"), seed=unit.seed, folder=folder)
     if baseline is None:
         return {}
-    values = _class_metrics(config, unit, frames.forecast(baseline.predict(unit.dataset)), prior_C)
+    values = _class_metrics(config, unit, frames.forecast(baseline.predict(unit.dataset)), prior_T3)
     return {f"baseline/{name}": value for name, value in values.items() if "majority" not in name}
 
 
@@ -243,6 +255,7 @@ def _training_metrics(result: FitResult) -> dict[str, float]:
         "train/examples_per_s": result.examples_per_s,
         "train/best_epoch": result.best_epoch,
         "train/epochs": len(result.history),
+        metric("train", "loss"): result.history[-1][metric("train", "loss")],
     }
 
 

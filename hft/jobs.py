@@ -59,7 +59,7 @@ def read_train_job(composed: DictConfig, *, choices: dict[str, Any], overrides: 
         )
     plain = to_plain(composed)
     root = _root(plain)
-    run = _unfinished(root, resume) if resume else find_run(root, repeat)
+    run = _unfinished(root, resume) if resume else _done(root, repeat)
     config = stored_config(run, root, plain, overrides=overrides)
     return TrainJob(config, resumed=run) if resume else TrainJob(config, repeated=run)
 
@@ -73,12 +73,7 @@ def backtest_job(composed: DictConfig) -> tuple[BacktestConfig, TrainConfig, Run
     root = _root(plain)
     if plain.get("ckpt", "???") == "???":
         raise SpecError("ckpt: has no value yet (the run to score); set it: ckpt=<run>, or ckpt=latest")
-    run = _newest_done(root) if plain["ckpt"] == "latest" else find_run(root, str(plain["ckpt"]))
-    if run.state != "done":
-        raise RunError(
-            f"run {run.id} is {run.state}, not done: go on with it (python train.py resume={run.id}), choose another, "
-            "or train it again"
-        )
+    run = _done(root, str(plain["ckpt"]))
     trained = stored_config(run, root, plain, overrides=[])
     own = trained.plain()
     for group, value in plain.items():
@@ -120,9 +115,16 @@ def _root(plain: dict[str, Any]) -> Path:
     return Path(parse(Paths, plain.get("paths") or {}).runs)
 
 
-def _newest_done(root: Path) -> Run:
-    """The newest run that reached its end; where none did, what `find_run` says of the newest."""
-    return next((run for run in list_runs(root) if _state(run) == "done"), None) or find_run(root, "latest")
+def _done(root: Path, name: str) -> Run:
+    """The run that is meant, which must have reached its end: `latest` is the newest that did."""
+    newest = next((run for run in list_runs(root) if _state(run) == "done"), None) if name == "latest" else None
+    run = newest or find_run(root, name)
+    if run.state != "done":
+        raise RunError(
+            f"run {run.id} is {run.state}, not done: go on with it (python train.py resume={run.id}), choose another, "
+            "or train it again"
+        )
+    return run
 
 
 def _state(run: Run) -> str:
@@ -133,9 +135,10 @@ def _state(run: Run) -> str:
 
 
 def _unfinished(root: Path, name: str) -> Run:
-    """The run to go on with: `latest` is the newest that has not ended."""
+    """The run to go on with: `latest` is the newest that has not ended and knows what it was asked."""
     if name == "latest":
-        open_runs = [run for run in list_runs(root) if _state(run) in ("new", "interrupted", "failed")]
+        known = [run for run in list_runs(root) if (run.folder / "config.json").is_file()]
+        open_runs = [run for run in known if _state(run) in ("new", "interrupted", "failed")]
         if not open_runs:
             raise RunError(f"resume=latest: no run in {root} waits to go on; python -m hft.runs lists them")
         return open_runs[0]

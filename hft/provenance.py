@@ -11,6 +11,7 @@ from typing import Any
 from hft.spec import PACKAGE
 
 LIBRARIES = ("torch", "pytorch-lightning", "polars", "numba", "numpy", "pydantic", "hydra-core", "optuna")
+INERT = ("logger", "tags", "show_config")  # parts of a config that change no number
 
 
 def versions() -> dict[str, str]:
@@ -49,11 +50,16 @@ def differences(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
         for when, about in (("the repeated", before), ("this", after))
         if about["git"].get("dirty")
     ]
-    for part in ("data_keys", "versions", "config"):
-        a, b = _flat(before[part]), _flat(after[part])
-        changed = sorted(name for name in a.keys() | b.keys() if a.get(name) != b.get(name))
-        lines += [f"{part}: {name} {a.get(name)} -> {b.get(name)}" for name in changed]
-    return lines
+    for part in ("data_keys", "versions"):
+        lines += _changes(part, _flat(before[part]), _flat(after[part]))
+    # A field that the older run lacks was added since, and was filled in so that nothing changes.
+    asked = {name: value for name, value in _flat(before["config"]).items() if name.split(".")[0] not in INERT}
+    return lines + _changes("config", asked, {k: v for k, v in _flat(after["config"]).items() if k in asked})
+
+
+def _changes(part: str, a: dict[str, Any], b: dict[str, Any]) -> list[str]:
+    names = sorted(name for name in a.keys() | b.keys() if a.get(name) != b.get(name))
+    return [f"{part}: {name} {a.get(name)} -> {b.get(name)}" for name in names]
 
 
 def _flat(value: Any, path: str = "") -> dict[str, Any]:

@@ -49,7 +49,8 @@ def print_fit(metrics: Mapping[str, float], *, name: str, strategy: str, console
     table = Table(title=f"{name}: calibrated, best epoch {metrics['train/best_epoch']:.0f}", title_justify="left")
     columns = ("rows", "log_loss", "majority_log_loss", "macro_f1", "majority_macro_f1", "mcc", "calibration_error")
     for column in ("split", *columns):
-        table.add_column(column.replace("_", " "), justify="left" if column == "split" else "right")
+        is_name = column == "split"
+        table.add_column(column.replace("_", " "), justify="left" if is_name else "right", no_wrap=is_name)
     for split in ("tune", "select"):
         for row, prefix in ((split, ""), (f"{split}, baseline", "baseline/")):
             if prefix + metric(split, "log_loss") in metrics:
@@ -63,6 +64,7 @@ def print_fit(metrics: Mapping[str, float], *, name: str, strategy: str, console
     interval = f" [{low:+.4f}, {high:+.4f}]" if low is not None else ""
     verdict = "skill" if high is not None and high < 0 else "no skill shown"
     console.print(f"log loss of select against class frequencies {excess:+.4f}{interval}: {verdict}", highlight=False)
+    console.print(f"loss of train in the last of {metrics['train/epochs']:.0f} epochs: {metrics['train/loss']:.4g}")
     console.print(f"strategy: {strategy}", highlight=False)
 
 

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import runpy
 import shutil
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+import polars as pl
 import pytest
+from safetensors.numpy import load_file
 
 from hft.compose import compose, make_config
 from hft.config import TrainConfig
+from hft.data.synthetic import Synthetic
 from hft.jobs import backtest_job
 from hft.pipeline import Outcome, backtest, train
 from hft.report import Scorecard
@@ -76,3 +81,38 @@ class Shell:
         except SystemExit as ended:
             status = ended.code or 0
         return Ended(status, *self.capfd.readouterr())
+
+
+def weights(run: Run, fold: int = 0, seed: int = 0) -> dict[str, np.ndarray]:
+    return load_file(run.folder / f"fold-{fold}" / f"seed-{seed}" / "weights.safetensors")
+
+
+def figures(run: Run) -> dict[str, float | None]:
+    """What must be the same again: all but how fast it went."""
+    return {name: value for name, value in run.read_metrics().items() if "examples_per_s" not in name}
+
+
+def edit_about(run: Run, part: str, **changes: object) -> None:
+    about = run.read_about()
+    about[part] |= changes
+    (run.folder / "config.json").write_text(json.dumps(about))
+
+
+def change_ticks_from(monkeypatch: pytest.MonkeyPatch, until: int) -> None:
+    """Every tick from `until` on is another one: prices doubled, sizes and sides changed, and some trades gone."""
+    read_day = Synthetic.read_day
+
+    def changed(spec, day, calibration):
+        ticks = read_day(spec, day, calibration)
+
+        def later(frame):
+            is_later = pl.col("ts_recv") >= until
+            columns = [c for c in frame.columns if c.startswith(("price", "bid", "ask", "qty"))]
+            doubled = [pl.when(is_later).then(pl.col(c) * 2).otherwise(c).alias(c) for c in columns]
+            return frame.with_columns(doubled).filter(~is_later | (pl.int_range(pl.len()) % 3 > 0))
+
+        streams = {name: later(getattr(ticks, name)) for name in ("trades", "quotes", "book")}
+        assert len(streams["trades"]) < len(ticks.trades)
+        return replace(ticks, **streams)
+
+    monkeypatch.setattr(Synthetic, "read_day", changed)

@@ -94,7 +94,7 @@ def test_our_own_mistakes_keep_their_traceback(shell, monkeypatch, tmp_path):
     monkeypatch.setattr("hft.pipeline.build_market", fail)
     with pytest.raises(ZeroDivisionError):
         shell("train.py", *SMOKE, *folders(tmp_path))
-    assert [run.state for run in list_runs(tmp_path / "runs")] == ["failed"]
+    assert [run.state for run in list_runs(tmp_path / "runs")] == ["interrupted"]
 
 
 def test_an_interrupt_ends_quietly(shell, monkeypatch, tmp_path):
@@ -105,7 +105,7 @@ def test_an_interrupt_ends_quietly(shell, monkeypatch, tmp_path):
     ended = shell("train.py", *SMOKE, *folders(tmp_path))
     assert ended.status == 130
     assert ended.err.splitlines()[-1].startswith("interrupted; ")
-    assert [run.state for run in list_runs(tmp_path / "runs")] == ["failed"]
+    assert [run.state for run in list_runs(tmp_path / "runs")] == ["interrupted"]
 
 
 def test_the_composed_config_is_printed(shell, monkeypatch, tmp_path):

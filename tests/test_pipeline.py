@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 
 import numpy as np
 import polars as pl
@@ -13,26 +12,16 @@ from safetensors.numpy import load_file
 from hft import fold
 from hft.cache import Cache
 from hft.data import DataError, to_iso
-from hft.data.synthetic import Synthetic
 from hft.jobs import read_data_keys
 from hft.report import Scorecard
 from hft.runs import RunError, list_runs
 from hft.schema import LEDGER, PREDICTIONS
 from hft.spec import UserError, parse
 from hft.splits import make_periods
-from tests.smoke import score_run, smoke_config, train_smoke
+from tests.smoke import change_ticks_from, edit_about, figures, score_run, smoke_config, train_smoke, weights
 from tests.wandb_files import read_offline
 
 PNG = b"\x89PNG\r\n\x1a\n"
-
-
-def weights(run):
-    return load_file(run.folder / "fold-0" / "seed-0" / "weights.safetensors")
-
-
-def figures(run):
-    """What must be the same again: all but how fast it went."""
-    return {name: value for name, value in run.read_metrics().items() if name != "train/examples_per_s"}
 
 
 # What a run leaves behind
@@ -153,31 +142,11 @@ def test_wandb_holds_training_and_backtest_under_one_id(smoke):
 # What a run may not see
 
 
-def other_test_period(monkeypatch, until):
-    """Every tick from `until` on is another one: prices doubled, sizes and sides changed, and some trades gone."""
-    read_day = Synthetic.read_day
-
-    def changed(spec, day, calibration):
-        ticks = read_day(spec, day, calibration)
-
-        def later(frame):
-            is_later = pl.col("ts_recv") >= until
-            columns = [c for c in frame.columns if c.startswith(("price", "bid", "ask", "qty"))]
-            doubled = [pl.when(is_later).then(pl.col(c) * 2).otherwise(c).alias(c) for c in columns]
-            return frame.with_columns(doubled).filter(~is_later | (pl.int_range(pl.len()) % 3 > 0))
-
-        streams = {name: later(getattr(ticks, name)) for name in ("trades", "quotes", "book")}
-        assert len(streams["trades"]) < len(ticks.trades)
-        return replace(ticks, **streams)
-
-    monkeypatch.setattr(Synthetic, "read_day", changed)
-
-
 def test_training_never_reads_the_test_period(smoke, tmp_path, monkeypatch):
     plain = train_smoke(tmp_path / "plain")
     span = read_data_keys(plain).span
     until = make_periods(*span, smoke_config(tmp_path).splits)[0].hull("select")[1]
-    other_test_period(monkeypatch, until)
+    change_ticks_from(monkeypatch, until)
     other = train_smoke(tmp_path / "other")
     assert read_data_keys(other).span == span
     assert figures(other) == figures(plain)
@@ -193,7 +162,7 @@ def test_training_never_reads_the_test_period(smoke, tmp_path, monkeypatch):
 def test_a_change_before_the_test_period_is_seen(tmp_path, monkeypatch):
     plain = train_smoke(tmp_path / "plain")
     start, end = make_periods(*read_data_keys(plain).span, smoke_config(tmp_path).splits)[0].hull("select")
-    other_test_period(monkeypatch, (start + end) // 2)
+    change_ticks_from(monkeypatch, (start + end) // 2)
     assert figures(train_smoke(tmp_path / "other")) != figures(plain)
 
 
@@ -242,23 +211,17 @@ def test_a_scoring_again_gives_the_same(smoke, tmp_path):
     assert card.plain() | {"notes": None} == smoke.card.plain() | {"notes": None}
 
 
-def edit_keys(run, **changes):
-    about = run.read_about()
-    about["data_keys"] |= changes
-    (run.folder / "config.json").write_text(json.dumps(about))
-
-
 def test_data_that_lack_the_test_period_are_named(smoke, tmp_path):
     run = smoke.copy(tmp_path)
     start, end = read_data_keys(run).span
-    edit_keys(run, span=[start, 2 * end - start])
+    edit_about(run, "data_keys", span=[start, 2 * end - start])
     with pytest.raises(DataError, match=rf"does not hold the test period of run {run.id} .*; bring its files back"):
         score_run(tmp_path, run.id, "logger=none")
 
 
 def test_a_market_that_changed_since_is_noted(smoke, tmp_path):
     run = smoke.copy(tmp_path)
-    edit_keys(run, bars=["0" * 64])
+    edit_about(run, "data_keys", bars=["0" * 64])
     card = score_run(tmp_path, run.id, "logger=none")
     assert "the data, or the code that makes bars of them, changed since training" in card.notes
 

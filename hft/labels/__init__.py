@@ -141,7 +141,7 @@ def class_shares(labels: pl.DataFrame) -> dict[str, float]:
 def random_walk_shares(bars: pl.DataFrame, spec: LabelSpec, *, seed: int) -> dict[str, float]:
     """Class shares of `spec` on a driftless walk with the trades per bar, pace and volatility of `bars`.
 
-    `bars` may be any selection of rows, such as the training rows. Labels that merely restate these shares have found
+    `bars` may be any selection of neighbouring rows, such as the training period. Labels that merely restate these shares have found
     nothing: they are what the barriers' geometry gives by itself. All nan where `spec` reads features, which a walk has
     not, or where there are no bars.
     """
@@ -173,7 +173,8 @@ def label_report(
     entered = bars["ts"].to_numpy()[rows_T] + round(spec.latency_ms * NS_PER_MS)
     held_ns = labels["t_end"].filter(rows_T).to_numpy() - entered
     unknowable = period_T & offered_T3.any(axis=1) & labels["y"].is_null().to_numpy()
-    walk = random_walk_shares(bars.filter(rows_T), spec, seed=seed)
+    # Of the whole period: rows that `events` picks are no neighbours, so that their returns tell no volatility.
+    walk = random_walk_shares(bars.filter(period_T), spec, seed=seed)
     return {
         **class_shares(labels.filter(rows_T)),
         **{f"random_walk_{name}": share for name, share in walk.items()},
