@@ -29,9 +29,9 @@ demo: setup  ## a synthetic market, a trained SE-TCN and its scorecard in under 
 	@echo
 	@echo "Everything is in runs/ (config.json, metrics.json, weights, backtest/test/scorecard.json and equity.png)."
 	@echo "Try next:"
-	@echo "  $(PY) train.py experiment=demo data.alpha=0              # the null control: no drift, so nothing to find"
-	@echo "  $(PY) train.py experiment=demo bars=volume bars.size=5   # another clock"
-	@echo "  $(PY) train.py -m experiment=demo labels.width=0.5,1,2   # a grid, ticks and bars built once"
+	@echo "  $(PY) train.py experiment=demo data.alpha=0               # the null control: no drift, so nothing to find"
+	@echo "  $(PY) train.py experiment=demo bars=volume bars.size=0.8  # another clock"
+	@echo "  $(PY) train.py -m experiment=demo labels.width=0.5,1,2    # a grid, ticks and bars built once"
 
 test: setup  ## the default test suite
 	@$(PY) -m pytest -n 2

@@ -15,13 +15,13 @@ from typing import Any, TypeVar
 
 Side = TypeVar("Side", bound=Hashable)
 
-NAMES = ("bars", "labels", "dense", "backtest", "training")
+NAMES = ("bars", "labels", "dense", "backtest", "training", "losses")
 
 
 @dataclass(frozen=True)
 class Result:
     """`rates` in `unit`, hft's own side first. `expected` is what that rate must exceed: a multiple of another side's,
-    or with the key "" a plain number."""
+    or with the key "" a plain number. `spread` has the standard deviations where the rates are no speeds but scores."""
 
     name: str
     unit: str
@@ -29,6 +29,7 @@ class Result:
     data: str
     expected: dict[str, float] = field(default_factory=dict)
     details: dict[str, Any] = field(default_factory=dict)
+    spread: dict[str, float] = field(default_factory=dict)
 
     @property
     def own(self) -> float:
@@ -36,6 +37,17 @@ class Result:
 
     def ratio(self, side: str) -> float:
         return self.own / self.rates[side]
+
+    def shown(self, side: str) -> str:
+        rate = self.rates[side]
+        number = f"{rate:.4f} +- {self.spread[side]:.4f}" if self.spread else f"{rate:,.0f}"
+        return f"{number} {self.unit}"
+
+    def compared(self, side: str) -> str:
+        """What hft's own side is to `side`."""
+        if self.spread:
+            return f"{self.own - self.rates[side]:+.4f} of it"
+        return f"{self.ratio(side):.3g} times it"
 
     def met(self) -> bool:
         return all((self.ratio(side) if side else self.own) > least for side, least in self.expected.items())
@@ -46,6 +58,7 @@ class Result:
             "unit": self.unit,
             "rates": {side: _rounded(rate) for side, rate in self.rates.items()},
             "ratios": {side: _rounded(self.ratio(side)) for side in others},
+            "spread": {side: _rounded(sd) for side, sd in self.spread.items()},
             "expected": {side or "own": least for side, least in self.expected.items()},
             "met": self.met() if self.expected else None,
             "data": self.data,

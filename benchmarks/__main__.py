@@ -43,13 +43,12 @@ def make_table(results: list[Result], *, quick: bool) -> Table:
     for column in ("benchmark", "side", "rate", "first side is", "expected"):
         table.add_column(column, justify="right" if column in ("rate", "first side is") else "left", no_wrap=True)
     for result in results:
-        for i, (side, rate) in enumerate(result.rates.items()):
-            ratio = f"{result.ratio(side):.3g} times it" if i else ""
+        for i, side in enumerate(result.rates):
             table.add_row(
                 escape(result.name) if i == 0 else "",
                 escape(side),
-                f"{rate:,.0f} {result.unit}",
-                ratio,
+                result.shown(side),
+                result.compared(side) if i else "",
                 verdict(result, side if i else ""),
             )
         table.add_section()

@@ -50,7 +50,7 @@ def measure(*, chunk: int, batch_chunks: int, long_chunk: int, compared: int, re
         data=f"{spec.kind}, {spec.channels} channels, {spec.levels} levels, R {batches.reach + 1}; {N_FEATURES} random "
         f"features, seed {SEED}; steps of {batch_chunks} chunks of {chunk} bars against {examples} windows of R bars, "
         f"better of 1 and {threads} CPU threads",
-        expected={"windowed": 50.0},
+        expected={"windowed": 200.0},
         details={
             "model": describe(spec),
             "examples_per_s_by_threads": {

@@ -42,15 +42,16 @@ def print_scorecard(card: Scorecard, *, schedule: str, console: Console | None =
 
 def print_fit(metrics: Mapping[str, float], *, name: str, strategy: str, console: Console | None = None) -> None:
     """What a training came to: label shares beside a random walk's, calibrated class metrics beside the majority's."""
+    from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
 
     console = console or Console()
-    table = Table(title=f"{name}: calibrated, best epoch {metrics['train/best_epoch']:.0f}", title_justify="left")
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, title=f"{name}: calibrated, best epoch {metrics['train/best_epoch']:.0f}", title_justify="left")
     columns = ("rows", "log_loss", "majority_log_loss", "macro_f1", "majority_macro_f1", "mcc", "calibration_error")
-    for column in ("split", *columns):
-        is_name = column == "split"
-        table.add_column(column.replace("_", " "), justify="left" if is_name else "right", no_wrap=is_name)
+    # Short, so that every number is whole on 80 columns; "majority" is the class frequencies' value of its left neighbour.
+    for header in ("split", "rows", "log loss", "majority", "macro F1", "majority", "MCC", "ECE"):
+        table.add_column(header, justify="left" if header == "split" else "right", no_wrap=True)
     for split in ("tune", "select"):
         for row, prefix in ((split, ""), (f"{split}, baseline", "baseline/")):
             if prefix + metric(split, "log_loss") in metrics:

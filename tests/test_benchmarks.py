@@ -14,7 +14,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 import benchmarks
-from benchmarks import Result, backtest, bars, dense, labels, race, training
+from benchmarks import Result, backtest, bars, dense, labels, losses, race, training
 from benchmarks.__main__ import main
 from hft.model.se_tcn import SeTcn
 
@@ -25,8 +25,14 @@ TINY = {
     "dense": {"chunk": 8, "batch_chunks": 2, "long_chunk": 16, "compared": 8, "repeats": 1},
     "backtest": {"n_trades": 20_000, "n_quotes": 30_000, "bar_size": 20, "repeats": 1},
     "training": {"cases": ["default fp32 eager", "default bf16 eager"], "repeats": 1, "chunk": 8, "batch_chunks": 2},
+    "losses": {
+        "hours": 2,
+        "epochs": 1,
+        "seeds": 2,
+        "overrides": ("model.levels=1", "model.se_window=4", "model.channels=4", "baseline=none"),
+    },
 }
-MODULES = {"bars": bars, "labels": labels, "dense": dense, "backtest": backtest, "training": training}
+MODULES = {"bars": bars, "labels": labels, "dense": dense, "backtest": backtest, "training": training, "losses": losses}
 
 
 @pytest.fixture(autouse=True)

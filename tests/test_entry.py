@@ -94,7 +94,7 @@ def test_our_own_mistakes_keep_their_traceback(shell, monkeypatch, tmp_path):
     monkeypatch.setattr("hft.pipeline.build_market", fail)
     with pytest.raises(ZeroDivisionError):
         shell("train.py", *SMOKE, *folders(tmp_path))
-    assert [run.state for run in list_runs(tmp_path / "runs")] == ["interrupted"]
+    assert [run.state for run in list_runs(tmp_path / "runs")] == ["failed"]
 
 
 def test_an_interrupt_ends_quietly(shell, monkeypatch, tmp_path):

@@ -32,7 +32,7 @@ def splits_of(run, root, *overrides):
     return make_periods(*read_data_keys(run).span, smoke_config(root, *overrides).splits)
 
 
-def tested(run):
+def scored(run):
     return run.read_predictions(folder=run.backtest_folder("test"))
 
 
@@ -102,7 +102,7 @@ def test_a_scoring_prints_and_keeps_the_spread_of_seeds(two_seeds, capsys):
     assert "2 series at binance_usdm_vip0" in printed
     for row in ("seed 3", "seed 4", "mean", "standard deviation", "worst"):
         assert row in printed
-    assert tested(run)["seed"].unique().sort().to_list() == [3, 4]
+    assert scored(run)["seed"].unique().sort().to_list() == [3, 4]
 
 
 def test_one_series_has_no_spread(smoke):
@@ -119,7 +119,7 @@ def test_walk_forward_joins_its_test_periods(tmp_path):
     assert run.read_metrics()[MONEY] == pytest.approx(np.mean([unit[MONEY] for unit in units]))
     assert f"{MONEY}/sd" not in run.read_metrics()
     score_run(tmp_path, run.id)
-    frame = tested(run)
+    frame = scored(run)
     assert frame["bar"].is_unique().all()
     assert frame["bar"].is_sorted()
     assert (frame["bar"].diff().drop_nulls() == 1).all()
@@ -138,7 +138,7 @@ def test_cpcv_assembles_paths_that_test_each_bar_once(tmp_path):
     splits = splits_of(run, tmp_path, *CPCV)
     assert len(splits) == len(list(run.folder.glob("fold-*"))) == 6
     score_run(tmp_path, run.id)
-    cards, frame = scorecards(run), tested(run)
+    cards, frame = scorecards(run), scored(run)
     assert list(cards) == [f"seed 0, path {path}" for path in range(3)]
     check_whole_card(run, tmp_path, cards, *CPCV)
     bars = [sorted(frame.filter(path=path)["bar"]) for path in range(3)]
@@ -175,7 +175,7 @@ def test_the_locked_period_is_unread_until_opened(tmp_path, monkeypatch, capsys)
     assert figures(other) == figures(plain)
     assert all(np.array_equal(weights(other)[name], value) for name, value in weights(plain).items())
     assert score_run(tmp_path / "other", other.id).plain() == card.plain()
-    assert tested(other).equals(tested(plain))
+    assert scored(other).equals(scored(plain))
     assert other.read_openings("final") == []
     # The change is one that counts.
     changed = score_run(tmp_path / "other", other.id, "open_final=true", "name=final")
@@ -196,7 +196,7 @@ def test_the_locked_period_is_the_runs_own(smoke, tmp_path):
 def test_the_locked_period_of_folds_is_scored_with_the_latest(tmp_path):
     run = train_smoke(tmp_path, *WALK, "splits.final=0.15")
     card = score_run(tmp_path, run.id, "open_final=true")
-    assert tested(run)["fold"].unique().to_list() == [1]
+    assert scored(run)["fold"].unique().to_list() == [1]
     assert (card.start, card.end) == splits_of(run, tmp_path, *WALK, "splits.final=0.15")[1].hull("final")
 
 

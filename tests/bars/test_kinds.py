@@ -117,7 +117,7 @@ def test_a_threshold_never_met_names_the_total_and_a_size():
         BarError, match=r"bars\.size=9 trades gives no bar: the data hold 3 trades in all; try bars\.size=1$"
     ):
         build_bars(trades_at([1, 2, 3]), bar_spec("tick", size=9))
-    with pytest.raises(BarError, match="history_hours=24 gives no bar: the data hold 1 hours"):
+    with pytest.raises(BarError, match="history_hours=4 gives no bar: the data hold 1 hours"):
         build_bars(trades_at([1, 2, 3]), bar_spec("volume_adaptive"))
 
 
