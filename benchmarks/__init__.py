@@ -46,7 +46,8 @@ class Result:
     def compared(self, side: str) -> str:
         """What hft's own side is to `side`."""
         if self.spread:
-            return f"{self.own - self.rates[side]:+.4f} of it"
+            above = self.own - self.rates[side]
+            return f"{abs(above):.4f} {'above' if above > 0 else 'below'} it"
         return f"{self.ratio(side):.3g} times it"
 
     def met(self) -> bool:

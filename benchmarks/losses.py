@@ -49,6 +49,7 @@ def measure(*, hours: int, epochs: int, seeds: int, overrides: tuple[str, ...]) 
         raise AssertionError(f"losses: the sides saw different numbers of examples: {sorted(seen)}")
     losses = {loss: [scored.log_loss for scored in side] for loss, side in found.items()}
     first, config = found[LOSSES[0]][0], configs[LOSSES[0]]
+    apart = [a - b for a, b in zip(*losses.values(), strict=True)]
     return Result(
         name="losses",
         unit="nats",
@@ -59,6 +60,7 @@ def measure(*, hours: int, epochs: int, seeds: int, overrides: tuple[str, ...]) 
         f"training; {first.rows:,} rows, class frequencies {first.majority:.4f}",
         details={
             "by_seed": {loss: [round(value, 5) for value in values] for loss, values in losses.items()},
+            "first_minus_second_by_seed": [round(value, 5) for value in apart],
             "class_frequencies": round(first.majority, 5),
             "best_epoch": {loss: [scored.best_epoch for scored in side] for loss, side in found.items()},
         },

@@ -47,9 +47,10 @@ def print_fit(metrics: Mapping[str, float], *, name: str, strategy: str, console
     from rich.table import Table
 
     console = console or Console()
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, title=f"{name}: calibrated, best epoch {metrics['train/best_epoch']:.0f}", title_justify="left")
+    title = f"{name}: calibrated, best epoch {metrics['train/best_epoch']:.0f}"
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
     columns = ("rows", "log_loss", "majority_log_loss", "macro_f1", "majority_macro_f1", "mcc", "calibration_error")
-    # Short, so that every number is whole on 80 columns; "majority" is the class frequencies' value of its left neighbour.
+    # Short, so that every number is whole on 80 columns; a majority is the class frequencies' value of what is left of it.
     for header in ("split", "rows", "log loss", "majority", "macro F1", "majority", "MCC", "ECE"):
         table.add_column(header, justify="left" if header == "split" else "right", no_wrap=True)
     for split in ("tune", "select"):

@@ -8,6 +8,7 @@ plain mean of rows. To add a signal: a function x_TF -> s_T in SIGNALS.
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -23,11 +24,11 @@ from hft.splits import ROLES
 from hft.training import predict
 from tests.planted import adamw, run, shipped
 
-N_TRAIN, EPOCHS = 100_000, 10
+N_TRAIN, EPOCHS = 200_000, 5
 BUDGET = 1_000_000  # examples that a training may see
 N_SEEDS = 3
 N_FEATURES = 8
-STRENGTH = 0.2  # sd of the log odds of buy to hold: the Bayes forecast is 0.013 nats better than class frequencies
+STRENGTH = 0.2  # sd of the log odds of buy to hold: Bayes is 0.013 nats better than class frequencies
 ROLE_ENDS = {"train": 0.6, "tune": 0.75, "select": 1.0}  # shares of the bars
 OPTIM = {"schedule": "one_cycle", "warmup": 0.3}
 TRAINER = {"epochs": EPOCHS, "patience": EPOCHS, "chunk": 512, "batch_chunks": 4}
@@ -36,6 +37,7 @@ SE_TCN = (
     shipped("model/se_tcn", SeTcn, channels=16, levels=2, kernel=2, dropout=0.0, se_window=4, se_reduction=4),
     0.01,
 )  # R = 13
+# Of a few settings these were chosen on seeds 10 to 12: 0.960 of the additive signal with se_tcn, 0.980 with linear.
 
 
 def additive(x_TF: np.ndarray) -> np.ndarray:
@@ -125,32 +127,29 @@ def pool(seeds: list[Bayes]) -> Bayes:
     return Bayes(*(np.concatenate([getattr(s, n) for s in seeds]) for n in ("prior_N", "bayes_N", "model_N")))
 
 
-def report(seeds: list[Bayes], record_property) -> None:
-    """`pytest -s` shows it, `--junit-xml` keeps it."""
-    pooled = pool(seeds)
-    found = {
-        "shares_of_the_bayes_gap": [round(s.share, 3) for s in seeds],
-        "bayes_gap_nats": round(float((pooled.prior_N - pooled.bayes_N).mean()), 4),
-        "standard_errors_beyond_bayes": round(pooled.beyond_z, 2),
-    }
-    for name, value in found.items():
-        record_property(name, value)
-    print(found)  # noqa: T201
+def report(seeds: list[Bayes]) -> None:
+    """For people: `pytest -s`."""
+    shares, pooled = [f"{s.share:.3f}" for s in seeds], pool(seeds)
+    gap = (pooled.prior_N - pooled.bayes_N).mean()
+    sys.stdout.write(
+        f"\n{', '.join(shares)} of the Bayes gap of {gap:.4f} nats, {pooled.beyond_z:.1f} standard errors beyond it, "
+        f"{len(pooled.bayes_N):,} rows\n"
+    )
 
 
 @pytest.mark.parametrize("model", [LINEAR, SE_TCN], ids=["linear", "se_tcn"])
-def test_reaches_nine_tenths_of_an_additive_signal_and_not_beyond_bayes(model, tmp_path, record_property):
+def test_reaches_nine_tenths_of_an_additive_signal_and_not_beyond_bayes(model, tmp_path):
     seeds = score_seeds("additive", model, tmp_path)
-    report(seeds, record_property)
+    report(seeds)
     assert np.mean([s.share for s in seeds]) >= 0.9
     assert pool(seeds).beyond_z <= 2
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("model", [LINEAR, SE_TCN], ids=["linear", "se_tcn"])
-def test_reports_its_share_of_an_interaction_and_is_not_beyond_bayes(model, tmp_path, record_property):
+def test_reports_its_share_of_an_interaction_and_is_not_beyond_bayes(model, tmp_path):
     seeds = score_seeds("product", model, tmp_path)
-    report(seeds, record_property)
+    report(seeds)
     assert pool(seeds).beyond_z <= 2
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -67,6 +68,13 @@ def test_labels_of_another_loop_are_refused(monkeypatch):
     monkeypatch.setattr(labels, "loop", lambda *a: [(2 - y, t_end, r) for y, t_end, r in right(*a)])
     with pytest.raises(AssertionError, match="disagree"):
         labels.measure(**TINY["labels"])
+
+
+def test_losses_of_unequal_examples_are_refused(monkeypatch):
+    right, seen = losses.train, iter(range(100))
+    monkeypatch.setattr(losses, "train", lambda *a: replace(right(*a), examples=next(seen)))
+    with pytest.raises(AssertionError, match="different numbers of examples"):
+        losses.measure(**TINY["losses"])
 
 
 def test_windows_that_see_less_are_refused(monkeypatch):
@@ -141,6 +149,11 @@ def test_expectations_are_ratios_or_own_rates():
     assert result.met()
     assert result.plain()["ratios"] == {"loop": 15.0}
     assert not Result("x", "rows/s", {"hft": 30.0, "loop": 4.0}, "data", expected={"loop": 10.0}).met()
+
+
+def test_scores_are_shown_with_their_spread():
+    result = Result("x", "nats", {"a": 1.5, "b": 1.25}, "data", spread={"a": 0.5, "b": 0.25})
+    assert (result.shown("a"), result.compared("b")) == ("1.5000 +- 0.5000 nats", "0.2500 above it")
 
 
 def test_prints_a_table_and_one_json_line(monkeypatch, capsys):
