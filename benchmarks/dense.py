@@ -16,7 +16,7 @@ from benchmarks import Result, race
 from benchmarks.market import shipped
 from benchmarks.training import N_FEATURES, SEED, Batches, build_network, describe, settings
 
-FULL = {"chunk": 0, "batch_chunks": 0, "long_chunk": 2048, "compared": 512, "repeats": 5}
+FULL = {"chunk": 0, "batch_chunks": 0, "long_chunk": 2048, "compared": 512, "repeats": 3}
 QUICK = {"chunk": 256, "batch_chunks": 1, "long_chunk": 512, "compared": 64, "repeats": 3}
 RELATIVE_ERROR = 1e-4  # float32, of the norm of each gradient
 

@@ -87,16 +87,14 @@ def stored_config(run: Run, root: Path, plain: dict[str, Any], *, overrides: lis
     """The run's config with this machine's paths, and what the command line may choose beside it."""
     stored = {**run.read_config(), "paths": plain["paths"]}
     stored["data"] = _data_here(stored.get("data"), plain.get("data"), root, run)
-    for group in ("trainer", "logger"):
-        chosen = [o.lstrip("+").partition("=")[0] for o in overrides if o.lstrip("+").startswith(group)]
-        if group in chosen:
-            stored[group] = plain[group]
-        elif isinstance(stored.get(group), dict):
-            fields = [name.partition(".")[2] for name in chosen]
-            stored[group] = stored[group] | {field: plain[group][field] for field in fields}
-    for field in ("tags", "show_config"):
-        if any(o.partition("=")[0] == field for o in overrides):
-            stored[field] = plain[field]
+    given = [o.lstrip("+").partition("=")[0] for o in overrides]
+    for name in given:
+        group, _, field = name.partition(".")
+        if name in ("logger", "tags", "show_config"):
+            stored[name] = plain[name]
+        elif group in ("trainer", "logger") and isinstance(stored.get(group), dict):
+            # Another trainer is another device: how long and in what portions the run trains stays its own.
+            stored[group] = stored[group] | {field or "kind": plain[group][field or "kind"]}
     try:
         return parse(TrainConfig, stored, stored=True)
     except SpecError as error:

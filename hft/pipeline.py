@@ -101,7 +101,7 @@ def _train(config: TrainConfig, run: Run, *, resumed: bool) -> float:
     _write_config(config, run, data_keys=before)
     market = build_market(config.data, config.bars, config.features, Cache(Path(config.paths.cache)))
     keys = DataKeys(span=(market.ticks.start, market.ticks.end), bars=market.bar_keys)
-    if before not in (None, keys):
+    if before is not None and before.plain() != keys.plain():
         raise RunError(f"run {run.id}: its data, or the code that makes bars of them, changed since; train it anew")
     _write_config(config, run, data_keys=keys)
     splits = make_periods(*keys.span, config.splits)

@@ -95,28 +95,31 @@ def _started_ns(run: Run) -> int:
 
 
 def print_runs(root: Path) -> None:
-    """A table of the runs below `root`, newest first: state, objective, and the command that goes on from each."""
+    """The runs below `root`, newest first: state, objective, and the command that goes on from each."""
+    from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title=f"runs in {root}")
-    for column in ("run", "state", "objective", "tags", "next"):
-        table.add_column(column, overflow="fold")
+    table = Table(title=f"runs in {root}", title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+    table.add_column("run", no_wrap=True)
+    table.add_column("state", no_wrap=True)
+    table.add_column("objective, tags and next", overflow="fold")
     for run in list_runs(root):
-        table.add_row(*_row(run))
-    Console().print(table)
+        table.add_row(run.id, *_state_and_lines(run))
+    Console().print(table, markup=False)
 
 
-def _row(run: Run) -> tuple[str, ...]:
+def _state_and_lines(run: Run) -> tuple[str, str]:
     try:
         state, config = run.state, run.read_config()
         value = run.read_metrics().get(config["objective"]) if state == "done" else None
         objective = config["objective"] + ("" if value is None else f"={value:.6g}")
-        tags = " ".join(config["tags"])
+        lines = [" ".join([objective, *config["tags"]])]
     except (RunError, KeyError, TypeError, ValueError) as error:
-        return run.id, "unreadable", str(error), "", ""
-    following = {"done": f"python backtest.py ckpt={run.id}", "interrupted": f"python train.py resume={run.id}"}
-    return run.id, state, objective, tags, following.get(state, "")
+        return "unreadable", str(error)
+    going_on = f"python train.py resume={run.id}"
+    following = {"done": f"python backtest.py ckpt={run.id}", "interrupted": going_on, "failed": going_on}
+    return state, "\n".join([*lines, following.get(state, "")]).strip()
 
 
 def main(arguments: list[str]) -> int:

@@ -50,7 +50,7 @@ def print_fit(metrics: Mapping[str, float], *, name: str, strategy: str, console
     title = f"{name}: calibrated, best epoch {metrics['train/best_epoch']:.0f}"
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
     columns = ("rows", "log_loss", "majority_log_loss", "macro_f1", "majority_macro_f1", "mcc", "calibration_error")
-    # Short, so that every number is whole on 80 columns; a majority is the class frequencies' value of what is left of it.
+    # Short, so that every number is whole on 80 columns; a majority is the class frequencies' value to its left's.
     for header in ("split", "rows", "log loss", "majority", "macro F1", "majority", "MCC", "ECE"):
         table.add_column(header, justify="left" if header == "split" else "right", no_wrap=True)
     for split in ("tune", "select"):

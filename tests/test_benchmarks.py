@@ -27,10 +27,10 @@ TINY = {
     "backtest": {"n_trades": 20_000, "n_quotes": 30_000, "bar_size": 20, "repeats": 1},
     "training": {"cases": ["default fp32 eager", "default bf16 eager"], "repeats": 1, "chunk": 8, "batch_chunks": 2},
     "losses": {
-        "hours": 2,
+        "hours": 1,
         "epochs": 1,
         "seeds": 2,
-        "overrides": ("model.levels=1", "model.se_window=4", "model.channels=4", "baseline=none"),
+        "overrides": ("model.levels=1", "model.se_window=4", "model.channels=4"),
     },
 }
 MODULES = {"bars": bars, "labels": labels, "dense": dense, "backtest": backtest, "training": training, "losses": losses}
@@ -78,10 +78,13 @@ def test_losses_of_unequal_examples_are_refused(monkeypatch):
 
 
 def test_windows_that_see_less_are_refused(monkeypatch):
-    """A network that reaches further back than it says gives other gradients in windows than in chunks."""
+    """A network that reaches further back than it says gives other gradients in windows than in chunks.
+
+    Its convolutions do, that is: what only the squeezes reach, a mean of means, is less than float32 resolves.
+    """
     right = training.load_tcn().receptive_field
     monkeypatch.setattr(
-        dense, "build_network", lambda spec: _understated(training.build_network(spec), right(spec) // 2)
+        dense, "build_network", lambda spec: _understated(training.build_network(spec), right(spec) // 4)
     )
     with pytest.raises(AssertionError, match="gradients"):
         dense.measure(**TINY["dense"])

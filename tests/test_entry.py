@@ -160,13 +160,13 @@ def test_a_grid_runs_every_job_and_compares_them(shell, monkeypatch, tmp_path):
     }  # fmt: skip
     runs = list_runs(tmp_path / "runs")
     assert [run.state for run in runs] == ["done"] * 4
-    table = ended.out[ended.out.index("4 runs, best first") :]
+    table = ended.out[ended.out.index("4 runs by ") :]
     assert "select/net_bps_day@binance_usdm_vip0" in table
     for run in runs:
-        (row,) = [line for line in lines(table) if f"ckpt={run.id}" in line]
+        (row,) = [line for line in lines(table) if line.strip().startswith(run.id)]
         stored = run.read_config()
         assert f"bars={stored['bars']['kind']} labels.width={stored['labels']['width']:g}" in row
-    order = [next(run for run in runs if f"ckpt={run.id}" in row) for row in lines(table) if "ckpt=" in row]
+    order = [run for row in lines(table) for run in runs if row.strip().startswith(run.id)]
     values = [run.read_metrics()["select/net_bps_day@binance_usdm_vip0"] for run in order]
     assert values == sorted(values, reverse=True)
 
@@ -180,7 +180,7 @@ def test_a_bad_job_does_not_end_the_sweep(shell, monkeypatch, tmp_path):
     assert "Traceback" not in ended.err
     states = {run.state: run for run in list_runs(tmp_path / "runs")}
     assert set(states) == {"done", "failed"}
-    table = ended.out[ended.out.index("2 runs, best first") :]
+    table = ended.out[ended.out.index("2 runs by ") :]
     assert f"ckpt={states['done'].id}" in table
     assert [line for line in lines(table) if "failed" in line and "bars.size=1000000" in line]
 
@@ -189,9 +189,9 @@ def test_the_lowest_log_loss_is_the_best(shell, monkeypatch, tmp_path):
     monkeypatch.setenv("COLUMNS", "200")
     ended = shell("train.py", "-m", *SMOKE, "objective=select/log_loss", "model.channels=4,8", *folders(tmp_path))
     assert ended.status == 0, ended.err
-    table = ended.out[ended.out.index("2 runs, best first") :]
+    table = ended.out[ended.out.index("2 runs by ") :]
     runs = list_runs(tmp_path / "runs")
-    order = [next(run for run in runs if f"ckpt={run.id}" in row) for row in lines(table) if "ckpt=" in row]
+    order = [run for row in lines(table) for run in runs if row.strip().startswith(run.id)]
     assert [run.read_metrics()["select/log_loss"] for run in order] == sorted(
         run.read_metrics()["select/log_loss"] for run in runs
     )
@@ -221,4 +221,4 @@ def test_the_grid_from_a_cold_process(tmp_path):
     command = [sys.executable, "train.py", *GRID, *BUSY, *folders(tmp_path)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-2000:]
-    assert "4 runs, best first" in done.stdout
+    assert "4 runs by " in done.stdout

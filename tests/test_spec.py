@@ -422,3 +422,96 @@ def test_importing_spec_is_light():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=PACKAGE.parent)
     assert done.stdout.strip() == "[]"
+
+
+# Stored data of an older version
+
+
+def since(**extra):
+    """A field that was added since; `before` is the value that reproduces what was done then."""
+    return Field(description="added since", json_schema_extra=extra or None)
+
+
+class OlderFee(Fee):
+    maker_bps: float = since(before=1.5)
+
+
+class Grown(Config):
+    seeds: int = since(before=1)
+    nested: OlderFee = since(before={"taker_bps": 2.0})
+    fees: dict[str, OlderFee]
+    given: int = since()
+
+
+def stored(**changes):
+    return good(given=1, **changes)
+
+
+def test_stored_data_get_the_values_of_before_everywhere():
+    config = parse(Grown, stored(), stored=True)
+    assert (config.seeds, config.nested.maker_bps) == (1, 1.5)
+    assert {name: fee.maker_bps for name, fee in config.fees.items()} == {"vip0": 1.5, "rebate": 1.5}
+
+
+def test_what_is_stored_stands_before_the_value_of_before():
+    fees = {"vip0": {"taker_bps": 5.0, "maker_bps": 0.0}}
+    config = parse(Grown, stored(seeds=4, fees=fees, nested={"taker_bps": 1.0}), stored=True)
+    assert (config.seeds, config.nested.taker_bps, config.nested.maker_bps) == (4, 1.0, 1.5)
+    assert config.fees["vip0"].maker_bps == 0.0
+
+
+def test_what_is_not_stored_must_give_every_field():
+    with pytest.raises(SpecError) as error:
+        parse(Grown, stored())
+    assert str(error.value).splitlines() == [
+        "fees.rebate.maker_bps: must be given (added since)",
+        "fees.vip0.maker_bps: must be given (added since)",
+        "nested: must be given (added since)",
+        "seeds: must be given (added since)",
+    ]
+
+
+def test_a_field_without_a_value_of_before_is_named_in_stored_data():
+    with pytest.raises(SpecError, match=r"^given: must be given \(added since\)$"):
+        parse(Grown, good(), stored=True)
+
+
+@pytest.fixture
+def grown_rooms(rooms, tmp_path):
+    """`time` bars and `ofi` have a field more, as in a later version."""
+    for path, after in (("bars/time.py", "shift of the grid, s"), ("features/flow.py", "rolling window, bars")):
+        file = tmp_path / "shop" / path
+        head, found, tail = file.read_text().partition(f'description="{after}")\n')
+        line = '    lag: int = Field(ge=0, description="x", json_schema_extra={"before": 3})\n'
+        file.write_text(head + found + line + tail)
+    importlib.invalidate_caches()
+
+
+@pytest.mark.usefixtures("grown_rooms")
+def test_kinds_of_rooms_and_sets_get_them_too():
+    plain = good(bars={"kind": "time", "size": 60, "offset": 0})
+    config = parse(Config, plain, stored=True)
+    assert (config.bars.lag, config.features["ofi"].lag) == (3, 3)
+    assert not hasattr(config.features["book"], "lag")
+    with pytest.raises(SpecError) as error:
+        parse(Config, plain)
+    assert str(error.value).splitlines() == ["bars.lag: must be given (x)", "features.ofi.lag: must be given (x)"]
+
+
+@pytest.mark.usefixtures("grown_rooms")
+def test_a_set_of_one_kind_gets_them_too():
+    features = {"ofi": {"kind": "ofi", "window": 10}, "ofi_5": {"kind": "ofi", "window": 5, "lag": 0}}
+    config = parse(Config, good(features=features), stored=True)
+    assert [feature.lag for feature in config.features.values()] == [3, 0]
+
+
+@pytest.mark.parametrize("bars", [None, 5, [], {"kind": "tiem"}, {"kind": ["time"]}, {}])
+def test_stored_nonsense_is_refused_like_any_other(bars):
+    with pytest.raises(SpecError, match="^bars"):
+        parse(Config, good(bars=bars), stored=True)
+
+
+def test_stored_data_are_left_as_they_were():
+    plain = stored()
+    parse(Grown, plain, stored=True)
+    assert plain == stored()

@@ -141,7 +141,7 @@ def class_shares(labels: pl.DataFrame) -> dict[str, float]:
 def random_walk_shares(bars: pl.DataFrame, spec: LabelSpec, *, seed: int) -> dict[str, float]:
     """Class shares of `spec` on a driftless walk with the trades per bar, pace and volatility of `bars`.
 
-    `bars` may be any selection of neighbouring rows, such as the training period. Labels that merely restate these shares have found
+    `bars` may be any stretch of rows, such as the training period. Labels that merely restate these shares have found
     nothing: they are what the barriers' geometry gives by itself. All nan where `spec` reads features, which a walk has
     not, or where there are no bars.
     """

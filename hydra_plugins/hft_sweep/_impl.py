@@ -91,7 +91,8 @@ def _report_failure(point: list[str], result: JobReturn) -> None:
 
 
 def print_results(points: list[list[str]], returns: list[JobReturn]) -> None:
-    """The runs with their objective, best first."""
+    """The runs with what tells them apart and their objective, best first, and the line to paste for the best."""
+    from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
 
@@ -101,11 +102,15 @@ def print_results(points: list[list[str]], returns: list[JobReturn]) -> None:
         done.append((job.return_value, point)) if job.status is JobStatus.COMPLETED else failed.append(point)
     name = done[0][0].objective if done else "objective"
     best_first = sorted(done, key=lambda d: d[0].value, reverse=name != "select/log_loss")
-    table = Table(title=f"{len(points)} runs, best first")
-    for column in ("run", "overrides", name, "next"):
-        table.add_column(column, overflow="fold")
+    table = Table(title=f"{len(points)} runs by {name}", title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+    table.add_column("run", no_wrap=True)
+    table.add_column("value", justify="right", no_wrap=True)
+    table.add_column("overrides", overflow="fold")
+    same = set.intersection(*(set(point) for point in points))
     for outcome, point in best_first:
-        table.add_row(outcome.run, " ".join(point), f"{outcome.value:.4g}", f"python backtest.py ckpt={outcome.run}")
+        table.add_row(outcome.run, f"{outcome.value:.6g}", " ".join(o for o in point if o not in same))
     for point in failed:
-        table.add_row("failed", " ".join(point), "-", "-")
+        table.add_row("failed", "-", " ".join(o for o in point if o not in same))
     Console().print(table)
+    if best_first:
+        sys.stdout.write(f"best: {best_first[0][0]}\n")
