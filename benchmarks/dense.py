@@ -2,8 +2,8 @@
 
 Both sides run the same code on the same rows, forward, backward, clipping and optimiser step: a window is a chunk that
 predicts one bar. Before they are timed, their gradients over the same examples are compared, with dropout off. Each
-side runs on one thread and on all and shows its better rate: a machine busy with other work slows the many small steps
-of two threads tenfold and those of one not at all.
+side shows its best: on one thread or on all (a machine busy with other work slows the many small steps of two threads
+tenfold and those of one not at all), and windows in batches of the fastest size, as 2,048 at once leave the caches.
 """
 
 from __future__ import annotations
@@ -12,49 +12,50 @@ from collections.abc import Callable
 
 import torch
 
-from benchmarks import Result, race
+from benchmarks import Result
 from benchmarks.market import shipped
-from benchmarks.training import N_FEATURES, SEED, Batches, build_network, describe, settings
+from benchmarks.training import N_FEATURES, SEED, Batches, build_network, describe, settings, take_turns
 
-FULL = {"chunk": 0, "batch_chunks": 0, "long_chunk": 2048, "compared": 512, "repeats": 3}
-QUICK = {"chunk": 256, "batch_chunks": 1, "long_chunk": 512, "compared": 64, "repeats": 3}
+FULL = {"chunk": 0, "batch_chunks": 0, "long_chunk": 2048, "windows": (32, 64, 128, 256), "compared": 512, "repeats": 5}
+QUICK = {"chunk": 256, "batch_chunks": 1, "long_chunk": 512, "windows": (64,), "compared": 64, "repeats": 3}
 RELATIVE_ERROR = 1e-4  # float32, of the norm of each gradient
 
 
-def measure(*, chunk: int, batch_chunks: int, long_chunk: int, compared: int, repeats: int) -> Result:
-    """Chunk and batch are those of conf/trainer/cpu.yaml where they are 0; a step of windows has as many examples."""
+def measure(
+    *, chunk: int, batch_chunks: int, long_chunk: int, windows: tuple[int, ...], compared: int, repeats: int
+) -> Result:
+    """Chunk and batch are those of conf/trainer/cpu.yaml where they are 0; `windows` are the batch sizes tried."""
     spec, trainer = settings("default"), shipped("trainer", "cpu")
     chunk, batch_chunks = chunk or trainer["chunk"], batch_chunks or trainer["batch_chunks"]
-    examples = chunk * batch_chunks
-    batches = Batches(build_network(spec), 2 * long_chunk * batch_chunks, device=torch.device("cpu"))
+    device = torch.device("cpu")
+    batches = Batches(build_network(spec), 2 * max(long_chunk * batch_chunks, *windows), device=device)
     error = gradient_error(batches, compared)
     if not error < RELATIVE_ERROR:
         raise AssertionError(f"dense: gradients of the two sides differ by {error:.1e} of their norm")
     steps = {
-        "dense": (chunk, batch_chunks),
-        "windowed": (1, examples),
-        f"dense, chunks of {long_chunk}": (long_chunk, batch_chunks),
+        "dense": [(chunk, batch_chunks)],
+        "windowed": [(1, n) for n in windows],
+        f"dense, chunks of {long_chunk}": [(long_chunk, batch_chunks)],
     }
     threads = torch.get_num_threads()
-    runs = {(side, n): _run(batches, *steps[side], threads=n) for side in steps for n in sorted({1, threads})}
-    timed = race(runs, repeats=repeats)
+    tried = [(side, step, n) for side in steps for step in steps[side] for n in sorted({1, threads})]
+    timed = take_turns({t: _run(batches, *t[1], threads=t[2]) for t in tried}, device, repeats=repeats)
     torch.set_num_threads(threads)
-    by_threads = {
-        side: {n: steps[side][0] * steps[side][1] / t.seconds for (s, n), t in timed.items() if s == side}
-        for side in steps
-    }
+    rates = {(side, step, n): step[0] * step[1] / timed[side, step, n] for side, step, n in tried}
+    best = {side: max((t for t in tried if t[0] == side), key=rates.get) for side in steps}
     return Result(
         name="dense",
         unit="examples/s",
-        rates={side: max(rates.values()) for side, rates in by_threads.items()},
+        rates={side: rates[best[side]] for side in steps},
         data=f"{spec.kind}, {spec.channels} channels, {spec.levels} levels, R {batches.reach + 1}; {N_FEATURES} random "
-        f"features, seed {SEED}; steps of {batch_chunks} chunks of {chunk} bars against {examples} windows of R bars, "
+        f"features, seed {SEED}; steps of {batch_chunks} chunks of {chunk} bars against steps of "
+        f"{best['windowed'][1][1]} windows of R bars (the fastest of {', '.join(map(str, windows))}), "
         f"better of 1 and {threads} CPU threads",
         expected={"windowed": 200.0},
         details={
             "model": describe(spec),
-            "examples_per_s_by_threads": {
-                s: {n: round(r) for n, r in rates.items()} for s, rates in by_threads.items()
+            "examples_per_s": {
+                f"{side}, {n} of {bars} bars, {t} threads": round(rate) for (side, (bars, n), t), rate in rates.items()
             },
             "ratio_of_bars_computed": round((batches.reach + 1) * chunk / (batches.reach + chunk), 1),
             "gradient_error": float(f"{error:.1e}"),

@@ -9,8 +9,11 @@ from __future__ import annotations
 import datetime as dt
 import hashlib
 import os
-from collections.abc import Callable
+import signal
+import threading
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from multiprocessing import parent_process
 from typing import Any
 
 import numpy as np
@@ -121,21 +124,42 @@ def market_labels(market: Market, features: pl.DataFrame, spec: LabelSpec, cache
 
 
 def run_all(stages: list[DayStage]) -> list[Entry]:
-    """The entries of all days, those not yet in the cache built in a pool of processes where it pays."""
+    """The entries of all days, those not yet in the cache built first, with a progress bar, in a pool where it pays."""
     missing = [stage for stage in stages if not stage.cache.has(stage.name, stage.key)]
-    # A worker imports and compiles for seconds before its first day: two days are faster one after the other, here.
-    n_workers = min(len(missing) // 2, os.cpu_count() or 1)
-    if n_workers > 1:
-        from concurrent.futures import ProcessPoolExecutor, as_completed
-        from multiprocessing import get_context
-
+    if missing:
+        from rich.console import Console
         from rich.progress import track
 
-        with ProcessPoolExecutor(n_workers, mp_context=get_context("spawn")) as pool:
-            futures = [pool.submit(_warm, stage) for stage in missing]
-            for future in track(as_completed(futures), f"{missing[0].name} of days", total=len(futures)):
-                future.result()
+        console, name = Console(stderr=True), f"{missing[0].name} of {len(missing)} day(s)"
+        for _ in track(_build(missing), name, total=len(missing), console=console, transient=True):
+            pass
     return [stage.run() for stage in stages]
+
+
+def _build(missing: list[DayStage]) -> Iterator[None]:
+    """Yields after each day."""
+    # A worker imports and compiles for seconds before its first day: two days are faster one after the other, here.
+    n_workers = min(len(missing) // 2, os.cpu_count() or 1)
+    if n_workers < 2:
+        for stage in missing:
+            yield _warm(stage)
+        return
+    from concurrent.futures import ProcessPoolExecutor, as_completed
+    from multiprocessing import get_context
+
+    pool = ProcessPoolExecutor(n_workers, mp_context=get_context("spawn"), initializer=_end_with_parent)
+    try:
+        for future in as_completed([pool.submit(_warm, stage) for stage in missing]):
+            yield future.result()
+    finally:
+        pool.shutdown(cancel_futures=True)  # after Ctrl-C only the days in work are waited for
+
+
+def _end_with_parent() -> None:
+    """In a worker: Ctrl-C is the parent's affair, and when a kill ends the parent the worker ends too, else it would
+    wait for work for ever."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=lambda: (parent_process().join(), os._exit(1)), daemon=True).start()
 
 
 def _warm(stage: DayStage) -> None:

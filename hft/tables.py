@@ -48,7 +48,7 @@ def print_fit(metrics: Mapping[str, float], *, name: str, strategy: str, console
 
     console = console or Console()
     title = f"{name}: calibrated, best epoch {metrics['train/best_epoch']:.0f}"
-    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     columns = ("rows", "log_loss", "majority_log_loss", "macro_f1", "majority_macro_f1", "mcc", "calibration_error")
     # Short, so that every number is whole on 80 columns; a majority is the class frequencies' value to its left's.
     for header in ("split", "rows", "log loss", "majority", "macro F1", "majority", "MCC", "ECE"):

@@ -23,7 +23,7 @@ ROOT = Path(__file__).parents[1]
 TINY = {
     "bars": {"n_trades": 3_000, "n_loop": 1_100, "repeats": 1},
     "labels": {"n_trades": 6_000, "bar_size": 20, "n_loop": 40, "repeats": 1},
-    "dense": {"chunk": 8, "batch_chunks": 2, "long_chunk": 16, "compared": 8, "repeats": 1},
+    "dense": {"chunk": 8, "batch_chunks": 2, "long_chunk": 16, "windows": (8,), "compared": 8, "repeats": 1},
     "backtest": {"n_trades": 20_000, "n_quotes": 30_000, "bar_size": 20, "repeats": 1},
     "training": {"cases": ["default fp32 eager", "default bf16 eager"], "repeats": 1, "chunk": 8, "batch_chunks": 2},
     "losses": {

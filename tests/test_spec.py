@@ -507,7 +507,7 @@ def test_a_set_of_one_kind_gets_them_too():
 
 @pytest.mark.parametrize("bars", [None, 5, [], {"kind": "tiem"}, {"kind": ["time"]}, {}])
 def test_stored_nonsense_is_refused_like_any_other(bars):
-    with pytest.raises(SpecError, match="^bars"):
+    with pytest.raises(SpecError, match=r"^bars"):
         parse(Config, good(bars=bars), stored=True)
 
 

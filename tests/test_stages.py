@@ -252,3 +252,29 @@ def test_a_threshold_that_gives_no_bar(cache, kind):
     config = market_config(f"bars={kind}", "bars.size=1000000000")
     with pytest.raises(BarError, match=r"bars\.size=.* gives no bar: the data hold .* in all; try bars\.size="):
         build(config, cache)
+
+
+ORPHANED = """
+import os
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from hft.stages import _end_with_parent
+
+if __name__ == "__main__":
+    pool = ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=_end_with_parent)
+    print(pool.submit(os.getpid).result(), flush=True)
+    os.kill(os.getpid(), 9)
+"""
+
+
+def test_a_killed_run_leaves_no_worker_behind(tmp_path):
+    script = tmp_path / "orphaned.py"
+    script.write_text(ORPHANED)
+    done = subprocess.run(
+        [sys.executable, script], capture_output=True, text=True, timeout=120, env=os.environ | {"PYTHONPATH": str(ROOT)}
+    )
+    worker = int(done.stdout)
+    deadline = time.monotonic() + 20
+    while Path(f"/proc/{worker}").exists() and "Z" not in Path(f"/proc/{worker}/stat").read_text().split()[2]:
+        assert time.monotonic() < deadline, f"worker {worker} outlived its parent"
+        time.sleep(0.05)

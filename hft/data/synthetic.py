@@ -22,10 +22,10 @@ import numpy as np
 import polars as pl
 from pydantic import Field, model_validator
 
-from hft.data import DataError, DataSpec, Ticks, day_of, day_start, is_gap, to_ns
+from hft.data import DataError, DataSpec, Ticks, day_of, is_gap, to_ns
 from hft.data._book_simulator import PRINTS_PER_ORDER, Flow, simulate_book
 from hft.data._reference_walk import MAX_LATENT, STEP_MS, Moves, draw_latent, draw_moves, geometric_scale, plan_moves
-from hft.schema import NS_PER_DAY, NS_PER_MS, QUOTES, TRADES, book_columns
+from hft.schema import NS_PER_MS, QUOTES, TRADES, book_columns
 
 LOTS_PER_UNIT = 1000  # quantities are multiples of 0.001
 ROWS_PER_DAY = 1_000_000_000  # so that ids and sequence numbers rise over the days
@@ -87,10 +87,10 @@ class Synthetic(DataSpec):
         return [first + dt.timedelta(days=i) for i in range((last - first).days + 1)]
 
     def content(self, day: dt.date) -> Any:
-        return [to_ns(self.start), *self.period(day)]
+        return [to_ns(self.start), *self.bounds(day)]
 
     def read_day(self, day: dt.date, calibration: dict[str, Any]) -> Ticks:
-        start, end = self.period(day)
+        start, end = self.bounds(day)
         session = _session(self, day)
         rows = _simulate(self, session)
         received, moments = _receive_times(self, session, [rows.trades, rows.quotes, rows.book])
@@ -110,10 +110,6 @@ class Synthetic(DataSpec):
             gaps=moments[1:][is_gap(moments[:-1], moments[1:], self.gap_s)],
             notes={"order_events": int(rows.n_events)},
         )
-
-    def period(self, day: dt.date) -> tuple[int, int]:
-        """The part of the UTC day inside start..end, [start, end) ns."""
-        return max(day_start(day), to_ns(self.start)), min(day_start(day) + NS_PER_DAY, to_ns(self.end))
 
     def opening_ticks(self) -> int:
         return round(self.price / self.tick)
@@ -198,7 +194,7 @@ def _closing(spec: Synthetic, day: dt.date, centre: int, m: float) -> tuple[int,
 
 
 def _draw_session(spec: Synthetic, day: dt.date, centre: int, m: float) -> _Session:
-    start, end = spec.period(day)
+    start, end = spec.bounds(day)
     start_ms = -(-start // NS_PER_MS) - spec.feed_latency_ms
     duration_ms = -(-end // NS_PER_MS) - spec.feed_latency_ms - start_ms
     latent, closing_m = draw_latent(_stream(spec, day, LATENT), m, duration_ms=duration_ms, drift_s=spec.drift_s)
