@@ -155,7 +155,8 @@ def log_loss_excess(
 ) -> Interval:
     """Log loss minus that of the class frequencies, paired by row: skill is an interval wholly below 0 (QUANT 5.16).
 
-    Labels overlap: give `min_block` their horizon in bars. `prior_C` may have a row for each of `p_N3`.
+    Labels overlap: give `min_block` twice their horizon in bars (experiments/LOG.md). `prior_C` may have a row for each
+    of `p_N3`.
     """
     baseline = log_losses(np.broadcast_to(prior_C, p_N3.shape), y_N)
     return mean_interval(log_losses(p_N3, y_N) - baseline, seed=seed, min_block=min_block)

@@ -98,12 +98,14 @@ def backtest(config: BacktestConfig, trained: TrainConfig, run: Run) -> Scorecar
 
 def _train(config: TrainConfig, run: Run, *, resumed: bool) -> float:
     before = read_data_keys(run) if resumed and run.read_about()["data_keys"] else None
-    _write_config(config, run, data_keys=before)
+    if before is None:
+        _write_config(config, run, data_keys=None)  # before any data are read: what a kill leaves can be gone on with
     market = build_market(config.data, config.bars, config.features, Cache(Path(config.paths.cache)))
     keys = DataKeys(span=(market.ticks.start, market.ticks.end), bars=market.bar_keys)
     if before is not None and before.plain() != keys.plain():
         raise RunError(f"run {run.id}: its data, or the code that makes bars of them, changed since; train it anew")
-    _write_config(config, run, data_keys=keys)
+    if before is None:  # else the account of the code that began the run stays
+        _write_config(config, run, data_keys=keys)
     splits = make_periods(*keys.span, config.splits)
     frames = build_frames(config, market.before(reads_until(splits)))
     seeds = range(config.seed, config.seed + config.seeds)

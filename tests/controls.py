@@ -45,7 +45,8 @@ from tests.market import random_ticks
 SETTINGS = (
     "bars=tick", "bars.size=30", "labels.horizon=10", "labels.width=0.001", "labels.floor_bps=4.5",
     "splits.train=0.45", "splits.tune=0.2", "splits.select=0.3", "splits.test=0.05",
-    "loss=cross_entropy", "trainer.chunk=128", "trainer.batch_chunks=4", "trainer.threads=1", "trainer.progress=false", "logger=none",
+    "loss=cross_entropy", "trainer.chunk=128", "trainer.batch_chunks=4", "trainer.threads=1",
+    "trainer.progress=false", "logger=none",
     "strategy.schedule=maker_free",  # a dear schedule would leave the fewest trades allowed, and no power
 )  # fmt: skip
 LINEAR = ("model=linear", "model.window=5")

@@ -140,6 +140,14 @@ def test_a_run_cut_before_its_data_were_built_goes_on(shell, tmp_path, monkeypat
     assert run.read_about()["data_keys"]["bars"]
 
 
+def test_a_signal_ends_a_sweep_too(shell, tmp_path, monkeypatch):
+    signal_in_second_unit(monkeypatch, SIGINT, step=1)
+    ended = shell("train.py", "-m", *LONG, "model.channels=4,8", *QUIET, *folders(tmp_path))
+    assert ended.status == 130
+    assert f"go on with: python train.py resume={only_run(tmp_path).id}" in ended.err
+    assert "the sweep goes on" not in ended.err
+
+
 def cut_short(run):
     """As a kill -9 after the last epoch and before the scores leaves it."""
     for path in (*run.folder.glob("fold-*/seed-*/metrics.json"), run.folder / "metrics.json"):

@@ -74,6 +74,8 @@ def _run_point(
         configure_logging=False,
     )
     if result.status is not JobStatus.COMPLETED:
+        if hasattr(result._return_value, "exit_status"):  # a signal, meant for the sweep
+            raise result._return_value
         _report_failure(point, result)
     return result
 

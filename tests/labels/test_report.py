@@ -106,7 +106,7 @@ def test_the_report_counts_what_it_says():
     assert report["n_eff"] == effective_labels(labels, bars, rows_T=rows_T)
     assert report["resolved_on_ticks"] == pytest.approx(2 / 3)
     assert report["unknowable"] == 4  # bars 0, 1, 6 and 7
-    walk = random_walk_shares(bars.filter(rows_T), label, seed=4)
+    walk = random_walk_shares(bars.filter(period_T), label, seed=4)
     assert {n: report[f"random_walk_{n}"] for n in walk} == walk
 
 
