@@ -27,7 +27,7 @@ from hft.spec import SpecError
 from hft.splits import Block, make_periods, open_until, reads_until
 from hft.stages import Market, build_market
 from hft.statistics import over_folds_and_seeds
-from hft.tables import print_scorecard, print_spread
+from hft.tables import print_over_seeds, print_scorecard, print_spread
 from hft.tracking import open_tracker
 from hft.training import Interrupted, predict
 
@@ -119,6 +119,8 @@ def _train(config: TrainConfig, run: Run, *, resumed: bool) -> float:
             weights = run.fold_folder(unit.split.fold, unit.seed) / "weights.safetensors"
             tracker.artifact(f"{run.id}-{unit.name.replace('/', '-')}", weights, {"run": run.id} | keys.plain())
         metrics = over_folds_and_seeds([unit.seed for unit in units], [metrics for metrics, _ in fits])
+        if len(units) > 1:
+            print_over_seeds(metrics, objective=config.objective)
         run.write_metrics(metrics)
         run.write_predictions(pl.concat([predictions for _, predictions in fits]))
         tracker.summary(metrics)

@@ -70,6 +70,23 @@ def print_fit(metrics: Mapping[str, float], *, name: str, strategy: str, console
     console.print(f"strategy: {strategy}", highlight=False)
 
 
+def print_over_seeds(metrics: Mapping[str, float | None], *, objective: str, console: Console | None = None) -> None:
+    """Means over folds and seeds of what matters; with several seeds, their standard deviation and worst."""
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title="over folds and seeds", title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+    for column in ("metric", "mean", "sd", "worst"):
+        table.add_column(column, justify="left" if column == "metric" else "right", no_wrap=True)
+    names = [metric("select", name) for name in ("log_loss", "majority_log_loss", "macro_f1", "mcc")]
+    for name in dict.fromkeys([*names, "baseline/select/log_loss", objective]):
+        if name in metrics:
+            values = [metrics.get(key) for key in (name, f"{name}/sd", f"{name}/worst")]
+            table.add_row(name, *(_shown(value, ".4f") for value in values))
+    (console or Console()).print(table)
+
+
 def print_spread(cards: Mapping[str, Scorecard], *, schedule: str, shown: str, console: Console | None = None) -> None:
     """Every series of one scoring, and their mean, standard deviation and worst; `shown` has its card above."""
     from rich.console import Console

@@ -51,6 +51,22 @@ def check_whole_card(run, root, cards, *overrides):
     assert stored == cards[ranked[(len(ranked) - 1) // 2]]
 
 
+def test_money_is_a_curve_every_so_many_epochs(tmp_path):
+    run = train_smoke(tmp_path, "logger=csv", "money_every=2", "trainer.epochs=4", "trainer.patience=4")
+    rows = pl.read_csv(run.folder / "metrics.csv")
+    assert rows.filter(pl.col(MONEY).is_not_null())["epoch"].to_list() == [1, 3]
+    assert rows["select/trades"].null_count() == 2
+
+
+def test_several_units_end_in_one_table(tmp_path, capsys):
+    run = train_smoke(tmp_path, "seeds=2", *ONE_EPOCH)
+    table = capsys.readouterr().out.partition("over folds and seeds")[2]
+    for name in ("select/log_loss", MONEY):
+        (row,) = [line.split() for line in table.splitlines() if line.split()[:1] == [name]]
+        expected = [run.read_metrics()[key] for key in (name, f"{name}/sd", f"{name}/worst")]
+        assert row[1:] == [f"{value:.4f}" for value in expected]
+
+
 # Seeds
 
 
