@@ -222,3 +222,10 @@ def test_the_grid_from_a_cold_process(tmp_path):
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-2000:]
     assert "4 runs by " in done.stdout
+
+
+@pytest.mark.parametrize("argument", ["resume=latest", "reproduce=latest"])
+def test_a_sweep_does_not_go_on_with_one_run(shell, tmp_path, argument):
+    ended = shell("train.py", "-m", argument, "seed=1,2", *folders(tmp_path))
+    assert ended.status == 2
+    assert f"{argument}: means one run; take out -m" in ended.err

@@ -25,6 +25,9 @@ def run_grid(
     Raises SpecError before the first job when any job's config is wrong, or the jobs' objective cannot be compared.
     Exits with status 1 after the table when a job failed.
     """
+    single = [a for a in arguments if a.lstrip("+").partition("=")[0] in ("resume", "reproduce")]
+    if single:
+        raise SpecError(f"{', '.join(single)}: means one run; take out -m")
     overrides = OverridesParser.create(config_loader=context.config_loader).parse_overrides(arguments)
     points = [point for batch in BasicSweeper.split_arguments(overrides, max_batch_size=None) for point in batch]
     _check_all(points, context=context, config=config)
