@@ -6,7 +6,7 @@ Nothing here knows a field: the config class to parse into is an argument. Compo
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, get_origin
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
 CONF = Path(__file__).parents[1] / "conf"
+SETS = ("features", "transforms", "fees")  # groups of which several files can be chosen together
 NOT_CONFIG = ("hydra", "sweep", "launcher", "resume", "reproduce")  # read by the driver and by hft.jobs
 C = TypeVar("C", bound=Spec)
 
@@ -38,7 +39,7 @@ def make_config(cls: type[C], overrides: list[str]) -> C:
 def from_hydra(composed: DictConfig, cls: type[C], *, choices: dict[str, Any], overrides: list[str]) -> C:
     """The typed config of a composed one. `choices` are Hydra's group choices, `overrides` the command line: they tell
     who set what where an experiment fills in a kind that the command line then replaced."""
-    errors = overlay_conflicts(choices, overrides)
+    errors = overlay_conflicts(choices, overrides) + set_conflicts(choices, overrides)
     try:
         # An empty choice of a set (`transforms=[]`) leaves no key behind.
         empty = {name: {} for name, field in cls.model_fields.items() if get_origin(field.annotation) is dict}
@@ -68,15 +69,10 @@ def overlay_conflicts(choices: dict[str, Any], overrides: list[str]) -> list[str
 
     Hydra merges the experiment's numbers into the other kind without a word: 10 trades would become 10 dollars.
     """
-    import yaml
-
     lines = []
     for overlay in ("experiment", "debug"):
         name = choices.get(overlay)
-        path = CONF / overlay / f"{name}.yaml"
-        if not name or not path.is_file():
-            continue
-        body = yaml.safe_load(path.read_text()) or {}
+        body = _read_yaml(CONF / overlay / f"{name}.yaml")
         chosen = {}
         for item in body.get("defaults", []):
             if isinstance(item, dict):
@@ -93,6 +89,40 @@ def overlay_conflicts(choices: dict[str, Any], overrides: list[str]) -> list[str
                     f"it out: ~{left[0].partition('=')[0]}"
                 )
     return lines
+
+
+def set_conflicts(choices: dict[str, Any], overrides: list[str]) -> list[str]:
+    """One line per name that two chosen sets define differently, with both files; Hydra keeps the later in silence."""
+    lines = []
+    for group in SETS:
+        seen: dict[str, tuple[str, Any]] = {}
+        for file, name, entry in _chosen_entries(group, choices, overrides):
+            first, defined = seen.setdefault(name, (file, entry))
+            if defined != entry:
+                lines.append(f"{group}.{name}: defined differently in {first} and {file}; rename one, or leave one out")
+    return lines
+
+
+def _chosen_entries(group: str, choices: dict[str, Any], overrides: list[str]) -> Iterator[tuple[str, str, Any]]:
+    """(file, name, definition) of every entry of the chosen sets and of those that they include."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    chosen = choices.get(group) or []
+    for override in OverridesParser.create().parse_overrides(overrides):
+        if override.key_or_group == group and isinstance(override.value(), list):
+            chosen = override.value()
+    pending = [chosen] if isinstance(chosen, str) else [str(name) for name in reversed(chosen)]
+    while pending:
+        path = CONF / group / f"{pending.pop()}.yaml"
+        body = _read_yaml(path)
+        pending += [item for item in reversed(body.pop("defaults", [])) if isinstance(item, str) and item != "_self_"]
+        yield from ((f"conf/{group}/{path.name}", name, entry) for name, entry in body.items())
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    import yaml
+
+    return (yaml.safe_load(path.read_text()) or {}) if path.is_file() else {}
 
 
 def refuse_sweep_keys(overrides: list[str]) -> None:

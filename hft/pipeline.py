@@ -6,7 +6,11 @@ the last fold's validation; test rows are read by `backtest` alone, which counts
 
 from __future__ import annotations
 
+import signal
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,7 +60,8 @@ def train(config: TrainConfig, *, resumed: Run | None = None, repeated: Run | No
     run = resumed or create_run(Path(config.paths.runs))
     with run.working():
         try:
-            value = _train(config, run, resumed=resumed is not None)
+            with _terminable():
+                value = _train(config, run, resumed=resumed is not None)
         except Interrupted:
             sys.stderr.write(f"go on with: python train.py resume={run.id}\n")
             raise
@@ -94,6 +99,23 @@ def backtest(config: BacktestConfig, trained: TrainConfig, run: Run) -> Scorecar
     _track_backtest(config, run, card, equity)
     sys.stdout.write(f"run={run.id} scorecard={folder / 'scorecard.json'} figure={equity}\n")
     return card
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """Makes SIGTERM an Interrupted outside of a fit too, which has its own way to end: between two of its steps."""
+
+    def stop(number: int, _: object) -> None:
+        raise Interrupted(number, "outside of a training; what was finished is kept")
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _train(config: TrainConfig, run: Run, *, resumed: bool) -> float:

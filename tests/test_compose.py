@@ -60,6 +60,21 @@ def test_sets_are_chosen_joined_and_thinned(overrides, names):
     assert ("kyle_lambda" in features) is ("trades_only" in overrides[0])
 
 
+@pytest.mark.parametrize("chosen", ["features=[micro,mine]", "features=[mine,micro]"])
+def test_two_definitions_of_one_name_are_refused(conf, chosen):
+    (conf / "features" / "mine.yaml").write_text("amihud: {kind: amihud, window: 7}\n")
+    assert "features.amihud: defined differently in conf/features/" in refusal(chosen)
+    assert "mine.yaml" in refusal(chosen)
+    assert "trades_only.yaml" in refusal(chosen)  # which micro includes
+    assert make_config(TrainConfig, ["features=[mine]"]).features["amihud"].window == 7
+
+
+def test_a_set_may_be_reached_twice(conf):
+    (conf / "features" / "mine.yaml").write_text("defaults: [trades_only, _self_]\nofi: {kind: ofi, window: 1}\n")
+    assert list(make_config(TrainConfig, ["features=[micro,mine]"]).features)
+    assert len(make_config(TrainConfig, ["features=zoo"]).features) == 23
+
+
 def test_a_number_inside_a_set():
     features = make_config(TrainConfig, ["features.kyle_lambda.window=20"]).features
     assert features["kyle_lambda"].window == 20

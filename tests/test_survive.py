@@ -140,6 +140,15 @@ def test_a_run_cut_before_its_data_were_built_goes_on(shell, tmp_path, monkeypat
     assert run.read_about()["data_keys"]["bars"]
 
 
+def test_a_signal_outside_of_a_training_ends_as_well(shell, tmp_path, monkeypatch):
+    monkeypatch.setattr("hft.fold.review_fold", lambda *_, **__: os.kill(os.getpid(), SIGTERM))
+    ended = shell("train.py", *QUICK, *folders(tmp_path))
+    run = only_run(tmp_path)
+    assert (ended.status, run.state) == (143, "interrupted")
+    assert f"go on with: python train.py resume={run.id}" in ended.err
+    assert "Traceback" not in ended.err
+
+
 def test_a_signal_ends_a_sweep_too(shell, tmp_path, monkeypatch):
     signal_in_second_unit(monkeypatch, SIGINT, step=1)
     ended = shell("train.py", "-m", *LONG, "model.channels=4,8", *QUIET, *folders(tmp_path))
