@@ -9,7 +9,7 @@ from __future__ import annotations
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +28,7 @@ from hft.report import Scorecard, plot_equity, save_scorecard, save_scorecards, 
 from hft.run import Run, RunError
 from hft.runs import create_run, remember_path
 from hft.spec import SpecError
-from hft.splits import Block, make_periods, open_until, reads_until
+from hft.splits import Block, Split, make_periods, open_until, reads_until
 from hft.stages import Market, build_market
 from hft.statistics import over_folds_and_seeds
 from hft.tables import print_over_seeds, print_scorecard, print_spread
@@ -187,17 +187,7 @@ def _to_score(
     latest = max(splits, key=lambda split: split.hull("select")[1])
     start, end = market.ticks.start, market.ticks.end
     if config.data.plain() != trained.data.plain():
-        first, until = known.span[0], reads_until(splits)
-        if config.open_final:
-            raise SpecError("open_final: the locked period is one of the run's own data; leave data=from_run")
-        if config.data.source() == trained.data.source() and start < until and first < end:
-            raise DataError(
-                f"data: {to_iso(start)} to {to_iso(end)} holds rows that run {run.id} was trained on "
-                f"({to_iso(first)} to {to_iso(until)}); set data.start={to_iso(until)} or later, or leave "
-                "data=from_run for its test period"
-            )
-        opened = run.count_opening("other", config.plain())
-        notes = [f"opening {opened} of other data than the run's own test period"]
+        notes = [_open_elsewhere(config, trained, market, run, splits, latest)]
         return [(latest.fold, 0, (start, end))], end, notes
     role = "final" if config.open_final else "test"
     if config.open_final and "final" not in latest.periods:
@@ -216,6 +206,39 @@ def _to_score(
     changed = known.bars != market.bar_keys
     notes += ["the data, or the code that makes bars of them, changed since training"] * changed
     return parts, known.span[1] if config.open_final else open_until(splits), notes
+
+
+def _open_elsewhere(
+    config: BacktestConfig, trained: TrainConfig, market: Market, run: Run, splits: list[Split], latest: Split
+) -> str:
+    """Counts the reading of other data than the run's own, or of another part of them, and says so.
+
+    Raises DataError where they hold rows that the run was trained on, or rows that are locked.
+    """
+    if config.open_final:
+        raise SpecError("open_final: the locked period is one of the run's own data; leave data=from_run")
+    same = config.data.source() == trained.data.source()
+    start, end = market.ticks.start, market.ticks.end
+    first, until = read_data_keys(run).span[0], reads_until(splits)
+    shown = f"data: {to_iso(start)} to {to_iso(end)} holds rows"
+    if same and start < until and first < end:
+        raise DataError(
+            f"{shown} that run {run.id} was trained on ({to_iso(first)} to {to_iso(until)}); set "
+            f"data.start={to_iso(until)} or later, or leave data=from_run for its test period"
+        )
+
+    def touches(blocks: Sequence[Block]) -> bool:
+        return same and any(start < last and begin < end for begin, last in blocks)
+
+    locked = latest.periods.get("final", ())
+    if touches(locked):
+        raise DataError(
+            f"{shown} of the locked period of run {run.id} ({to_iso(locked[0][0])} to {to_iso(locked[-1][1])}); set "
+            f"data.end={to_iso(locked[0][0])} or earlier, or open it: open_final=true with data=from_run"
+        )
+    if any(touches(split.periods["test"]) for split in splits):
+        return f"opening {run.count_opening('test', config.plain())} of rows of this run's test period"
+    return f"opening {run.count_opening('other', config.plain())} of other data than the run's own test period"
 
 
 def _ledgers(

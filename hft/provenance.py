@@ -10,7 +10,7 @@ from typing import Any
 
 from hft.spec import PACKAGE
 
-LIBRARIES = ("torch", "pytorch-lightning", "polars", "numba", "numpy", "pydantic", "hydra-core", "optuna")
+LIBRARIES = ("torch", "pytorch-lightning", "polars", "numba", "numpy", "pydantic", "hydra-core", "lightgbm", "optuna")
 INERT = ("logger", "tags", "show_config")  # parts of a config that change no number
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from hft.data import to_iso
+from hft.data import DataError, to_iso
 from hft.jobs import read_data_keys
 from hft.report import Scorecard
 from hft.spec import SpecError, parse
@@ -259,3 +259,18 @@ def test_the_baseline_stands_beside_the_model(tmp_path, capsys):
     assert "baseline" in printed
     assert metrics["baseline/select/log_loss/sd"] >= 0
     assert list(run.fold_folder(0, 1).glob("*.txt"))
+
+
+def test_no_other_start_opens_what_is_locked(tmp_path):
+    run = train_smoke(tmp_path, *FINAL, *ONE_EPOCH)
+    (split,) = splits_of(run, tmp_path, *FINAL)
+    (start, end), locked = split.hull("test"), split.hull("final")[0]
+    for begin in (start, locked):
+        with pytest.raises(
+            DataError, match=rf"rows of the locked period of run {run.id} .*data\.end=.*open_final=true"
+        ):
+            score_run(tmp_path, run.id, f"+data.start={to_iso(begin)}")
+    assert run.read_openings("final") == run.read_openings("test") == []
+    card = score_run(tmp_path, run.id, f"+data.start={to_iso(start)}", f"+data.end={to_iso(end)}")
+    assert "opening 1 of rows of this run's test period" in card.notes
+    assert (len(run.read_openings("test")), run.read_openings("other")) == (1, [])

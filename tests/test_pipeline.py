@@ -189,10 +189,11 @@ def test_data_after_select_and_another_market_may_be_scored(smoke, tmp_path):
     until = make_periods(*read_data_keys(run).span, smoke_config(tmp_path).splits)[0].hull("select")[1]
     later = score_run(tmp_path, run.id, f"+data.start={to_iso(until)[:-1]}", "logger=none", "name=later")
     assert later.start == until
+    assert "opening 2 of rows of this run's test period" in later.notes
     other = score_run(tmp_path, run.id, "+data.seed=1", "logger=none", "name=other")
     assert other.trades != smoke.card.trades
-    assert "opening 2 of other data than the run's own test period" in other.notes
-    assert len(run.read_openings("test")) == 1
+    assert "opening 1 of other data than the run's own test period" in other.notes
+    assert (len(run.read_openings("test")), len(run.read_openings("other"))) == (2, 1)
 
 
 def test_openings_of_the_test_period_are_counted(smoke, tmp_path):
