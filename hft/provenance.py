@@ -50,8 +50,10 @@ def differences(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
         for when, about in (("the repeated", before), ("this", after))
         if about["git"].get("dirty")
     ]
-    for part in ("data_keys", "versions"):
-        lines += _changes(part, _flat(before[part]), _flat(after[part]))
+    lines += _changes("data_keys", _flat(before["data_keys"]), _flat(after["data_keys"]))
+    # A library that the older run did not record says nothing of what it had.
+    recorded = {name: version for name, version in after["versions"].items() if name in before["versions"]}
+    lines += _changes("versions", before["versions"], recorded)
     # A field that the older run lacks was added since, and was filled in so that nothing changes.
     asked = {name: value for name, value in _flat(before["config"]).items() if name.split(".")[0] not in INERT}
     return lines + _changes("config", asked, {k: v for k, v in _flat(after["config"]).items() if k in asked})
