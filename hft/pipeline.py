@@ -139,7 +139,8 @@ def _train(config: TrainConfig, run: Run, *, resumed: bool) -> float:
             prefix = f"{unit.name}/" if len(units) > 1 else ""
             fits.append(fit_unit(config, frames, unit, run, tracker, prefix=prefix))
             weights = run.fold_folder(unit.split.fold, unit.seed) / "weights.safetensors"
-            tracker.artifact(f"{run.id}-{unit.name.replace('/', '-')}", weights, {"run": run.id} | keys.plain())
+            about = {"fold": unit.split.fold, "seed": unit.seed} | keys.plain()
+            tracker.artifact(f"{unit.name}/weights", weights, about)
         metrics = over_folds_and_seeds([unit.seed for unit in units], [metrics for metrics, _ in fits])
         if len(units) > 1:
             print_over_seeds(metrics, objective=config.objective)

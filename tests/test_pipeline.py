@@ -139,6 +139,25 @@ def test_wandb_holds_training_and_backtest_under_one_id(smoke):
     assert offline.steps == sorted(set(offline.steps))
 
 
+def test_wandb_holds_all_there_is_to_review(smoke):
+    offline = read_offline(smoke.run.folder)
+    about = smoke.run.read_about()
+    assert offline.config["code"]["git"].keys() == {"commit", "dirty"}
+    assert offline.config["code"]["versions"] == about["versions"]
+    curves = {"train/lr", "train/grad_norm", "train/examples_per_s", "tune/brier", "tune/pr_auc_buy"}
+    assert curves <= set(offline.curves)
+    figures = ("confusion_matrix", "pr_curves", "reliability", "coverage", "gates")
+    for name in (*(f"select/{figure}" for figure in figures), "tune/importance_bars"):
+        assert offline.images[name].startswith(PNG), name
+    assert {"select/predictions", "tune/importance"} <= set(offline.tables)
+    assert offline.summary["data/order_events"] > 0
+    ((name, artifact),) = [(n, a) for n, a in offline.artifacts.items() if a["type"] == "model"]  # W&B keeps tables so
+    assert name == f"{smoke.run.id}-fold-0-seed-0-weights"
+    assert artifact["metadata"] == {"fold": 0, "seed": 0} | about["data_keys"]
+    (stored,) = artifact["files"].values()
+    assert stored.read_bytes() == (smoke.run.fold_folder(0, 0) / "weights.safetensors").read_bytes()
+
+
 # What a run may not see
 
 
