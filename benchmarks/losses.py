@@ -16,7 +16,7 @@ from hft.cache import Cache
 from hft.classification import log_losses
 from hft.compose import make_config
 from hft.config import TrainConfig
-from hft.fold import Unit, build_frames, make_unit
+from hft.frames import Unit, build_frames, make_unit
 from hft.model import fit_classifier
 from hft.splits import make_periods, reads_until
 from hft.stages import build_market

@@ -21,25 +21,33 @@ NOT_CONFIG = ("hydra", "sweep", "launcher", "resume", "reproduce")  # read by th
 C = TypeVar("C", bound=Spec)
 
 
-def compose(overrides: list[str], *, entry: str = "train", full_tree: bool = False) -> DictConfig:
-    """What `python <entry>.py <overrides>` composes, before any check."""
+def compose(overrides: list[str], *, entry: str = "train", full_tree: bool = False, conf: Path = CONF) -> DictConfig:
+    """What `python <entry>.py <overrides>` composes from the YAML in `conf`, before any check."""
     from hydra import compose as hydra_compose
     from hydra import initialize_config_dir
+    from hydra.core.global_hydra import GlobalHydra
 
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        return hydra_compose(entry, overrides=overrides, return_hydra_config=full_tree)
+    running = GlobalHydra.instance()
+    outer, running.hydra = running.hydra, None  # of a sweep, which composes its trials from another folder
+    try:
+        with initialize_config_dir(str(conf.resolve()), version_base="1.3"):
+            return hydra_compose(entry, overrides=overrides, return_hydra_config=full_tree)
+    finally:
+        GlobalHydra.instance().hydra = outer
 
 
-def make_config(cls: type[C], overrides: list[str]) -> C:
-    """The typed config of `python train.py <overrides>`, for tests, checks and notebooks."""
-    composed = compose(overrides, full_tree=True)
-    return from_hydra(composed, cls, choices=composed.hydra.runtime.choices, overrides=overrides)
+def make_config(cls: type[C], overrides: list[str], *, conf: Path = CONF) -> C:
+    """The typed config of `python train.py <overrides>`: of a sweep's point, for tests, checks and notebooks."""
+    composed = compose(overrides, full_tree=True, conf=conf)
+    return from_hydra(composed, cls, choices=composed.hydra.runtime.choices, overrides=overrides, conf=conf)
 
 
-def from_hydra(composed: DictConfig, cls: type[C], *, choices: dict[str, Any], overrides: list[str]) -> C:
+def from_hydra(
+    composed: DictConfig, cls: type[C], *, choices: dict[str, Any], overrides: list[str], conf: Path = CONF
+) -> C:
     """The typed config of a composed one. `choices` are Hydra's group choices, `overrides` the command line: they tell
     who set what where an experiment fills in a kind that the command line then replaced."""
-    errors = overlay_conflicts(choices, overrides) + set_conflicts(choices, overrides)
+    errors = overlay_conflicts(choices, overrides, conf=conf) + set_conflicts(choices, overrides, conf=conf)
     try:
         # An empty choice of a set (`transforms=[]`) leaves no key behind.
         empty = {name: {} for name, field in cls.model_fields.items() if get_origin(field.annotation) is dict}
@@ -64,7 +72,7 @@ def to_plain(composed: DictConfig) -> dict[str, Any]:
         raise SpecError(f"{error.full_key or 'config'}: an interpolation does not resolve: {error.msg}") from None
 
 
-def overlay_conflicts(choices: dict[str, Any], overrides: list[str]) -> list[str]:
+def overlay_conflicts(choices: dict[str, Any], overrides: list[str], *, conf: Path = CONF) -> list[str]:
     """One line per group whose kind an experiment chose and filled in, and the command line then replaced.
 
     Hydra merges the experiment's numbers into the other kind without a word: 10 trades would become 10 dollars.
@@ -72,7 +80,7 @@ def overlay_conflicts(choices: dict[str, Any], overrides: list[str]) -> list[str
     lines = []
     for overlay in ("experiment", "debug"):
         name = choices.get(overlay)
-        body = _read_yaml(CONF / overlay / f"{name}.yaml")
+        body = _read_yaml(conf / overlay / f"{name}.yaml")
         chosen = {}
         for item in body.get("defaults", []):
             if isinstance(item, dict):
@@ -91,19 +99,21 @@ def overlay_conflicts(choices: dict[str, Any], overrides: list[str]) -> list[str
     return lines
 
 
-def set_conflicts(choices: dict[str, Any], overrides: list[str]) -> list[str]:
+def set_conflicts(choices: dict[str, Any], overrides: list[str], *, conf: Path = CONF) -> list[str]:
     """One line per name that two chosen sets define differently, with both files; Hydra keeps the later in silence."""
     lines = []
     for group in SETS:
         seen: dict[str, tuple[str, Any]] = {}
-        for file, name, entry in _chosen_entries(group, choices, overrides):
+        for file, name, entry in _chosen_entries(group, choices, overrides, conf):
             first, defined = seen.setdefault(name, (file, entry))
             if defined != entry:
                 lines.append(f"{group}.{name}: defined differently in {first} and {file}; rename one, or leave one out")
     return lines
 
 
-def _chosen_entries(group: str, choices: dict[str, Any], overrides: list[str]) -> Iterator[tuple[str, str, Any]]:
+def _chosen_entries(
+    group: str, choices: dict[str, Any], overrides: list[str], conf: Path
+) -> Iterator[tuple[str, str, Any]]:
     """(file, name, definition) of every entry of the chosen sets and of those that they include."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
@@ -113,7 +123,7 @@ def _chosen_entries(group: str, choices: dict[str, Any], overrides: list[str]) -
             chosen = override.value()
     pending = [chosen] if isinstance(chosen, str) else [str(name) for name in reversed(chosen)]
     while pending:
-        path = CONF / group / f"{pending.pop()}.yaml"
+        path = conf / group / f"{pending.pop()}.yaml"
         body = _read_yaml(path)
         pending += [item for item in reversed(body.pop("defaults", [])) if isinstance(item, str) and item != "_self_"]
         yield from ((f"conf/{group}/{path.name}", name, entry) for name, entry in body.items())

@@ -18,12 +18,14 @@ from hft.fees import FeeSchedule
 from hft.spec import Kind, Room, Spec, SpecError, did_you_mean
 
 OBJECTIVES = ("select/log_loss", "select/net_bps_day@<schedule>")
-# A change in any of these changes what the classes mean, so class metrics cannot be compared across it (DESIGN 6).
+MONEY = ("net_bps_day", "max_drawdown_bps", "turnover_day", "trades")
+# A change in any of these changes what the classes mean: no metric but MONEY can be compared across it (DESIGN 6).
 MONEY_ONLY = ("data", "bars", "labels", "splits", "latency_ms")
 
 
 class Paths(Spec):
     runs: str = Field(description="folder that holds one folder per run")
+    sweeps: str = Field(description="folder that holds one folder per sweep, with a run folder per trial")
     cache: str = Field(description="folder of the stage cache; safe to delete")
 
 
@@ -101,6 +103,13 @@ class BacktestConfig(_Config):
     logger: Annotated[Kind, Room("hft.tracking")]
 
 
+class SweepConfig(Spec):
+    """The groups that only a sweep reads."""
+
+    sweep: Annotated[Kind, Room("hft.sweep")]
+    launcher: Annotated[Kind, Room("hft.launcher")]
+
+
 class DataKeys(Spec):
     """What a run remembers of its data: the range that its periods divide, and the keys of its days of bars."""
 
@@ -117,7 +126,7 @@ def _check_schedule(field: str, schedule: str, fees: dict[str, FeeSchedule]) -> 
 
 def refuse_incomparable(objective: str, jobs: list[dict[str, Any]]) -> None:
     """Raises SpecError when `objective` is a class metric and the jobs differ in what the classes mean (DESIGN 6)."""
-    if "net_bps_day@" in objective:
+    if objective.rpartition("/")[2].partition("@")[0] in MONEY:
         return
     varying = [key for key in MONEY_ONLY if len({json.dumps(job.get(key), sort_keys=True) for job in jobs}) > 1]
     if varying:
@@ -151,7 +160,7 @@ def write_schemas(folder: Path) -> list[Path]:
 
     folder.mkdir(parents=True, exist_ok=True)
     written = []
-    for cls, entry in ((TrainConfig, "train"), (BacktestConfig, "backtest")):
+    for cls, entry in ((TrainConfig, "train"), (BacktestConfig, "backtest"), (SweepConfig, "")):
         for name, field in cls.model_fields.items():
             room = next((m for m in field.metadata if isinstance(m, Room)), None)
             if room is None or (folder / f"{name}.json") in written:
@@ -163,7 +172,8 @@ def write_schemas(folder: Path) -> list[Path]:
             if getattr(field.annotation, "__origin__", None) is dict:
                 union = dict[str, union | list[Any]]  # a set may carry Hydra's `defaults:` list
             written.append(_write_schema(folder / f"{name}.json", pydantic.TypeAdapter(union).json_schema()))
-        written.append(_write_schema(folder / f"{entry}.json", cls.model_json_schema()))
+        if entry:
+            written.append(_write_schema(folder / f"{entry}.json", cls.model_json_schema()))
     ladder = pydantic.TypeAdapter(dict[str, FeeSchedule | list[Any]])
     return [*written, _write_schema(folder / "fees.json", ladder.json_schema())]
 
@@ -195,7 +205,7 @@ def check_experiments() -> list[str]:
     for group in ("experiment", "debug"):
         for path in sorted((CONF / group).glob("*.yaml")):
             try:
-                make_config(TrainConfig, [f"{group}={path.stem}"])
+                make_config(TrainConfig, [f"{group}={path.stem}"], conf=CONF)
             except (SpecError, HydraException) as error:
                 # What a file leaves to the command line (`???`, a data path) is no fault of it.
                 lines = [line for line in str(error).splitlines() if "has no value yet" not in line]

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hft.compose import from_hydra, refuse_sweep_keys, to_plain
-from hft.config import BacktestConfig, DataKeys, Paths, TrainConfig
+from hft.config import BacktestConfig, DataKeys, Paths, SweepConfig, TrainConfig
 from hft.run import Run, RunError
 from hft.runs import find_run, list_runs, remembered_path
 from hft.spec import Room, SpecError, parse
@@ -46,6 +46,8 @@ def train_job(composed: DictConfig) -> TrainJob:
 
 def read_train_job(composed: DictConfig, *, choices: dict[str, Any], overrides: list[str]) -> TrainJob:
     """`choices` are Hydra's group choices, `overrides` the command line."""
+    if any(o.lstrip("+~").split("=")[0].split(".")[0] in SweepConfig.model_fields for o in overrides):
+        read_sweep(composed)
     resume, repeat = str(composed.get("resume") or ""), str(composed.get("reproduce") or "")
     if not resume and not repeat:
         return TrainJob(from_hydra(composed, TrainConfig, choices=choices, overrides=overrides))
@@ -58,10 +60,22 @@ def read_train_job(composed: DictConfig, *, choices: dict[str, Any], overrides: 
             f"{', '.join(f'{name}=' for name in FREE[2:])} can be set"
         )
     plain = to_plain(composed)
-    root = _root(plain)
-    run = _unfinished(root, resume) if resume else _done(root, repeat)
-    config = stored_config(run, root, plain, overrides=overrides)
+    paths = _paths(plain)
+    run = _unfinished(paths, resume) if resume else _done(paths, repeat)
+    config = stored_config(run, Path(paths.runs), plain, overrides=overrides)
     return TrainJob(config, resumed=run) if resume else TrainJob(config, repeated=run)
+
+
+def read_sweep(composed: DictConfig) -> SweepConfig:
+    """The settings of search and engine. Raises SpecError."""
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    try:
+        plain = {name: OmegaConf.to_container(composed[name], resolve=True) for name in SweepConfig.model_fields}
+    except OmegaConfBaseException as error:
+        raise SpecError(f"{error.full_key or 'sweep'}: an interpolation does not resolve: {error.msg}") from None
+    return parse(SweepConfig, plain)
 
 
 def backtest_job(composed: DictConfig) -> tuple[BacktestConfig, TrainConfig, Run]:
@@ -70,11 +84,11 @@ def backtest_job(composed: DictConfig) -> tuple[BacktestConfig, TrainConfig, Run
     Keys set beside `kind: from_run` replace the run's: `+execution.latency_ms=200`.
     """
     plain = to_plain(composed)
-    root = _root(plain)
+    paths = _paths(plain)
     if plain.get("ckpt", "???") == "???":
         raise SpecError("ckpt: has no value yet (the run to score); set it: ckpt=<run>, or ckpt=latest")
-    run = _done(root, str(plain["ckpt"]))
-    trained = stored_config(run, root, plain, overrides=[])
+    run = _done(paths, str(plain["ckpt"]))
+    trained = stored_config(run, Path(paths.runs), plain, overrides=[])
     own = trained.plain()
     for group, value in plain.items():
         if isinstance(value, dict) and value.get("kind") == FROM_RUN:
@@ -109,14 +123,20 @@ def read_data_keys(run: Run) -> DataKeys:
         raise RunError(f"{place}: not those of a run of ours; choose another run\n{error}") from None
 
 
-def _root(plain: dict[str, Any]) -> Path:
-    return Path(parse(Paths, plain.get("paths") or {}).runs)
+def _paths(plain: dict[str, Any]) -> Paths:
+    return parse(Paths, plain.get("paths") or {})
 
 
-def _done(root: Path, name: str) -> Run:
+def _find(paths: Paths, name: str) -> Run:
+    return find_run(Path(paths.runs), name, sweeps=Path(paths.sweeps))
+
+
+def _done(paths: Paths, name: str) -> Run:
     """The run that is meant, which must have reached its end: `latest` is the newest that did."""
-    newest = next((run for run in list_runs(root) if _state(run) == "done"), None) if name == "latest" else None
-    run = newest or find_run(root, name)
+    runs = list_runs(Path(paths.runs)) if name == "latest" else []
+    run = next((run for run in runs if _state(run) == "done"), None) or _find(paths, name)
+    if run.is_trial and run.state != "done":
+        raise RunError(f"trial {run.id} is {run.state}, not done: choose one that its sweep finished")
     if run.state != "done":
         raise RunError(
             f"run {run.id} is {run.state}, not done: go on with it (python train.py resume={run.id}), choose another, "
@@ -132,15 +152,21 @@ def _state(run: Run) -> str:
         return "unreadable"
 
 
-def _unfinished(root: Path, name: str) -> Run:
+def _unfinished(paths: Paths, name: str) -> Run:
     """The run to go on with: `latest` is the newest that has not ended and knows what it was asked."""
+    root = Path(paths.runs)
     if name == "latest":
         known = [run for run in list_runs(root) if (run.folder / "config.json").is_file()]
         open_runs = [run for run in known if _state(run) in ("new", "interrupted", "failed")]
         if not open_runs:
             raise RunError(f"resume=latest: no run in {root} waits to go on; python -m hft.runs lists them")
         return open_runs[0]
-    run = find_run(root, name)
+    run = _find(paths, name)
+    if run.is_trial:
+        raise RunError(
+            f"run {run.id} is a sweep's trial, whose value the sweep keeps: only the sweep goes on with it; give its "
+            f"command again, with sweep.study={run.folder.parent.name}"
+        )
     if run.state == "done":
         raise RunError(f"run {run.id} is done: score it (python backtest.py ckpt={run.id}) or repeat it (reproduce=)")
     return run

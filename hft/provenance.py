@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import importlib.metadata
 import platform
 import subprocess
@@ -21,6 +22,15 @@ def versions() -> dict[str, str]:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             found[name] = importlib.metadata.version(name)
     return found
+
+
+def code_hash() -> str:
+    """sha256 over every Python file of hft as it lies on the disk now, names and bytes."""
+    digest = hashlib.sha256()
+    for path in sorted(PACKAGE.rglob("*.py")):
+        name, content = path.relative_to(PACKAGE).as_posix(), path.read_bytes()
+        digest.update(f"{name}\0{len(content)}\0".encode() + content)
+    return digest.hexdigest()
 
 
 def git_state() -> dict[str, Any]:
@@ -50,13 +60,13 @@ def differences(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
         for when, about in (("the repeated", before), ("this", after))
         if about["git"].get("dirty")
     ]
-    lines += _changes("data_keys", _flat(before["data_keys"]), _flat(after["data_keys"]))
+    lines += _changes("data_keys", flat(before["data_keys"]), flat(after["data_keys"]))
     # A library that the older run did not record says nothing of what it had.
     recorded = {name: version for name, version in after["versions"].items() if name in before["versions"]}
     lines += _changes("versions", before["versions"], recorded)
     # A field that the older run lacks was added since, and was filled in so that nothing changes.
-    asked = {name: value for name, value in _flat(before["config"]).items() if name.split(".")[0] not in INERT}
-    return lines + _changes("config", asked, {k: v for k, v in _flat(after["config"]).items() if k in asked})
+    asked = {name: value for name, value in flat(before["config"]).items() if name.split(".")[0] not in INERT}
+    return lines + _changes("config", asked, {k: v for k, v in flat(after["config"]).items() if k in asked})
 
 
 def _changes(part: str, a: dict[str, Any], b: dict[str, Any]) -> list[str]:
@@ -64,8 +74,8 @@ def _changes(part: str, a: dict[str, Any], b: dict[str, Any]) -> list[str]:
     return [f"{part}: {name} {a.get(name)} -> {b.get(name)}" for name in names]
 
 
-def _flat(value: Any, path: str = "") -> dict[str, Any]:
+def flat(value: Any, path: str = "") -> dict[str, Any]:
     """Leaves by dotted path; lists are leaves."""
     if not isinstance(value, dict):
         return {path: value}
-    return {k: v for name, item in value.items() for k, v in _flat(item, f"{path}.{name}".lstrip(".")).items()}
+    return {k: v for name, item in value.items() for k, v in flat(item, f"{path}.{name}".lstrip(".")).items()}

@@ -1,8 +1,9 @@
 """A run on disk: what was asked, what came out, and how far it got.
 
-In: plain configs, metrics, predictions. Out: a folder `<root>/<UTC time>-<4 hex>/` of JSON, parquet and safetensors
-that another process reads back. Every file is written beside its place, synced and renamed, so a kill leaves the old
-file or the new one. To keep a further file in a run: a write and a read method on Run, going through `write_atomic`.
+In: plain configs, metrics, predictions. Out: a folder `<root>/<UTC time>-<4 hex>/`, a trial's `<study>/<number>/`, of
+JSON, parquet and safetensors that another process reads back. Every file is written beside its place, synced and
+renamed, so a kill leaves the old file or the new one. To keep a further file in a run: a write and a read method on
+Run, going through `write_atomic`.
 
 A folder may come from a stranger: it is data only, nothing in it is executed, and `read_config` gives plain data that
 must pass `hft.spec.parse`. Paths in it are not to be followed: the caller puts its own in their place.
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
+import functools
 import hashlib
 import io
 import json
@@ -27,18 +29,26 @@ import polars as pl
 
 from hft.files import is_locked, locked, writable, write_atomic
 from hft.provenance import git_state, versions
-from hft.schema import PREDICTIONS, check
+from hft.schema import NET, PREDICTIONS, check, daily_columns
 from hft.spec import UserError, fingerprint
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+TRIAL = re.compile(r"\d{4,7}")
 MAX_JSON_BYTES = 16 * 2**20  # ours have kilobytes; a stranger's file must not fill the memory
 
 _RETRAIN = "choose another run, or train it again"
-State = Literal["new", "running", "done", "failed", "interrupted"]
+State = Literal["new", "running", "done", "pruned", "failed", "interrupted"]
 
 
 class RunError(UserError):
     """A run folder that cannot be found, read or written."""
+
+
+@dataclass
+class Work:
+    """A run in work: how it is marked if it ends without an error."""
+
+    ends_as: State = "done"
 
 
 @dataclass(frozen=True)
@@ -49,11 +59,21 @@ class Run:
 
     @property
     def id(self) -> str:
-        return self.folder.name
+        """`20240102-030405-a1b2`, or of a sweep's trial `<study>/<number>`."""
+        return f"{self.folder.parent.name}/{self.folder.name}" if self.is_trial else self.folder.name
+
+    @property
+    def is_trial(self) -> bool:
+        return bool(TRIAL.fullmatch(self.folder.name))
+
+    @property
+    def tracked_id(self) -> str:
+        """The id as a tracker takes it: W&B allows no slash in one."""
+        return self.id.replace("/", "-")
 
     @property
     def state(self) -> State:
-        """`interrupted` also for a run whose process is gone: only one that reached its end says `done`."""
+        """`interrupted` also for a run whose process is gone: only one that reached its end says `done` or `pruned`."""
         state = self._read_json("state.json").get("state")
         if state not in get_args(State):
             raise RunError(f"{self.folder / 'state.json'}: state must be one of {get_args(State)}, got {state!r}")
@@ -64,8 +84,9 @@ class Run:
         self._write_json("state.json", {"state": state, "started_ns": started, "changed_ns": time.time_ns()})
 
     @contextlib.contextmanager
-    def working(self) -> Iterator[Run]:
-        """Marks the run running, and at the end done, interrupted (by a signal: `exit_status`), or failed.
+    def working(self) -> Iterator[Work]:
+        """Marks the run running, and at the end done (or as the block says), interrupted (by a signal: `exit_status`),
+        or failed.
 
         A kernel lock tells others that this process is alive. Raises RunError where another one works on the run.
         """
@@ -73,13 +94,14 @@ class Run:
             raise RunError(f"run {self.id}: another process is working on it; wait for it, or choose another run")
         with locked(self._work_lock):
             self.mark("running")
+            work = Work()
             try:
-                yield self
+                yield work
             except BaseException as error:
                 stopped = isinstance(error, KeyboardInterrupt) or hasattr(error, "exit_status")
                 self.mark("interrupted" if stopped else "failed")
                 raise
-            self.mark("done")
+            self.mark(work.ends_as)
 
     @property
     def _work_lock(self) -> Path:
@@ -87,8 +109,7 @@ class Run:
 
     def write_config(self, config: dict[str, Any], *, data_keys: dict[str, Any]) -> None:
         """The parsed config as plain data, the cache keys of the data it used, and the code and versions that ran."""
-        about = {"config": config, "data_keys": data_keys, "versions": versions(), "git": git_state()}
-        self._write_json("config.json", about)
+        self._write_json("config.json", {"config": config, "data_keys": data_keys} | what_runs())
 
     def read_config(self) -> dict[str, Any]:
         """The config as plain data, not parsed yet; its paths are the writer's and not to be followed."""
@@ -112,25 +133,21 @@ class Run:
     def write_predictions(self, predictions: pl.DataFrame, *, folder: Path | None = None) -> None:
         """In the run's folder, or in one below it."""
         path = (folder or self.folder) / "predictions.parquet"
-        data = io.BytesIO()
-        check(predictions, PREDICTIONS, where=str(path)).write_parquet(data)
-        write_atomic(path, data.getvalue())
-        write_atomic(path.with_suffix(".sha256"), _sha256_line(data.getvalue(), path))
+        _write_frame(path, check(predictions, PREDICTIONS, where=str(path)))
 
     def read_predictions(self, *, folder: Path | None = None) -> pl.DataFrame:
         path = (folder or self.folder) / "predictions.parquet"
-        try:
-            data, digest = path.read_bytes(), path.with_suffix(".sha256").read_bytes()
-        except OSError as error:
-            raise RunError(f"{path}: missing or unreadable ({_first_line(error)}); {_RETRAIN}") from error
-        # On a flipped byte polars may panic or end the process (seen: an allocation of 2e18 bytes): it never sees one.
-        if _sha256_line(data, path) != digest:
-            raise RunError(f"{path}: does not match its hash in {path.stem}.sha256; {_RETRAIN}")
-        try:
-            frame = pl.read_parquet(io.BytesIO(data))
-        except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
-            raise RunError(f"{path}: cannot be read ({_first_line(error)}); {_RETRAIN}") from error
-        return check(frame, PREDICTIONS, where=str(path))
+        return check(_read_frame(path), PREDICTIONS, where=str(path))
+
+    def write_daily(self, daily: pl.DataFrame, *, folder: Path | None = None) -> None:
+        """What each day of `select` earned, in the run's folder, or in one below it."""
+        path = (folder or self.folder) / "daily.parquet"
+        _write_frame(path, check(daily, _daily_contract(daily), where=str(path)))
+
+    def read_daily(self, *, folder: Path | None = None) -> pl.DataFrame:
+        path = (folder or self.folder) / "daily.parquet"
+        daily = _read_frame(path)
+        return check(daily, _daily_contract(daily), where=str(path))
 
     def fold_folder(self, fold: int, seed: int) -> Path:
         return self._make_folder(f"fold-{fold:d}", f"seed-{seed:d}")
@@ -140,16 +157,20 @@ class Run:
             raise RunError(f"backtest name: must be letters, digits, '.', '_' or '-', at most 64, got {name!r}")
         return self._make_folder("backtest", name)
 
-    def write_unit(self, fold: int, seed: int, metrics: dict[str, Any], predictions: pl.DataFrame) -> None:
+    def write_unit(
+        self, fold: int, seed: int, metrics: dict[str, Any], predictions: pl.DataFrame, daily: pl.DataFrame
+    ) -> None:
         """The outcome of one fold and seed; the metrics come last, and say that it is finished."""
         folder = self.fold_folder(fold, seed)
         self.write_predictions(predictions, folder=folder)
+        self.write_daily(daily, folder=folder)
         self._write_json(f"{folder.relative_to(self.folder)}/metrics.json", _finite(metrics))
 
     def read_unit(self, fold: int, seed: int) -> tuple[dict[str, Any], pl.DataFrame] | None:
         """Metrics and predictions of a finished fold and seed, None where there are none yet."""
         folder = self.fold_folder(fold, seed)
-        if not (folder / "metrics.json").exists():
+        # Of an older version there may be no daily returns: the unit is scored again, from its training's last state.
+        if not all((folder / name).exists() for name in ("metrics.json", "daily.parquet")):
             return None
         metrics = self._read_json(f"{folder.relative_to(self.folder)}/metrics.json")
         return metrics, self.read_predictions(folder=folder)
@@ -212,6 +233,38 @@ def _finite(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_finite(v) for v in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+@functools.cache
+def what_runs() -> dict[str, Any]:
+    """Versions of the libraries and state of the checkout, as this process found them: what it imported stays."""
+    return {"versions": versions(), "git": git_state()}
+
+
+def _daily_contract(daily: pl.DataFrame) -> dict[str, type[pl.DataType]]:
+    return daily_columns(name.removeprefix(NET) for name in daily.columns if name.startswith(NET))
+
+
+def _write_frame(path: Path, frame: pl.DataFrame) -> None:
+    """With its hash beside it."""
+    data = io.BytesIO()
+    frame.write_parquet(data)
+    write_atomic(path, data.getvalue())
+    write_atomic(path.with_suffix(".sha256"), _sha256_line(data.getvalue(), path))
+
+
+def _read_frame(path: Path) -> pl.DataFrame:
+    try:
+        data, digest = path.read_bytes(), path.with_suffix(".sha256").read_bytes()
+    except OSError as error:
+        raise RunError(f"{path}: missing or unreadable ({_first_line(error)}); {_RETRAIN}") from error
+    # On a flipped byte polars may panic or end the process (seen: an allocation of 2e18 bytes): it never sees one.
+    if _sha256_line(data, path) != digest:
+        raise RunError(f"{path}: does not match its hash in {path.stem}.sha256; {_RETRAIN}")
+    try:
+        return pl.read_parquet(io.BytesIO(data))
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
+        raise RunError(f"{path}: cannot be read ({_first_line(error)}); {_RETRAIN}") from error
 
 
 def _sha256_line(data: bytes, path: Path) -> bytes:

@@ -1,4 +1,4 @@
-"""The runs below one root: made, found, listed.
+"""The runs below one root, and the trials below a study: made, found, listed.
 
 `python -m hft.runs` prints them with their state, objective and the command that goes on. One run is `hft/run.py`.
 """
@@ -11,16 +11,19 @@ import json
 import os
 import re
 import secrets
+import shutil
 import sys
 import time
 from pathlib import Path
 
 from hft.files import writable, write_atomic
+from hft.run import NAME
 from hft.run import Run as Run
 from hft.run import RunError as RunError
 from hft.spec import did_you_mean
 
 RUN_ID = re.compile(r"\d{8}-\d{6}-[0-9a-f]{4}")
+TRIAL_ID = re.compile(rf"(?P<study>{NAME.pattern})/(?P<number>\d{{1,7}})")
 
 
 def create_run(root: Path) -> Run:
@@ -34,6 +37,55 @@ def create_run(root: Path) -> Run:
             with contextlib.suppress(FileExistsError):
                 folder.mkdir()
                 break
+    return _mark_new(folder)
+
+
+def create_trial(study: Path, number: int, *, copy_of: Path | None = None) -> Run:
+    """The folder of a study's trial, of this process alone; RunError where there is one already: none is used twice.
+
+    With `copy_of`, another trial's folder, the run goes on from what that one left, and its curves are kept with it.
+    What is made anew: state, log, the locks, and the place in W&B, which the other trial keeps.
+    """
+    folder = study / f"{number:04d}"
+    partial = study / f".partial-{folder.name}-{secrets.token_hex(4)}"
+    with writable(folder):
+        study.mkdir(parents=True, exist_ok=True)
+        try:
+            partial.mkdir()
+            if copy_of is not None:
+                _copy_progress(copy_of, partial)
+            _mark_new(partial)
+            _claim(partial, folder)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+    return Run(folder)
+
+
+def _copy_progress(source: Path, target: Path) -> None:
+    names = [
+        "config.json",
+        "metrics.csv",
+        "summary.csv",
+        "wandb/summary.json",
+        *(p.name for p in source.glob("fold-*")),
+    ]
+    for name in names:
+        path = source / name
+        (target / name).parent.mkdir(exist_ok=True)
+        if path.is_dir():
+            shutil.copytree(path, target / name, ignore=shutil.ignore_patterns(".*"))
+        elif path.is_file():
+            shutil.copyfile(path, target / name)
+
+
+def _claim(partial: Path, folder: Path) -> None:
+    """A folder's name is taken by the rename: over one that holds anything it fails."""
+    if folder.exists():
+        raise RunError(f"{folder}: is there already, and a trial's folder is never used twice")
+    partial.rename(folder)
+
+
+def _mark_new(folder: Path) -> Run:
     run = Run(folder)
     run._write_json("state.json", {"state": "new", "started_ns": time.time_ns()})
     return run
@@ -61,8 +113,11 @@ def list_runs(root: Path) -> list[Run]:
     return sorted(runs, key=lambda run: (run.id[:15], _started_ns(run)), reverse=True)
 
 
-def find_run(root: Path, name: str) -> Run:
-    """The run that `name` means: an id, a unique beginning of one, `latest`, or the path of a run folder."""
+def find_run(root: Path, name: str, *, sweeps: Path | None = None) -> Run:
+    """The run that `name` means: an id, a unique beginning of one, `latest`, the path of a run folder, or below
+    `sweeps` the trial `<study>/<number>`."""
+    if sweeps is not None and (trial := TRIAL_ID.fullmatch(name)):
+        return _find_trial(sweeps, trial["study"], int(trial["number"]))
     runs = list_runs(root)
     ids = [run.id for run in runs]
     latest = f"the latest in {root}: {', '.join(ids[:5])}" if ids else f"there are no runs in {root}"
@@ -83,6 +138,19 @@ def find_run(root: Path, name: str) -> Run:
             f"run {name!r}: {len(found)} runs begin so: {', '.join(r.id for r in found[:5])}; give more of it"
         )
     raise RunError(f"no run {name!r}{did_you_mean(name, ids)}; {latest}")
+
+
+def _find_trial(sweeps: Path, study: str, number: int) -> Run:
+    studies = sorted(p.name for p in sweeps.glob("*") if p.is_dir() and not p.name.startswith("."))
+    if study not in studies:
+        known = f"there: {', '.join(studies[:5])}" if studies else f"there are none in {sweeps}"
+        raise RunError(f"no sweep {study!r} in {sweeps}{did_you_mean(study, studies)}; {known}")
+    run = Run(sweeps / study / f"{number:04d}")
+    if not run.folder.is_dir():
+        trials = sorted(p.name for p in run.folder.parent.glob("*") if Run(p).is_trial)
+        known = f"it has {trials[0]} to {trials[-1]}" if trials else "it has none yet"
+        raise RunError(f"no trial {number:04d} in the folder of sweep {study!r}: {known}")
+    return run
 
 
 def _started_ns(run: Run) -> int:

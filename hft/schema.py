@@ -6,6 +6,8 @@ points. Everything after BARS joins on `bar`, never on a timestamp.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import polars as pl
 
 from hft.spec import UserError
@@ -82,8 +84,14 @@ LEDGER = {
     "markout_10s_bps": pl.Float64,
 }
 
-LOWER_IS_BETTER = ("loss", "log_loss", "log_loss_excess", "brier", "calibration_error")
+DAILY = {"fold": pl.Int64, "seed": pl.Int64, "day": pl.Date, "gross_bps": pl.Float64, "trades": pl.Int64}
 
+LOWER_IS_BETTER = (
+    "loss", "log_loss", "log_loss_excess", "brier", "calibration_error", "turnover_day", "max_drawdown_bps",
+)  # fmt: skip
+TIMINGS = ("examples_per_s", "stages_s")  # metrics that are not the same again when a run is repeated
+
+NET = "net_bps@"
 HOLD, BUY, SELL = 0, 1, 2
 CLASS_NAMES = ("hold", "buy", "sell")
 
@@ -100,6 +108,11 @@ def book_columns(n_levels: int) -> dict[str, type[pl.DataType]]:
 
 def features_columns(names: list[str]) -> dict[str, type[pl.DataType]]:
     return {"bar": pl.Int64} | {name: pl.Float32 for name in names}
+
+
+def daily_columns(schedules: Iterable[str]) -> dict[str, type[pl.DataType]]:
+    """DAILY with one net_bps@<schedule> per fee schedule: a row per UTC day, of what was closed on it."""
+    return DAILY | {f"{NET}{name}": pl.Float64 for name in schedules}
 
 
 def empty(contract: dict[str, type[pl.DataType]]) -> pl.DataFrame:
@@ -127,3 +140,18 @@ def metric(split: str, name: str) -> str:
 def money_metric(split: str, schedule: str) -> str:
     """Net bps per calendar day under a fee schedule: `select/net_bps_day@binance_usdm_vip0`."""
     return f"{split}/net_bps_day@{schedule}"
+
+
+def drawdown_metric(split: str, schedule: str) -> str:
+    """Largest fall of the running net return: `select/max_drawdown_bps@binance_usdm_vip0`."""
+    return f"{split}/max_drawdown_bps@{schedule}"
+
+
+def lower_is_better(name: str) -> bool:
+    """Of a metric as it is logged: `select/log_loss`, `select/max_drawdown_bps@binance_usdm_vip0`."""
+    return name.rpartition("/")[2].partition("@")[0] in LOWER_IS_BETTER
+
+
+def is_timing(name: str) -> bool:
+    """Whether a metric tells how fast a run went, or the spread of that over its seeds."""
+    return any(part in TIMINGS for part in name.split("/"))

@@ -1,7 +1,8 @@
 """The cached path from files to frames: ticks, bars and tick columns per UTC day, features and labels over the range.
 
 In: the specs of the first rooms. Out: a Market and its frames. Days that are not in the cache are built in a pool of
-processes; a sweep over model settings finds everything here, one over a barrier width rebuilds labels only.
+processes; a sweep over model settings finds everything here, one over a barrier width rebuilds labels only. A worker
+keeps its last market: reading a day of two million events from the cache takes 0.3 s, asking for its keys 2 ms.
 """
 
 from __future__ import annotations
@@ -9,12 +10,9 @@ from __future__ import annotations
 import datetime as dt
 import hashlib
 import os
-import signal
-import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from multiprocessing import parent_process
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 import numpy as np
 import polars as pl
@@ -24,10 +22,27 @@ from hft.cache import Cache, Entry
 from hft.data import DataSpec, Ticks, cut_ticks, is_gap, join_ticks
 from hft.features import FeatureSpec, build_features, build_tick_columns, tick_plan
 from hft.labels import LabelSpec, build_labels, label_bars
+from hft.processes import end_with_parent
+from hft.spec import fingerprint
 
 STREAMS = ("trades", "quotes", "book")
 # Where the files lie and which days are asked for do not change what one day holds; `content` says what does.
 NOT_IDENTITY = ("path", "start", "end")
+T = TypeVar("T")
+
+
+class Last:
+    """The value that was asked for last, by its key: what trials one after the other share, and nobody may change."""
+
+    def __init__(self) -> None:
+        self.key, self.value = "", None
+
+    def get(self, key: str, build: Callable[[], T]) -> T:
+        if self.key != key:
+            self.key, self.value = "", None  # before the next is built: two markets may not fit into the memory
+            self.value = build()
+            self.key = key
+        return self.value
 
 
 @dataclass(frozen=True)
@@ -39,6 +54,7 @@ class Market:
     tick_columns: pl.DataFrame
     bar_keys: tuple[str, ...]
     column_keys: tuple[str, ...]
+    last_frames: Last = field(default_factory=Last, compare=False, repr=False)  # gone with the market
 
     def before(self, end: int) -> Market:
         """What was known before `end` ns: no tick at or after it, no bar known at or after it."""
@@ -49,6 +65,7 @@ class Market:
             tick_columns=self.tick_columns.filter(known),
             bar_keys=(*self.bar_keys, f"before {end}"),
             column_keys=(*self.column_keys, f"before {end}"),
+            last_frames=self.last_frames,
         )
 
 
@@ -77,10 +94,24 @@ class DayStage:
         return self.cache.stage(self.name, **self.identity, build=lambda: self.build(*self.inputs))
 
 
-def build_market(data: DataSpec, bars: BarSpec, features: dict[str, FeatureSpec], cache: Cache) -> Market:
-    """Loads or builds every day of `data`. Raises DataError where the files are wrong, or give no trade or no bar."""
+def build_market(
+    data: DataSpec, bars: BarSpec, features: dict[str, FeatureSpec], cache: Cache, *, last: Last | None = None
+) -> Market:
+    """Loads or builds every day of `data`, unless `last` has the market of just these files and specs.
+
+    Raises DataError where the files are wrong, or give no trade or no bar.
+    """
     calibration = data.calibrate()
     tick_stages = [_tick_stage(data, day, calibration, cache) for day in data.days()]
+    days = [stage.key for stage in tick_stages]  # looks at the files: a market of other files is another one
+    kinds = [type(spec).__module__ for spec in (bars, *features.values())]
+    key = fingerprint([str(cache.root.resolve()), days, bars.plain(), tick_plan(features), kinds])
+    return (last or Last()).get(key, lambda: _load_market(data, bars, features, tick_stages, cache))
+
+
+def _load_market(
+    data: DataSpec, bars: BarSpec, features: dict[str, FeatureSpec], tick_stages: list[DayStage], cache: Cache
+) -> Market:
     days = [_to_ticks(entry) for entry in run_all(tick_stages)]
     joined = join_ticks(days, data.gap_s)
     histories = _histories(bars, days)
@@ -147,19 +178,12 @@ def _build(missing: list[DayStage]) -> Iterator[None]:
     from concurrent.futures import ProcessPoolExecutor, as_completed
     from multiprocessing import get_context
 
-    pool = ProcessPoolExecutor(n_workers, mp_context=get_context("spawn"), initializer=_end_with_parent)
+    pool = ProcessPoolExecutor(n_workers, mp_context=get_context("spawn"), initializer=end_with_parent)
     try:
         for future in as_completed([pool.submit(_warm, stage) for stage in missing]):
             yield future.result()
     finally:
         pool.shutdown(cancel_futures=True)  # after Ctrl-C only the days in work are waited for
-
-
-def _end_with_parent() -> None:
-    """In a worker: Ctrl-C is the parent's affair, and when a kill ends the parent the worker ends too, else it would
-    wait for work for ever."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=lambda: (parent_process().join(), os._exit(1)), daemon=True).start()
 
 
 def _warm(stage: DayStage) -> None:

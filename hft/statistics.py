@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from hft.schema import LOWER_IS_BETTER, NS_PER_DAY
+from hft.schema import NS_PER_DAY, lower_is_better
 
 N_RESAMPLES = 2000
 MIN_TRADES = 30  # fewer get no interval (QUANT 5.16)
@@ -133,6 +133,6 @@ def over_folds_and_seeds(
         means = np.array([np.mean(unit) for unit in values.values()])
         found[name] = float(means.mean())
         if len(means) > 1:
-            worst = means.max() if name.rpartition("/")[2] in LOWER_IS_BETTER else means.min()
+            worst = means.max() if lower_is_better(name) else means.min()
             found |= {f"{name}/sd": float(means.std(ddof=1)), f"{name}/worst": float(worst)}
     return found

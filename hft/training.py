@@ -202,6 +202,7 @@ def _signals(saver: _Saver) -> Iterator[Callable[[], None]]:
 
 def _run_lightning(learner: Learner, saver: _Saver, on_epoch: Callable[[int, dict[str, float]], bool]) -> None:
     import pytorch_lightning as lightning
+    from pytorch_lightning.plugins.environments import LightningEnvironment
 
     spec = learner.trainer
     profiler = _Profiler(saver.path.with_name("profile.txt")) if spec.profile else None
@@ -248,22 +249,25 @@ def _run_lightning(learner: Learner, saver: _Saver, on_epoch: Callable[[int, dic
             self.log(spec.monitor, learner.result.history[-1][spec.monitor], prog_bar=True)
             saver.save_if_due()
 
-    trainer = lightning.Trainer(
-        accelerator=learner.x_PF.device.type,
-        devices=1,
-        max_epochs=spec.epochs,
-        reload_dataloaders_every_n_epochs=1,
-        logger=False,
-        enable_checkpointing=False,
-        enable_model_summary=False,
-        enable_progress_bar=spec.progress,
-        callbacks=[lightning.callbacks.RichProgressBar(refresh_rate=10)] if spec.progress else None,
-    )
-    epochs = trainer.fit_loop.epoch_progress.current
-    epochs.processed = epochs.completed = learner.epoch
     with warnings.catch_warnings(), _signals(saver) as install_handlers:
-        # Lightning 2.6 asks torch 2.13 in a way that torch deprecates.
+        # Lightning 2.6 asks torch 2.13 in a way that torch deprecates, and looks for Slurm wherever srun is installed.
         warnings.filterwarnings("ignore", message=r"`isinstance\(treespec, LeafSpec\)`", category=FutureWarning)
+        warnings.filterwarnings("ignore", message="The `srun` command is available")
+        trainer = lightning.Trainer(
+            accelerator=learner.x_PF.device.type,
+            devices=1,
+            # In a Slurm job it would count the job's tasks as ranks, and answer the signals that are the launcher's.
+            plugins=[LightningEnvironment()],
+            max_epochs=spec.epochs,
+            reload_dataloaders_every_n_epochs=1,
+            logger=False,
+            enable_checkpointing=False,
+            enable_model_summary=False,
+            enable_progress_bar=spec.progress,
+            callbacks=[lightning.callbacks.RichProgressBar(refresh_rate=10)] if spec.progress else None,
+        )
+        epochs = trainer.fit_loop.epoch_progress.current
+        epochs.processed = epochs.completed = learner.epoch
         trainer.fit(Module())
     if profiler:
         profiler.write()

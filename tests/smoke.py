@@ -21,6 +21,7 @@ from hft.jobs import backtest_job
 from hft.pipeline import Outcome, backtest, train
 from hft.report import Scorecard
 from hft.runs import Run, find_run
+from hft.schema import is_timing
 from hft.spec import PACKAGE
 
 ROOT = PACKAGE.parent
@@ -28,7 +29,7 @@ QUIET = ("trainer.progress=false", "trainer.threads=1")
 
 
 def folders(root: Path) -> list[str]:
-    return [f"paths.runs={root / 'runs'}", f"paths.cache={root / 'cache'}"]
+    return [f"paths.runs={root / 'runs'}", f"paths.sweeps={root / 'sweeps'}", f"paths.cache={root / 'cache'}"]
 
 
 def smoke_config(root: Path, *overrides: str) -> TrainConfig:
@@ -89,7 +90,7 @@ def weights(run: Run, fold: int = 0, seed: int = 0) -> dict[str, np.ndarray]:
 
 def figures(run: Run) -> dict[str, float | None]:
     """What must be the same again: all but how fast it went."""
-    return {name: value for name, value in run.read_metrics().items() if "examples_per_s" not in name}
+    return {name: value for name, value in run.read_metrics().items() if not is_timing(name)}
 
 
 def edit_about(run: Run, part: str, **changes: object) -> None:

@@ -6,27 +6,24 @@ import shutil
 
 import pytest
 
-from hft import compose as compose_module
 from hft.compose import CONF, compose, explain, make_config, overlay_conflicts, refuse_sweep_keys, to_plain
 from hft.config import TrainConfig
 from hft.spec import SpecError, UserError
 
 
 @pytest.fixture
-def conf(tmp_path, monkeypatch):
+def conf(tmp_path):
     """A copy of conf/ to write overlays into."""
-    shutil.copytree(CONF, tmp_path / "conf")
-    monkeypatch.setattr(compose_module, "CONF", tmp_path / "conf")
-    return tmp_path / "conf"
+    return shutil.copytree(CONF, tmp_path / "conf")
 
 
 def write_experiment(conf, body):
     (conf / "experiment" / "mine.yaml").write_text("# @package _global_\n" + body)
 
 
-def refusal(*overrides):
+def refusal(*overrides, conf=CONF):
     with pytest.raises(SpecError) as error:
-        make_config(TrainConfig, list(overrides))
+        make_config(TrainConfig, list(overrides), conf=conf)
     return str(error.value)
 
 
@@ -63,15 +60,15 @@ def test_sets_are_chosen_joined_and_thinned(overrides, names):
 @pytest.mark.parametrize("chosen", ["features=[micro,mine]", "features=[mine,micro]"])
 def test_two_definitions_of_one_name_are_refused(conf, chosen):
     (conf / "features" / "mine.yaml").write_text("amihud: {kind: amihud, window: 7}\n")
-    assert "features.amihud: defined differently in conf/features/" in refusal(chosen)
-    assert "mine.yaml" in refusal(chosen)
-    assert "trades_only.yaml" in refusal(chosen)  # which micro includes
-    assert make_config(TrainConfig, ["features=[mine]"]).features["amihud"].window == 7
+    assert "features.amihud: defined differently in conf/features/" in refusal(chosen, conf=conf)
+    assert "mine.yaml" in refusal(chosen, conf=conf)
+    assert "trades_only.yaml" in refusal(chosen, conf=conf)  # which micro includes
+    assert make_config(TrainConfig, ["features=[mine]"], conf=conf).features["amihud"].window == 7
 
 
 def test_a_set_may_be_reached_twice(conf):
     (conf / "features" / "mine.yaml").write_text("defaults: [trades_only, _self_]\nofi: {kind: ofi, window: 1}\n")
-    assert list(make_config(TrainConfig, ["features=[micro,mine]"]).features)
+    assert list(make_config(TrainConfig, ["features=[micro,mine]"], conf=conf).features)
     assert len(make_config(TrainConfig, ["features=zoo"]).features) == 23
 
 
@@ -91,7 +88,7 @@ def test_transforms_may_be_none():
 
 def test_typos_in_an_experiment_file_are_all_named(conf):
     write_experiment(conf, "labels:\n  widht: 2\nbars:\n  size: -1\nmodell:\n  channels: 3\ntrainer:\n  epochs: many\n")
-    lines = refusal("experiment=mine").splitlines()
+    lines = refusal("experiment=mine", conf=conf).splitlines()
     assert lines == [
         "bars.size: must be greater than 0, got -1",
         "labels.widht: TripleBarrier has no such field, did you mean 'width'?",
@@ -102,7 +99,7 @@ def test_typos_in_an_experiment_file_are_all_named(conf):
 
 def test_an_interpolation_to_nothing_is_named(conf):
     write_experiment(conf, "labels:\n  width: ${nothing.here}\n")
-    assert refusal("experiment=mine").startswith("labels.width: an interpolation does not resolve")
+    assert refusal("experiment=mine", conf=conf).startswith("labels.width: an interpolation does not resolve")
 
 
 @pytest.mark.parametrize("group", ["experiment", "debug"])

@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 from safetensors.numpy import load_file
 
-from hft import fold
+from hft import money
 from hft.cache import Cache
 from hft.data import DataError, to_iso
 from hft.jobs import read_data_keys
@@ -33,6 +33,7 @@ def test_a_run_folder_holds_what_a_reader_needs(smoke):
         "config.json",
         "metrics.json",
         "predictions.parquet",
+        "daily.parquet",
         "state.json",
         "test_openings.json",
         "fold-0/seed-0/weights.safetensors",
@@ -307,7 +308,7 @@ def test_a_run_that_fails_says_so(tmp_path, monkeypatch):
     def fail(*_, **__):
         raise UserError("no")
 
-    monkeypatch.setattr(fold, "fit_strategy", fail)
+    monkeypatch.setattr(money, "fit_strategy", fail)
     with pytest.raises(UserError):
         train_smoke(tmp_path)
     (run,) = list_runs(tmp_path / "runs")

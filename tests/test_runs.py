@@ -22,7 +22,7 @@ from hft import runs as runs_module
 from hft.files import FileError, write_atomic
 from hft.provenance import git_state, versions
 from hft.run import Run, RunError
-from hft.runs import create_run, find_run, list_runs
+from hft.runs import create_run, create_trial, find_run, list_runs
 from hft.schema import PREDICTIONS, SchemaError
 from hft.spec import PACKAGE
 
@@ -373,3 +373,68 @@ def test_readers_see_whole_files_only(tmp_path):
     while time.monotonic() < stop:
         assert path.read_bytes() in texts
     writer.join()
+
+
+# Trials
+
+
+def test_a_trial_has_a_number_in_its_study(tmp_path):
+    trial = create_trial(tmp_path / "maker_v1", 7)
+    assert (trial.id, trial.tracked_id, trial.state) == ("maker_v1/0007", "maker_v1-0007", "new")
+    assert trial.folder == tmp_path / "maker_v1" / "0007"
+    assert names(trial.folder.parent) == ["0007"]
+    assert create_trial(tmp_path / "maker_v1", 12_345).id == "maker_v1/12345"
+    (tmp_path / "maker_v1" / "0008").mkdir()
+    for number in (7, 8):
+        with pytest.raises(RunError, match=rf"000{number}: is there already, and a trial's folder is never used twice"):
+            create_trial(tmp_path / "maker_v1", number)
+    assert names(tmp_path / "maker_v1") == ["0007", "0008", "12345"]
+
+
+def test_a_trial_goes_on_from_a_copy(tmp_path):
+    study = tmp_path / "maker_v1"
+    first = create_trial(study, 0)
+    first.write_config(CONFIG, data_keys={"bars": "ab12"})
+    unit = first.fold_folder(0, 7)
+    for name in ("last.ckpt", "weights.safetensors", ".last.ckpt-half"):
+        (unit / name).write_text(name)
+    for name in ("log.txt", "metrics.csv", ".lock-working", "metrics.json", "wandb/step", "wandb/summary.json"):
+        (first.folder / name).parent.mkdir(exist_ok=True)
+        (first.folder / name).write_text(name)
+    first.mark("interrupted")
+    again = create_trial(study, 3, copy_of=first.folder)
+    assert again.state == "new"
+    assert again.read_about() == first.read_about()
+    files = sorted(str(p.relative_to(again.folder)) for p in again.folder.rglob("*") if p.is_file())
+    assert files == [
+        "config.json",
+        "fold-0/seed-7/last.ckpt",
+        "fold-0/seed-7/weights.safetensors",
+        "metrics.csv",
+        "state.json",
+        "wandb/summary.json",
+    ]
+    assert names(study) == ["0000", "0003"]
+
+
+def test_trials_are_found_below_the_sweeps(tmp_path):
+    runs, sweeps = tmp_path / "runs", tmp_path / "sweeps"
+    for number in (0, 7):
+        create_trial(sweeps / "maker_v1", number)
+    create_run(runs)
+    for name in ("maker_v1/0007", "maker_v1/7", str(sweeps / "maker_v1" / "0007")):
+        (sweeps / "maker_v1" / "0007" / "config.json").write_text("{}")
+        assert find_run(runs, name, sweeps=sweeps).id == "maker_v1/0007"
+    assert find_run(runs, "latest", sweeps=sweeps).folder.parent == runs
+    with pytest.raises(RunError, match=r"no sweep 'maker_v2' in .*sweeps, did you mean 'maker_v1'\?; there: maker_v1"):
+        find_run(runs, "maker_v2/0007", sweeps=sweeps)
+    with pytest.raises(RunError, match="no trial 0003 in the folder of sweep 'maker_v1': it has 0000 to 0007"):
+        find_run(runs, "maker_v1/3", sweeps=sweeps)
+    runs_module.remember_path(runs, "maker_v1/0007", "/data")
+    assert runs_module.remembered_path(runs, "maker_v1/0007") == "/data"
+
+
+def test_a_pruned_run_says_so(run):
+    with run.working() as work:
+        work.ends_as = "pruned"
+    assert run.state == "pruned"

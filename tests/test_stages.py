@@ -261,10 +261,10 @@ ORPHANED = """
 import os
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
-from hft.stages import _end_with_parent
+from hft.processes import end_with_parent
 
 if __name__ == "__main__":
-    pool = ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=_end_with_parent)
+    pool = ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=end_with_parent)
     print(pool.submit(os.getpid).result(), flush=True)
     os.kill(os.getpid(), 9)
 """

@@ -19,6 +19,7 @@ from hft import runs as runs_module
 from hft.compose import compose, to_plain
 from hft.jobs import stored_config
 from hft.learner import Learner
+from hft.provenance import versions
 from hft.runs import create_run, find_run, list_runs
 from hft.spec import SpecError
 from tests.smoke import QUIET, ROOT, edit_about, figures, folders, score_run, train_smoke, weights
@@ -150,11 +151,19 @@ def test_a_signal_outside_of_a_training_ends_as_well(shell, tmp_path, monkeypatc
 
 
 def test_a_signal_ends_a_sweep_too(shell, tmp_path, monkeypatch):
-    signal_in_second_unit(monkeypatch, SIGINT, step=1)
-    ended = shell("train.py", "-m", *LONG, "model.channels=4,8", *QUIET, *folders(tmp_path))
-    assert ended.status == 130
-    assert f"go on with: python train.py resume={only_run(tmp_path).id}" in ended.err
-    assert "the sweep goes on" not in ended.err
+    command = ("train.py", "-m", *LONG, "model.channels=4,8", "launcher=inline", "sweep.study=cut", *QUIET)
+    with monkeypatch.context() as patch:
+        signal_in_second_unit(patch, SIGINT, step=1)
+        ended = shell(*command, *folders(tmp_path))
+    assert ended.status == 130, ended.err
+    assert "the same command goes on" in ended.err
+    assert list_runs(tmp_path / "runs") == []
+    sweeps = tmp_path / "sweeps"
+    assert find_run(tmp_path / "runs", "cut/0000", sweeps=sweeps).state == "interrupted"
+    ended = shell(*command, *folders(tmp_path))
+    assert ended.status == 0, ended.err
+    states = {p.name: find_run(tmp_path / "runs", f"cut/{p.name}", sweeps=sweeps).state for p in sweeps.glob("cut/0*")}
+    assert sorted(states.values()) == ["done", "done", "interrupted"]
 
 
 def cut_short(run):
@@ -281,7 +290,7 @@ def test_what_differs_is_said(shell, smoke, tmp_path):
 
 def test_where_nothing_else_differs_that_is_said(shell, smoke, tmp_path, monkeypatch):
     clean = {"commit": "0" * 40, "dirty": False}
-    monkeypatch.setattr("hft.run.git_state", lambda: clean)
+    monkeypatch.setattr("hft.run.what_runs", lambda: {"versions": versions(), "git": clean})
     run = smoke.copy(tmp_path)
     edit_about(run, "git", **clean)
     run.write_metrics(run.read_metrics() | {"tune/log_loss": 0.125})
@@ -308,7 +317,7 @@ def foundation(tmp_path):
 
 
 def test_a_run_of_the_foundation_is_read(foundation, tmp_path):
-    plain = {"paths": {"runs": str(tmp_path / "runs"), "cache": str(tmp_path / "cache")}}
+    plain = {"paths": {name: str(tmp_path / name) for name in ("runs", "sweeps", "cache")}}
     config = stored_config(foundation, tmp_path / "runs", plain, overrides=[])
     assert (config.seeds, config.money_every, config.baseline.kind, config.splits.final) == (1, 0, "none", 0.0)
     assert (config.labels.events.every, config.labels.weights, config.labels.decay) == (1, "none", 1.0)

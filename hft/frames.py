@@ -1,0 +1,117 @@
+"""What every fold of a run is cut from: features, labels and the dataset of one market; and a unit's part of them.
+
+In: a TrainConfig, the market up to the end of validation. Out: Frames, one row per bar in each; per fold and seed a
+Unit, with what that fold may see. A market keeps the frames asked for last, and they the label reports made of them:
+trials one after the other that share a market build neither again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from hft.cache import Cache
+from hft.config import TrainConfig
+from hft.dataset import Dataset, hide_rows, to_dataset, usable
+from hft.labels import Exits, label_bars, label_report, restrict, train_weights
+from hft.schema import CLASS_NAMES, PREDICTIONS
+from hft.spec import fingerprint
+from hft.splits import ROLES, Block, Split, check_rows, inside
+from hft.stages import Market, market_features, market_labels
+
+SCORED = ("tune", "select")  # what training looks at besides train
+
+
+@dataclass(frozen=True)
+class Frames:
+    """One row per bar in each. `bars` also hold the features that labels read, `offered_T3` the classes on offer."""
+
+    market: Market
+    bars: pl.DataFrame
+    labels: pl.DataFrame
+    dataset: Dataset
+    exits: Exits
+    offered_T3: np.ndarray
+    reports: dict[str, dict[str, float]] = field(default_factory=dict, compare=False, repr=False)
+
+    def forecast(self, p_T3: np.ndarray) -> np.ndarray:
+        """Probabilities among the classes on offer, nan where there is no decision to take."""
+        return restrict(p_T3, self.offered_T3)
+
+
+@dataclass(frozen=True)
+class Unit:
+    """A fold's rows for one seed: `dataset` with what this fold may see, and every row's role."""
+
+    split: Split
+    seed: int
+    dataset: Dataset
+    role_T: np.ndarray
+    usable_T: np.ndarray
+
+    @property
+    def name(self) -> str:
+        return f"fold-{self.split.fold}/seed-{self.seed}"
+
+    def rows(self, role: str) -> np.ndarray:
+        """bool[T]: labelled rows of the role with R usable bars."""
+        return (self.role_T == ROLES.index(role)) & self.usable_T & (self.dataset.y_T >= 0)
+
+
+def build_frames(config: TrainConfig, market: Market) -> Frames:
+    features = [[name, spec.plain()] for name, spec in config.features.items()]  # their order is that of the columns
+    key = fingerprint([market.bar_keys, market.column_keys, features, config.labels.plain()])
+    return market.last_frames.get(key, lambda: _make_frames(config, market))
+
+
+def _make_frames(config: TrainConfig, market: Market) -> Frames:
+    cache = Cache(Path(config.paths.cache))
+    features = market_features(market, config.features, cache)
+    labels = market_labels(market, features, config.labels, cache)
+    bars = label_bars(market.bars, features, config.labels)
+    dataset = to_dataset(market.bars, features, labels)
+    return Frames(market, bars, labels, dataset, config.labels.exits(bars), config.labels.offered(bars))
+
+
+def make_unit(config: TrainConfig, frames: Frames, split: Split, seed: int) -> Unit:
+    """Raises SplitError where a role has too few rows."""
+    dataset = hide_rows(frames.dataset, split.seen(frames.bars))
+    usable_T = usable(dataset, config.model.receptive_field)
+    check_rows(split, frames.bars, frames.labels, usable_T, roles=("train", *SCORED))
+    role_T = split.role_T(frames.bars, frames.labels)
+    of_train = role_T == ROLES.index("train")
+    weights = train_weights(frames.labels, frames.bars, config.labels, rows_T=of_train)
+    dataset = replace(dataset, w_T=np.where(of_train, weights, dataset.w_T).astype(np.float32))
+    return Unit(split, seed, dataset, role_T, usable_T)
+
+
+def report_labels(config: TrainConfig, frames: Frames, unit: Unit) -> dict[str, float]:
+    """What a run logs of its training rows' labels; 0.2 s the first time, most of it for the random walk's shares."""
+    rows_T, period_T = unit.rows("train"), unit.split.rows("train", frames.bars)
+    key = hashlib.sha256(rows_T.tobytes() + period_T.tobytes() + str(unit.seed).encode()).hexdigest()
+
+    def build() -> dict[str, float]:
+        market, bars, spec = frames.market, frames.bars, config.labels
+        return label_report(market.ticks, bars, frames.labels, spec, rows_T=rows_T, period_T=period_T, seed=unit.seed)
+
+    return _remembered(frames.reports, key, build)
+
+
+def _remembered(known: dict[str, dict[str, float]], key: str, build: Callable[[], dict[str, float]]) -> dict:
+    if key not in known:
+        known[key] = build()
+    return known[key]
+
+
+def to_predictions(frames: Frames, blocks: Sequence[Block], p_T3: np.ndarray, **constants: int | str) -> pl.DataFrame:
+    """PREDICTIONS of the bars in `blocks` that have a forecast; `constants` are its fold, seed, split and path."""
+    rows_T = inside(frames.bars, blocks) & ~np.isnan(p_T3).any(axis=1)
+    columns = {"bar": frames.dataset.bar_T[rows_T], "ts": frames.dataset.ts_T[rows_T]}
+    probabilities = {f"p_{name}": p_T3[rows_T, c] for c, name in enumerate(CLASS_NAMES)}
+    frame = pl.DataFrame(columns | probabilities).with_columns(pl.lit(v).alias(k) for k, v in constants.items())
+    return frame.select(*PREDICTIONS).cast(PREDICTIONS)

@@ -1,0 +1,85 @@
+"""Which rows a backtest may read: a run's own test period, its locked final one, or other data; readings are counted.
+
+In: a BacktestConfig, the run's own config, the market. Out: the blocks to score, where to cut the market, and what to
+note about it; DataError where the data hold rows that the run was trained on, or that are locked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from hft.config import BacktestConfig, TrainConfig
+from hft.data import DataError, to_iso
+from hft.jobs import read_data_keys
+from hft.run import Run
+from hft.spec import SpecError
+from hft.splits import Block, Split, make_periods, open_until, reads_until
+from hft.stages import Market
+
+Part = tuple[int, int, Block]  # fold, path, block of time
+
+
+def rows_to_score(
+    config: BacktestConfig, trained: TrainConfig, market: Market, run: Run
+) -> tuple[list[Part], int, list[str]]:
+    """(fold, path, block) of all that is scored, the time at which the market is cut, and what to note about it.
+
+    None of it was trained on; each reading of a locked or test period is counted.
+    """
+    known = read_data_keys(run)
+    splits = make_periods(*known.span, trained.splits)
+    latest = max(splits, key=lambda split: split.hull("select")[1])
+    start, end = market.ticks.start, market.ticks.end
+    if config.data.plain() != trained.data.plain():
+        notes = [_open_elsewhere(config, trained, market, run, splits, latest)]
+        return [(latest.fold, 0, (start, end))], end, notes
+    role = "final" if config.open_final else "test"
+    if config.open_final and "final" not in latest.periods:
+        raise SpecError(f"open_final: run {run.id} has no locked period (splits.final was 0)")
+    if config.open_final:
+        parts = [(latest.fold, 0, block) for block in latest.periods["final"]]
+    else:
+        parts = [(s.fold, p, b) for s in splits for p, b in zip(s.paths, s.periods["test"], strict=True)]
+    first, last = min(block[0] for _, _, block in parts), max(block[1] for _, _, block in parts)
+    if first < start or end < last:
+        raise DataError(
+            f"data: {to_iso(start)} to {to_iso(end)} does not hold the {role} period of run {run.id} "
+            f"({to_iso(first)} to {to_iso(last)}); bring its files back, or choose other data: data=<kind>"
+        )
+    notes = [f"opening {run.count_opening(role, config.plain())} of this run's {role} period"]
+    changed = known.bars != market.bar_keys
+    notes += ["the data, or the code that makes bars of them, changed since training"] * changed
+    return parts, known.span[1] if config.open_final else open_until(splits), notes
+
+
+def _open_elsewhere(
+    config: BacktestConfig, trained: TrainConfig, market: Market, run: Run, splits: list[Split], latest: Split
+) -> str:
+    """Counts the reading of other data than the run's own, or of another part of them, and says so.
+
+    Raises DataError where they hold rows that the run was trained on, or rows that are locked.
+    """
+    if config.open_final:
+        raise SpecError("open_final: the locked period is one of the run's own data; leave data=from_run")
+    same = config.data.source() == trained.data.source()
+    start, end = market.ticks.start, market.ticks.end
+    first, until = read_data_keys(run).span[0], reads_until(splits)
+    shown = f"data: {to_iso(start)} to {to_iso(end)} holds rows"
+    if same and start < until and first < end:
+        raise DataError(
+            f"{shown} that run {run.id} was trained on ({to_iso(first)} to {to_iso(until)}); set "
+            f"data.start={to_iso(until)} or later, or leave data=from_run for its test period"
+        )
+
+    def touches(blocks: Sequence[Block]) -> bool:
+        return same and any(start < last and begin < end for begin, last in blocks)
+
+    locked = latest.periods.get("final", ())
+    if touches(locked):
+        raise DataError(
+            f"{shown} of the locked period of run {run.id} ({to_iso(locked[0][0])} to {to_iso(locked[-1][1])}); set "
+            f"data.end={to_iso(locked[0][0])} or earlier, or open it: open_final=true with data=from_run"
+        )
+    if any(touches(split.periods["test"]) for split in splits):
+        return f"opening {run.count_opening('test', config.plain())} of rows of this run's test period"
+    return f"opening {run.count_opening('other', config.plain())} of other data than the run's own test period"
