@@ -1,0 +1,164 @@
+"""One dimension: its values, what Optuna knows of it, and the text of a value as Hydra's grammar reads it back."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import optuna
+
+Scalar = None | bool | int | float | str
+
+NO_OVERRIDE = ""  # the text of a value for which nothing is to be said: a column that stays on
+_PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_RESERVED = ("null", "true", "false", "nan", "inf")
+_IN_KEYS = re.compile(r"([\\()\[\]{}:=, \t])")
+
+
+def value_text(value: Any) -> str:
+    """What stands behind the `=` of an override so that Hydra reads `value` back, of the same type."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, str):
+        return _quoted(value)
+    if isinstance(value, list | tuple):
+        return "[" + ",".join(value_text(item) for item in value) + "]"
+    if isinstance(value, dict):
+        return "{" + ",".join(f"{_key_text(str(k))}:{value_text(v)}" for k, v in value.items()) + "}"
+    return repr(value)
+
+
+def scalar(value: Any) -> Scalar:
+    """The value as studies and tables hold it: lists and mappings by their text."""
+    return value_text(value) if isinstance(value, list | tuple | dict) else value
+
+
+def _key_text(key: str) -> str:
+    return _IN_KEYS.sub(r"\\\1", key)  # Hydra's grammar has no quotes here
+
+
+def _quoted(text: str) -> str:
+    from hydra.core.override_parser.types import Quote, QuotedString
+
+    if _PLAIN.fullmatch(text) and text.lower() not in _RESERVED:
+        return text
+    return QuotedString(text, Quote.single).with_quotes()
+
+
+@dataclass(frozen=True)
+class Dimension:
+    """Either `choices`, with the Hydra text of each, or a range from `low` to `high`, both included.
+
+    `when`: the paths, each with the values of it under which the dimension exists; all must hold.
+    """
+
+    path: str
+    prefix: str = ""
+    choices: tuple[Scalar, ...] | None = None
+    texts: tuple[str, ...] | None = None
+    low: float | None = None
+    high: float | None = None
+    step: float | None = None
+    log: bool = False
+    integer: bool = False
+    when: tuple[tuple[str, tuple[Scalar, ...]], ...] = ()
+
+    def is_active(self, point: dict[str, Scalar]) -> bool:
+        return all(path in point and is_among(point[path], values) for path, values in self.when)
+
+    @property
+    def is_finite(self) -> bool:
+        return self.choices is not None or self.integer or self.step is not None
+
+    @property
+    def top(self) -> float:
+        """The highest value: `high`, or the last step below it where the steps do not meet it."""
+        if self.step is None:
+            return self.high
+        low, step = Decimal(repr(self.low)), Decimal(repr(self.step))
+        top = low + (Decimal(repr(self.high)) - low) // step * step
+        return int(top) if self.integer else float(top)
+
+    def corners(self) -> tuple[Scalar, ...]:
+        """Every choice, or the two ends of the range."""
+        return (self.low, self.top) if self.choices is None else self.choices
+
+    def values(self) -> tuple[Scalar, ...]:
+        """Every value of a finite dimension, in order."""
+        if self.choices is not None:
+            return self.choices
+        if self.integer:
+            return tuple(range(self.low, self.top + 1, self.step or 1))
+        low, step = Decimal(repr(self.low)), Decimal(repr(self.step))
+        return tuple(float(low + i * step) for i in range(round((self.top - self.low) / self.step) + 1))
+
+    def text(self, value: Scalar) -> str:
+        if self.choices is None:
+            return repr(value)
+        return self.texts[next(i for i, choice in enumerate(self.choices) if is_same(choice, value))]
+
+    def override(self, value: Scalar) -> str | None:
+        text = self.text(value)
+        return None if text == NO_OVERRIDE else f"{self.prefix}{self.path}={text}"
+
+    def distribution(self) -> optuna.distributions.BaseDistribution:
+        from optuna import distributions
+
+        if self.choices is not None:
+            return distributions.CategoricalDistribution(self.choices)
+        if self.integer:
+            return distributions.IntDistribution(self.low, self.top, log=self.log, step=self.step or 1)
+        return distributions.FloatDistribution(self.low, self.top, log=self.log, step=self.step)
+
+    def suggest(self, trial: optuna.trial.BaseTrial) -> Scalar:
+        if self.choices is not None:
+            return trial.suggest_categorical(self.path, self.choices)
+        if self.integer:
+            return trial.suggest_int(self.path, self.low, self.top, log=self.log, step=self.step or 1)
+        return trial.suggest_float(self.path, self.low, self.top, log=self.log, step=self.step)
+
+    def refusal(self, value: Any) -> str:
+        """Why `value` is none of the dimension's, "" where it is one."""
+        if self.choices is not None:
+            known = ", ".join(value_text(choice) for choice in self.choices)
+            return "" if is_among(value, self.choices) else f"must be one of {known}, got {value_text(value)}"
+        kind = int if self.integer else int | float
+        if isinstance(value, bool) or not isinstance(value, kind):
+            return f"must be {'a whole number' if self.integer else 'a number'}, got {value_text(value)}"
+        if not self.low <= value <= self.top:
+            return f"must be from {self.low} to {self.top}, got {value}"
+        steps = (value - self.low) / self.step if self.step else 0.0
+        if abs(steps - round(steps)) > 1e-8:
+            return f"must be {self.low} plus a multiple of {self.step}, got {value}"
+        return ""
+
+    def plain(self) -> dict[str, Any]:
+        """JSON-ready, without what the dimension does not have."""
+        fields = {k: v for k, v in vars(self).items() if v is not None and v is not False and v not in ("", ())}
+        when = [[path, list(values)] for path, values in self.when]
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in fields.items()} | ({"when": when} if when else {})
+
+    @classmethod
+    def from_plain(cls, plain: dict[str, Any]) -> Dimension:
+        whole = {k: tuple(v) if k in ("choices", "texts") else v for k, v in plain.items()}
+        when = tuple((path, tuple(values)) for path, values in plain.get("when", ()))
+        return cls(**{**whole, "when": when})
+
+
+def is_same(left: Any, right: Any) -> bool:
+    """Equal as Optuna compares choices, but a flag is never a number."""
+    return isinstance(left, bool) == isinstance(right, bool) and left == right
+
+
+def is_among(value: Any, values: tuple[Scalar, ...]) -> bool:
+    return any(is_same(value, other) for other in values)
+
+
+def is_finite_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
