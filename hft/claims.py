@@ -1,0 +1,183 @@
+"""Who works on what: drivers take trials, settle them, and give back those whose worker or driver died.
+
+All of it happens under the study's lock, one step after the other of all drivers, so that the study's total is exact,
+every point is tried by one worker at a time, and a kill between any two steps leaves what the next call mends:
+
+* a trial is taken when its `driver` attribute is written, the last step of a claim; one that runs without it was cut
+  short in between, and goes back as it is;
+* a retry is enqueued before the trial that it repeats is told to have failed, and never twice;
+* a RUNNING trial is an orphan when nobody holds `driver-<id>` or `trial-<number>`: the kernel or the database says so.
+
+So a driver holds `driver-<id>` before it claims, and a worker takes `trial-<number>` before it looks whether the trial
+still runs and its driver lives. Each trial's attributes: `driver`; of a retry `retry_of` (the trial before), `origin`
+(the first one) and `attempt` (how many deaths came before); `reason` of a failed one; the worker's `outcome`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from optuna.exceptions import StorageInternalError
+from optuna.trial import FrozenTrial, TrialState
+
+from hft.space import Scalar
+from hft.storage import StorageError
+from hft.study import Study, n_points
+from hft.sweep import trial_seed
+
+if TYPE_CHECKING:
+    import optuna
+
+CONSTRAINT = "constraints:"  # Optuna's prefix of what `Trial.set_constraint` keeps
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A trial to run now; `retry_of` is the one that it goes on from."""
+
+    number: int
+    params: dict[str, Scalar]
+    retry_of: int | None
+    attempt: int
+
+
+def claim(study: Study, *, driver: str, points: Sequence[dict[str, Scalar]], total: int) -> Claim | None:
+    """The next trial for `driver`, which must hold `driver-<driver>`: a retry, a point of the list, or a new sample.
+
+    None where there is nothing to take: the study has `total` points, or all that is left is running elsewhere.
+    """
+    with _turn(study):
+        trials = study.trials()
+        if _reap(study, trials, mine=driver):
+            trials = study.trials()
+        waiting = next((t for t in trials if t.state is TrialState.WAITING), None)
+        if waiting is None:
+            place = n_points(trials)
+            if place >= total:
+                return None
+            if place < len(points):
+                study.optuna.enqueue_trial(points[place])
+        return _ask(study, driver, waiting.number if waiting else len(trials))
+
+
+def settle(study: Study, number: int, outcome: dict[str, Any]) -> bool:
+    """Tells what the worker's `outcome` came to; False where the trial had ended before, which changes nothing."""
+    with _turn(study):
+        return _settle(study, study.trials()[number], outcome)
+
+
+def release(study: Study, number: int, reason: str, *, counted: bool) -> bool:
+    """Gives a trial back that ended without an outcome, to be tried again from where it stopped.
+
+    False where it is not tried again: it had ended before, or it died (`counted`) more than max_retry times.
+    """
+    with _turn(study):
+        return _release(study, study.trials()[number], reason, counted=counted)
+
+
+def reap(study: Study) -> list[int]:
+    """Ends RUNNING trials whose driver and worker are gone, and returns their numbers; `claim` does so by itself."""
+    with _turn(study):
+        return _reap(study, study.trials())
+
+
+@contextlib.contextmanager
+def _turn(study: Study) -> Iterator[None]:
+    try:
+        with study.locks.study():
+            yield
+    except (StorageInternalError, OSError) as error:
+        cause = str(error.__cause__ or error).splitlines()[0]
+        raise StorageError(f"storage {study.address.text}: failed ({cause}); the same command goes on") from error
+
+
+def _ask(study: Study, driver: str, number: int) -> Claim:
+    """`number` is the one that the next trial will have: nobody else asks now."""
+    study.optuna.sampler = study.sweep.sampler(trial_seed(study.sweep.seed, number))
+    trial = study.optuna.ask()
+    try:
+        params = study.space.suggest(trial)
+    except Exception as error:
+        # A point that the space does not have: it would come back for ever.
+        _fail(study, study.trials()[trial.number], f"no point of the space: {error}")
+        raise
+    trial.set_user_attr("driver", driver)
+    given = trial.user_attrs
+    return Claim(trial.number, params, given.get("retry_of"), given.get("attempt", 0))
+
+
+def _reap(study: Study, trials: Sequence[FrozenTrial], *, mine: str = "") -> list[int]:
+    reaped = []
+    for trial in trials:
+        if trial.state is not TrialState.RUNNING or _is_alive(study, trial, mine):
+            continue
+        trial = study.trials()[trial.number]  # the worker may have finished just before it let go
+        outcome, owner = trial.user_attrs.get("outcome"), trial.user_attrs.get("driver")
+        if isinstance(outcome, dict):
+            _settle(study, trial, outcome)
+        elif owner is None:
+            _release(study, trial, "its driver died while it took the trial", counted=False)
+        else:
+            _release(study, trial, "its driver and its worker died", counted=True)
+        reaped.append(trial.number)
+    return reaped
+
+
+def _is_alive(study: Study, trial: FrozenTrial, mine: str) -> bool:
+    owner = trial.user_attrs.get("driver")
+    if owner is None:
+        return False  # not even taken, and nobody is taking one: this process has the lock
+    return owner == mine or study.locks.is_held(f"driver-{owner}") or study.locks.is_held(f"trial-{trial.number}")
+
+
+def _settle(study: Study, trial: FrozenTrial, outcome: dict[str, Any]) -> bool:
+    if trial.state is not TrialState.RUNNING:
+        return False
+    status, reason = outcome.get("status"), str(outcome.get("reason") or "no reason given")
+    if status in ("interrupted", "refused"):
+        _release(study, trial, reason, counted=False)
+        return True
+    storage = study.address.open()
+    if "outcome" not in trial.user_attrs:
+        storage.set_trial_user_attr(trial._trial_id, "outcome", outcome)
+    for name, value in (outcome.get("constraints") or {}).items():
+        storage.set_trial_system_attr(trial._trial_id, CONSTRAINT + name, float(value))
+    if status == "pruned":
+        study.optuna.tell(trial.number, state=TrialState.PRUNED)
+    elif status == "complete" and not (wrong := _wrong_values(study.optuna, outcome.get("values"))):
+        study.optuna.tell(trial.number, outcome["values"])
+    else:
+        _fail(study, trial, wrong if status == "complete" else reason)
+    return True
+
+
+def _wrong_values(study: optuna.Study, values: Any) -> str:
+    """Why Optuna could not take them, "" where it can."""
+    n = len(study.directions)
+    if not isinstance(values, list) or len(values) != n:
+        return f"the outcome must have {n} value(s), got {values}"
+    bad = [v for v in values if not isinstance(v, int | float) or math.isnan(v)]
+    return f"an objective is no number: {bad[0]}" if bad else ""
+
+
+def _release(study: Study, trial: FrozenTrial, reason: str, *, counted: bool) -> bool:
+    if trial.state is not TrialState.RUNNING:
+        return False
+    attempt = trial.user_attrs.get("attempt", 0) + counted
+    again = attempt <= study.sweep.max_retry
+    if again and not any(t.user_attrs.get("retry_of") == trial.number for t in study.trials()):
+        origin = trial.user_attrs.get("origin", trial.number)
+        params = trial.system_attrs.get("fixed_params", {}) | trial.params
+        attributes = {"retry_of": trial.number, "origin": origin, "attempt": attempt}
+        study.optuna.enqueue_trial(params, user_attrs=attributes)
+    _fail(study, trial, reason)
+    return again
+
+
+def _fail(study: Study, trial: FrozenTrial, reason: str) -> None:
+    study.address.open().set_trial_user_attr(trial._trial_id, "reason", reason)
+    study.optuna.tell(trial.number, state=TrialState.FAIL)

@@ -1,0 +1,211 @@
+"""One study on disk and in its storage: what its trials share, what became of them, and where they lie.
+
+In: the folder `<sweeps>/<study>/`, the sweep's spec, the space, the base config and the conf/ to freeze. Out: a Study.
+Its identity (code, conf, base config, space, method) is kept in `study.json` and with the trials, so that another
+machine, which shares only the storage, is measured by it too. Who works on which trial is hft/claims.py.
+
+`study.json` may come from a stranger: it is parsed strictly, names kinds and numbers, and no code.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hft.files import write_atomic
+from hft.provenance import code_hash
+from hft.space import Space
+from hft.storage import Address, Locks, read_address
+from hft.study._about import ANOTHER, as_stored, check_name, parse_about, read_about, refuse_other
+from hft.study._about import StudyError as StudyError
+from hft.study._conf import conf_hash as conf_hash
+from hft.study._conf import freeze_conf as freeze_conf
+
+if TYPE_CHECKING:
+    import optuna
+    from optuna.trial import FrozenTrial
+
+    from hft.sweep import SweepSpec
+
+IDENTITY = "hft"  # the attribute of Optuna's study that holds `about`
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Trials by what became of them; `points` are those that count towards n_trials, whatever their state."""
+
+    complete: int
+    pruned: int
+    failed: int  # finally: no other trial repeats them
+    retried: int
+    running: int
+    waiting: int
+    points: int
+
+
+@dataclass(eq=False)
+class Study:
+    """`sweep` is that of the call: its total, its budget in time and its retries may differ from the first one's."""
+
+    name: str
+    folder: Path
+    address: Address
+    about: dict[str, Any]
+    sweep: SweepSpec
+    space: Space
+
+    @property
+    def optuna(self) -> optuna.Study:
+        """One per process. Its sampler and pruner are of no meaning: claims and trials bring their own."""
+        if getattr(self, "_of", None) != os.getpid():
+            self._study, self._of = _load(self.address, self.name), os.getpid()
+        return self._study
+
+    @cached_property
+    def locks(self) -> Locks:
+        return self.address.locks()
+
+    def trial_folder(self, number: int) -> Path:
+        return self.folder / f"{number:04d}"
+
+    def trials(self) -> list[FrozenTrial]:
+        """By number, not to be changed."""
+        return self.optuna.get_trials(deepcopy=False)
+
+    def counts(self) -> Counts:
+        trials = self.trials()
+        repeated = {t.user_attrs.get("retry_of") for t in trials}
+        by = {name: [t.number for t in trials if t.state.name == name] for name in _STATES}
+        retried = sum(number in repeated for number in by["FAIL"])
+        complete, pruned, failed, running, waiting = (len(by[name]) for name in _STATES)
+        return Counts(complete, pruned, failed - retried, retried, running, waiting, n_points(trials))
+
+    def best(self) -> list[FrozenTrial]:
+        """The best complete trial within the constraints, [] while there is none; of several objectives their front."""
+        if len(self.optuna.directions) > 1:
+            return self.optuna.best_trials
+        complete = [t for t in self.trials() if t.state.name == "COMPLETE" and _is_feasible(t)]
+        sign = 1 if self.optuna.direction.name == "MINIMIZE" else -1
+        return sorted(complete, key=lambda t: sign * t.value)[:1]
+
+    def lineage(self, number: int) -> list[int]:
+        """The trials that `number` repeats, the latest first."""
+        trials, found = self.trials(), []
+        while (number := trials[number].user_attrs.get("retry_of")) is not None:
+            found.append(number)
+        return found
+
+    def spent_s(self) -> float:
+        """Time that all drivers have swept so far, in seconds."""
+        return sum(v for k, v in self.optuna.user_attrs.items() if k.startswith("spent:"))
+
+    def note_spent(self, driver: str, seconds: float) -> None:
+        """What `driver` has spent since it began."""
+        self.optuna.set_user_attr(f"spent:{driver}", seconds)
+
+
+_STATES = ("COMPLETE", "PRUNED", "FAIL", "RUNNING", "WAITING")
+
+
+def n_points(trials: Sequence[FrozenTrial]) -> int:
+    """How many trials count towards n_trials: all that repeat no other."""
+    return sum(t.user_attrs.get("retry_of") is None for t in trials)
+
+
+def _is_feasible(trial: FrozenTrial) -> bool:
+    return all(value <= 0 for value in trial.constraints.values())
+
+
+def create_study(
+    folder: Path, *, sweep: SweepSpec, space: Space, base: dict[str, Any], conf: Path, overrides: Sequence[str] = ()
+) -> Study:
+    """The study in `folder`: begun, joined where only its storage knows it, or gone on with.
+
+    Raises StudyError, with the differences, where the study of that name is another one. `base` is what all trials
+    share, `overrides` what to say on the command line for it; `conf` is frozen where the study is new to this folder.
+    """
+    folder = folder.absolute()
+    check_name(folder)
+    address = read_address(sweep.storage, folder)
+    asked = {"name": folder.name, "storage": address.text, "code": code_hash(), "base": base, "space": space.plain()}
+    asked = as_stored(asked | {"sweep": sweep.plain(), "overrides": list(overrides)})
+    with address.locks().study():
+        known = (folder / "study.json").exists()
+        asked["conf"] = conf_hash(folder / "conf" if known else conf)
+        stored = _stored(address, folder.name, begun=read_about(folder)["storage"] if known else "")
+        if stored is not None:
+            refuse_other(stored, asked, folder)
+        else:
+            _begin(address, asked, sweep.directions())
+        about = (stored or asked) | {"storage": address.text}
+        if not known:  # study.json is the last: whatever was cut short before it is done again
+            freeze_conf(conf, folder / "conf")
+            write_atomic(folder / "study.json", json.dumps(about, indent=1, allow_nan=False).encode() + b"\n")
+    return Study(folder.name, folder, address, about, sweep, space)
+
+
+def open_study(folder: Path, *, storage: str = "") -> Study:
+    """The study as it was begun, for looking at it. `storage` is another address of it; with one, the folder may be
+    missing."""
+    folder = folder.absolute()
+    check_name(folder)
+    if known := (folder / "study.json").exists() or not storage:
+        about = read_about(folder)
+    address = read_address(storage or about["storage"], folder)
+    stored = _stored(address, folder.name, begun=about["storage"] if known else address.text)
+    if known:
+        refuse_other(stored, about, folder)
+    sweep = parse_about(stored, f"study {folder.name}").sweep
+    return Study(folder.name, folder, address, stored, sweep, Space.from_plain(stored["space"]))
+
+
+def _begin(address: Address, about: dict[str, Any], directions: list[str]) -> None:
+    import optuna
+
+    parts = {"sampler": optuna.samplers.RandomSampler(), "pruner": optuna.pruners.NopPruner()}
+    study = optuna.create_study(
+        study_name=about["name"], storage=address.open(), directions=directions, load_if_exists=True, **parts
+    )
+    if [d.name.lower() for d in study.directions] != directions:
+        raise StudyError(
+            f"study {study.study_name} in storage {address.text} has other objectives; choose another name"
+        )
+    study.set_user_attr(IDENTITY, about)
+
+
+def _load(address: Address, name: str) -> optuna.Study:
+    import optuna
+
+    parts = {"sampler": optuna.samplers.RandomSampler(), "pruner": optuna.pruners.NopPruner()}
+    return optuna.load_study(study_name=name, storage=address.open(), **parts)
+
+
+def _stored(address: Address, name: str, *, begun: str) -> dict[str, Any] | None:
+    """What the storage knows of the study; where it has none None, or StudyError if it was begun there or elsewhere."""
+    try:
+        study = _load(address, name) if address.exists() else None
+    except KeyError:
+        study = None
+    if study is None:
+        if begun:
+            raise _gone(address, name, begun)
+        return None
+    about = study.user_attrs.get(IDENTITY)
+    if about is None and not begun and not study.get_trials(deepcopy=False):
+        return None  # whoever began it was killed; under the lock nobody is at it now
+    if about is None:
+        raise StudyError(f"study {name} in storage {address.text} is not one of ours; choose another name")
+    parse_about(about, f"study {name} in storage {address.text}")
+    return about
+
+
+def _gone(address: Address, name: str, begun: str) -> StudyError:
+    where = f"it was begun in {begun}: go on there, sweep.storage={begun}"
+    if begun == address.text:
+        where = "there is nothing of that name; restore it"
+    return StudyError(f"study {name} is not in storage {address.text}: {where}, {ANOTHER}")
