@@ -14,13 +14,18 @@ from hft.spec import Room
 ROOT = Path(__file__).parents[1]
 HFT = ROOT / "hft"
 ORDER = [
-    "spec", "schema", "fees", "provenance", "files", "cache", "data", "bars", "features", "labels", "splits",
-    "transforms", "dataset", "stages", "model", "loss", "baseline", "optim", "trainer", "strategy", "execution",
-    "statistics", "classification", "checkpoint", "learner", "training", "run", "runs", "tracker", "wandb_tracker",
-    "tracking", "report", "tables", "figures", "review", "compose", "config", "jobs", "audit", "fold", "pipeline",
+    "spec", "schema", "fees", "provenance", "files", "processes", "cache", "data", "bars", "features", "labels",
+    "splits", "transforms", "dataset", "stages", "model", "loss", "baseline", "optim", "trainer", "strategy",
+    "execution", "statistics", "classification", "checkpoint", "learner", "training", "run", "runs", "tracker",
+    "wandb_tracker", "workspace", "tracking", "report", "tables", "figures", "review", "compose", "config", "metrics",
+    "jobs", "audit", "frames", "money", "watch", "fold", "openings", "pipeline", "sweep", "launcher", "space",
+    "storage", "study", "claims", "trial", "study_frame", "study_tables", "study_figures", "study_report", "studies",
 ]  # fmt: skip
-ROOMS = ["data", "bars", "labels", "splits", "model", "loss", "baseline", "strategy", "execution"]
-HEAVY = ("torch", "pytorch_lightning", "wandb", "polars", "numba", "matplotlib", "optuna", "pandas", "lightgbm")
+ROOMS = ["data", "bars", "labels", "splits", "model", "loss", "baseline", "strategy", "execution", "sweep", "launcher"]
+HEAVY = (
+    "torch", "pytorch_lightning", "wandb", "polars", "numba", "matplotlib", "optuna", "pandas", "lightgbm", "submitit",
+    "pebble", "psutil", "sqlalchemy",
+)  # fmt: skip
 
 
 def _room_of(path: Path) -> str:

@@ -8,10 +8,12 @@ import sys
 import pytest
 
 from hft.cache import Cache
+from hft.run import Run
 from hft.runs import list_runs
 from tests.smoke import QUIET, ROOT, folders
 
 SMOKE = ("experiment=smoke", *QUIET)
+INLINE = "launcher=inline"  # this process is warm
 # The issue's own grid on a market of many trades, so that the shipped sizes of volume and dollar bars make enough bars.
 GRID = ("-m", "bars=volume,dollar", "labels.width=0.5,1")
 BUSY = (
@@ -145,6 +147,17 @@ def test_completion(shell, monkeypatch, typed, offered):
     assert set(ended.out.split()) == offered
 
 
+def trials_of(root):
+    """The runs of the one study below `root`, by number."""
+    (study,) = (root / "sweeps").iterdir()
+    return [Run(folder) for folder in sorted(study.glob("[0-9]*"))]
+
+
+def rows_of(table, runs):
+    """(line, run) of the table, in its order."""
+    return [(line, run) for line in lines(table) for run in runs if line.strip().startswith(run.id)]
+
+
 def test_a_grid_runs_every_job_and_compares_them(shell, monkeypatch, tmp_path):
     built = []
     write = Cache._write
@@ -152,49 +165,63 @@ def test_a_grid_runs_every_job_and_compares_them(shell, monkeypatch, tmp_path):
         Cache, "_write", lambda cache, folder, *a: built.append(folder.parent.name) or write(cache, folder, *a)
     )
     monkeypatch.setenv("COLUMNS", "200")
-    ended = shell("train.py", *GRID, *BUSY, *folders(tmp_path))
+    ended = shell("train.py", *GRID, *BUSY, INLINE, *folders(tmp_path))
     assert ended.status == 0, ended.err
     # The four jobs share ticks, bars and columns wherever they ask for the same.
     assert {stage: built.count(stage) for stage in set(built)} == {
         "ticks": 1, "bars": 2, "columns": 2, "features": 2, "labels": 4,
     }  # fmt: skip
-    runs = list_runs(tmp_path / "runs")
+    runs = trials_of(tmp_path)
     assert [run.state for run in runs] == ["done"] * 4
+    asked = [(run.read_config()["bars"]["kind"], run.read_config()["labels"]["width"]) for run in runs]
+    assert asked == [("volume", 0.5), ("volume", 1), ("dollar", 0.5), ("dollar", 1)]
     table = ended.out[ended.out.index("4 runs by ") :]
     assert "select/net_bps_day@binance_usdm_vip0" in table
-    for run in runs:
-        (row,) = [line for line in lines(table) if line.strip().startswith(run.id)]
+    rows = rows_of(table, runs)
+    for row, run in rows:
         stored = run.read_config()
-        assert f"bars={stored['bars']['kind']} labels.width={stored['labels']['width']:g}" in row
-    order = [run for row in lines(table) for run in runs if row.strip().startswith(run.id)]
-    values = [run.read_metrics()["select/net_bps_day@binance_usdm_vip0"] for run in order]
+        assert f"bars={stored['bars']['kind']}" in row
+        assert f"labels.width={stored['labels']['width']:g}" in row
+    values = [run.read_metrics()["select/net_bps_day@binance_usdm_vip0"] for _, run in rows]
     assert values == sorted(values, reverse=True)
+    assert len(values) == 4
 
 
 def test_a_bad_job_does_not_end_the_sweep(shell, monkeypatch, tmp_path):
     monkeypatch.setenv("COLUMNS", "200")
-    ended = shell("train.py", "-m", *SMOKE, "bars.size=1000000,10", *folders(tmp_path))
+    ended = shell("train.py", "-m", *SMOKE, INLINE, "bars.size=1000000,10", *folders(tmp_path))
     assert ended.status == 1
     assert "gives no bar" in ended.err
-    assert "failed; the sweep goes on" in ended.err
     assert "Traceback" not in ended.err
-    states = {run.state: run for run in list_runs(tmp_path / "runs")}
-    assert set(states) == {"done", "failed"}
+    failed, done = trials_of(tmp_path)
+    assert (failed.state, done.state) == ("failed", "done")
     table = ended.out[ended.out.index("2 runs by ") :]
-    assert f"ckpt={states['done'].id}" in table
+    assert f"ckpt={done.id}" in table
     assert [line for line in lines(table) if "failed" in line and "bars.size=1000000" in line]
 
 
 def test_the_lowest_log_loss_is_the_best(shell, monkeypatch, tmp_path):
     monkeypatch.setenv("COLUMNS", "200")
-    ended = shell("train.py", "-m", *SMOKE, "objective=select/log_loss", "model.channels=4,8", *folders(tmp_path))
+    ended = shell(
+        "train.py", "-m", *SMOKE, INLINE, "objective=select/log_loss", "model.channels=4,8", *folders(tmp_path)
+    )
     assert ended.status == 0, ended.err
-    table = ended.out[ended.out.index("2 runs by ") :]
-    runs = list_runs(tmp_path / "runs")
-    order = [run for row in lines(table) for run in runs if row.strip().startswith(run.id)]
+    runs = trials_of(tmp_path)
+    order = [run for _, run in rows_of(ended.out[ended.out.index("2 runs by ") :], runs)]
     assert [run.read_metrics()["select/log_loss"] for run in order] == sorted(
         run.read_metrics()["select/log_loss"] for run in runs
     )
+
+
+def test_backtests_of_several_runs(shell, smoke, tmp_path):
+    run = smoke.copy(tmp_path)
+    ended = shell("backtest.py", "-m", f"ckpt={run.id},nothing", "logger=none", "name=many", *folders(tmp_path))
+    assert ended.status == 1
+    assert f"run={run.id} scorecard=" in ended.out
+    assert "error: no run 'nothing'" in ended.err
+    assert "job ckpt=nothing " in ended.err
+    assert "failed; the others go on" in ended.err
+    assert "Traceback" not in ended.err
 
 
 @pytest.mark.parametrize(
@@ -213,7 +240,7 @@ def test_a_sweep_is_refused_before_its_first_job(shell, tmp_path, arguments, mes
     assert ended.err.count("error: ") == 1
     assert message in ended.err
     assert "Traceback" not in ended.err
-    assert not (tmp_path / "runs").exists()
+    assert not (tmp_path / "sweeps").exists()
 
 
 @pytest.mark.slow

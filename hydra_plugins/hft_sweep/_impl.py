@@ -1,121 +1,115 @@
-"""A grid over Hydra's own override grammar: all jobs are parsed before the first runs, and a table ends the sweep."""
+"""What a `-m` command asks for: arguments in, a study driven to its end out, with its table and reports.
+
+Everything is composed from a copy of conf/ taken first, which the study keeps: what is edited afterwards changes
+nothing. Nothing is trained before the settings, the space and the study's identity are known to be right.
+"""
 
 from __future__ import annotations
 
 import sys
-from typing import Any
+import tempfile
+from functools import partial
+from pathlib import Path
 
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
-from hydra.core.hydra_config import HydraConfig
+from hydra.core.config_loader import ConfigLoader
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.utils import JobReturn, JobStatus, run_job
-from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig, open_dict
 
-from hft.compose import from_hydra
-from hft.config import TrainConfig, refuse_incomparable
-from hft.spec import SpecError, UserError
+from hft.compose import CONF, make_config
+from hft.config import TrainConfig
+from hft.launcher import Where
+from hft.spec import SpecError
+from hft.study import Study, conf_hash, create_study, freeze_conf
+from hft.study_report import export, log_study
+from hft.study_tables import print_results
+from hydra_plugins.hft_sweep._driver import Driver, SweepInterrupted
+from hydra_plugins.hft_sweep._live import Live
+from hydra_plugins.hft_sweep._plan import Plan, Point, make_plan, points_of
+
+WARM = ("pytorch_lightning", "lightgbm", "hft.trial")  # what a worker imports before its first trial
 
 
-def run_grid(
-    arguments: list[str], *, context: HydraContext, task_function: TaskFunction, config: DictConfig
-) -> list[JobReturn]:
-    """Every point of the grid in order, in this process: warm imports and one stage cache serve all of them.
+def run_sweep(arguments: list[str], *, config_loader: ConfigLoader) -> None:
+    """Raises SpecError or StudyError before the first trial for whatever is wrong with the command.
 
-    Raises SpecError before the first job when any job's config is wrong, or the jobs' objective cannot be compared.
-    Exits with status 1 after the table when a job failed.
+    Exits with status 1 after the table when the sweep ended early, nothing completed, or a point of a grid failed.
     """
     single = [a for a in arguments if a.lstrip("+").partition("=")[0] in ("resume", "reproduce")]
     if single:
         raise SpecError(f"{', '.join(single)}: means one run; take out -m")
-    overrides = OverridesParser.create(config_loader=context.config_loader).parse_overrides(arguments)
-    points = [point for batch in BasicSweeper.split_arguments(overrides, max_batch_size=None) for point in batch]
-    _check_all(points, context=context, config=config)
-    returns = []
-    for number, point in enumerate(points):
-        sys.stderr.write(f"\n[{number + 1}/{len(points)}] {' '.join(point)}\n")
-        returns.append(_run_point(number, point, context=context, task_function=task_function, config=config))
-    print_results(points, returns)
-    if any(r.status is not JobStatus.COMPLETED for r in returns):
-        raise SystemExit(1)
-    return returns
+    with tempfile.TemporaryDirectory(prefix="hft-conf-") as folder:
+        conf = freeze_conf(CONF, Path(folder) / "conf")
+        plan = make_plan(OverridesParser.create(config_loader=config_loader).parse_overrides(arguments), conf)
+        study = _begin(plan, conf)
+    _drive(study, plan)
 
 
-def _check_all(points: list[list[str]], *, context: HydraContext, config: DictConfig) -> None:
-    plains, errors = [], []
-    objectives = set()
-    for point in points:
-        composed = context.config_loader.load_sweep_config(config, point)
-        HydraConfig.instance().set_config(composed)
-        choices = dict(composed.hydra.runtime.choices)
+def _begin(plan: Plan, conf: Path) -> Study:
+    sweep = plan.sweep
+    root = Path(plan.config.paths.sweeps)
+    name = sweep.study or plan.default_name
+    if sweep.study == "new":
+        name, number = plan.default_name, 2
+        while (root / name).exists():
+            name, number = f"{plan.default_name}-{number}", number + 1
+    study = create_study(root / name, sweep=sweep, space=plan.space, base=plan.base, conf=conf, overrides=plan.fixed)
+    if conf_hash(study.folder / "conf") != conf_hash(conf):
+        sys.stderr.write(
+            f"conf/ changed since study {name} began; it goes on with its own copy, {study.folder / 'conf'} "
+            "(sweep.study=new begins another with the new one)\n"
+        )
+    return study
+
+
+def _drive(study: Study, plan: Plan) -> None:
+    points, total = points_of(plan, study)
+    if study.optuna.user_attrs.get("n_trials") != total:
+        study.optuna.set_user_attr("n_trials", total)
+    before = study.counts()
+    left = max(0, total - before.points)
+    sys.stderr.write(f"study {study.name}: {total} trials, {left} to begin; storage {study.address.text}\n")
+    stop_reason, interrupted = "", None
+    if left or before.running or before.waiting:
         try:
-            parsed = from_hydra(composed, TrainConfig, choices=choices, overrides=point)
-            objectives.add(parsed.objective)
-            plains.append(parsed.plain())
-        except SpecError as error:
-            errors += [line for line in str(error).splitlines() if line not in errors]
-    if errors:
-        raise SpecError("\n".join(errors))
-    if len(objectives) > 1:
-        raise SpecError(f"objective: all jobs of a sweep need the same one, got {', '.join(sorted(objectives))}")
-    refuse_incomparable(objectives.pop(), plains)
-
-
-def _run_point(
-    number: int, point: list[str], *, context: HydraContext, task_function: TaskFunction, config: DictConfig
-) -> JobReturn:
-    composed = context.config_loader.load_sweep_config(config, point)
-    with open_dict(composed):
-        composed.hydra.job.id = composed.hydra.job.num = number
-    HydraConfig.instance().set_config(composed)
-    result = run_job(
-        hydra_context=context,
-        task_function=task_function,
-        config=composed,
-        job_dir_key="hydra.sweep.dir",
-        job_subdir_key="hydra.sweep.subdir",
-        configure_logging=False,
-    )
-    if result.status is not JobStatus.COMPLETED:
-        if hasattr(result._return_value, "exit_status"):  # a signal, meant for the sweep
-            raise result._return_value
-        _report_failure(point, result)
-    return result
-
-
-def _report_failure(point: list[str], result: JobReturn) -> None:
-    """One line for what a user can mend, the traceback for what only we can."""
-    import traceback
-
-    error = result._return_value
-    if isinstance(error, UserError):
-        sys.stderr.write(f"error: {error}\n")
+            stop_reason = _run(study, plan, points, total)
+        except SweepInterrupted as error:
+            interrupted = error
     else:
-        traceback.print_exception(error)
-    sys.stderr.write(f"job {' '.join(point)} failed; the sweep goes on\n")
+        sys.stderr.write("all of it is done: sweep.study=new runs it again, a greater sweep.n_trials goes on\n")
+    _report(study, plan)
+    if interrupted:
+        raise interrupted
+    if stop_reason:
+        sys.stderr.write(f"the sweep ended early: {stop_reason}\n")
+    counts = study.counts()
+    if not counts.complete or stop_reason or (plan.sweep.kind == "grid" and counts.failed):
+        raise SystemExit(1)
 
 
-def print_results(points: list[list[str]], returns: list[JobReturn]) -> None:
-    """The runs with what tells them apart and their objective, best first, and the line to paste for the best."""
-    from rich.box import SIMPLE_HEAD
-    from rich.console import Console
-    from rich.table import Table
+def _run(study: Study, plan: Plan, points: list[Point], total: int) -> str:
+    """Why the sweep ended before its total, "" where it did not, or where only its time was spent."""
+    where = Where(study.folder, device=plan.device, threads=max(1, plan.config.trainer.threads), warm=WARM)
+    with plan.launcher.open(where) as engine:
+        sys.stderr.write(f"{engine.describe()}\n")
+        with Live(study, slots=engine.slots, n_total=total, in_place=not engine.in_process) as live:
+            driver = Driver(
+                study, engine, compose=partial(_compose, study, plan), points=points, total=total, watch=live
+            )
+            driver.run()
+    if driver.out_of_time:
+        sys.stderr.write(f"{driver.stop_reason}; a greater one goes on\n")
+        return ""
+    return driver.stop_reason
 
-    done: list[tuple[Any, list[str]]] = []
-    failed = []
-    for point, job in zip(points, returns, strict=True):
-        done.append((job.return_value, point)) if job.status is JobStatus.COMPLETED else failed.append(point)
-    name = done[0][0].objective if done else "objective"
-    best_first = sorted(done, key=lambda d: d[0].value, reverse=name != "select/log_loss")
-    table = Table(title=f"{len(points)} runs by {name}", title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
-    table.add_column("run", no_wrap=True)
-    table.add_column("value", justify="right", no_wrap=True)
-    table.add_column("overrides", overflow="fold")
-    same = set.intersection(*(set(point) for point in points))
-    for outcome, point in best_first:
-        table.add_row(outcome.run, f"{outcome.value:.6g}", " ".join(o for o in point if o not in same))
-    for point in failed:
-        table.add_row("failed", "-", " ".join(o for o in point if o not in same))
-    Console().print(table)
-    if best_first:
-        sys.stdout.write(f"best: {best_first[0][0]}\n")
+
+def _compose(study: Study, plan: Plan, params: dict) -> dict:
+    return make_config(TrainConfig, [*plan.fixed, *plan.space.overrides(params)], conf=study.folder / "conf").plain()
+
+
+def _report(study: Study, plan: Plan) -> None:
+    """The files, W&B and, last, the table."""
+    if not study.counts().points:
+        return
+    written = export(study)
+    log_study(study, plan.config.logger, tags=plan.config.tags)
+    print_results(study)
+    sys.stderr.write(f"written: {', '.join(str(path) for path in written)}\n")

@@ -22,7 +22,7 @@ ConfigStore.instance().store(group="hydra/sweeper", name="hft", node=HftSweeperC
 
 
 class HftSweeper(Sweeper):
-    """Runs the jobs of a multirun; one bad job does not end the others."""
+    """A study of the app's `sweep` group where it has one (train.py), else a plain grid (backtest.py)."""
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self.hydra_context = hydra_context
@@ -30,6 +30,10 @@ class HftSweeper(Sweeper):
         self.config = config
 
     def sweep(self, arguments: list[str]) -> Any:
-        from hydra_plugins.hft_sweep._impl import run_grid
+        if "sweep" in self.config:
+            from hydra_plugins.hft_sweep._impl import run_sweep
+
+            return run_sweep(arguments, config_loader=self.hydra_context.config_loader)
+        from hydra_plugins.hft_sweep._grid import run_grid
 
         return run_grid(arguments, context=self.hydra_context, task_function=self.task_function, config=self.config)

@@ -1,0 +1,142 @@
+"""A sweep as the command line asks for it: overrides in, a checked Plan out.
+
+The base config, what varies, and the settings of search and engine; refused here, before any trial, are typos, spaces
+that can never be valid, objectives that nobody logs or that cannot be compared across the space, and points to try
+first that are not in it.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from hydra.core.override_parser.types import Override
+
+from hft.compose import compose, make_config, to_plain
+from hft.config import TrainConfig, refuse_incomparable
+from hft.jobs import read_sweep
+from hft.launcher import LauncherSpec
+from hft.metrics import known_metrics
+from hft.provenance import INERT
+from hft.space import Space, check_space, read_groups, read_space
+from hft.spec import SpecError, did_you_mean, fingerprint
+from hft.study import Study, open_study
+from hft.sweep import SweepSpec
+
+N_FROM_STUDY = 5  # best points that `enqueue: [study:<name>]` takes over
+Point = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """`base` is what all trials share and can change a number, `points` a grid's or those to try first, `fixed` the
+    overrides of all trials, `choice` the name of the sweep's YAML, `config` one config of the space."""
+
+    choice: str
+    sweep: SweepSpec
+    launcher: LauncherSpec
+    space: Space
+    points: list[Point]
+    fixed: list[str]
+    base: dict[str, Any]
+    config: TrainConfig
+
+    @property
+    def default_name(self) -> str:
+        asked = self.sweep.plain()
+        identity = {name: asked[name] for name in ("kind", "objectives", "constraints", "seed")}
+        return f"{self.choice}-{fingerprint([identity, self.base, self.space.plain()])[:8]}"
+
+    @property
+    def device(self) -> Literal["cpu", "cuda"]:
+        return "cuda" if self.config.trainer.kind == "gpu" else "cpu"
+
+
+def make_plan(overrides: list[Override], conf: Path) -> Plan:
+    """Raises SpecError with everything that is wrong."""
+    composed = compose(_single(overrides), full_tree=True, conf=conf)
+    choices = dict(composed.hydra.runtime.choices)
+    settings = read_sweep(composed)
+    sweep = settings.sweep
+    base = to_plain(composed)
+    space, fixed = read_space(sweep.space, overrides, base=base, choices=choices, known=read_groups(conf))
+    points = space.grid() if sweep.kind == "grid" else []  # refuses what has no last value
+    configs = _prove(space, fixed, conf, seed=sweep.seed)
+    _check_objectives(sweep, configs)
+    for entry in sweep.enqueue:
+        if entry == "defaults":
+            points += [point] if (point := space.defaults(base, choices)) else []
+        elif isinstance(entry, dict):
+            points.append(_given(entry, space))
+        else:
+            points += _best_of(Path(configs[0].paths.sweeps) / entry.removeprefix("study:"), space)
+    shared = {name: value for name, value in base.items() if name not in (*INERT, "paths")}
+    shared.get("data", {}).pop("path", None)  # where the data lie is no part of what they are
+    return Plan(choices["sweep"], sweep, settings.launcher, space, points, fixed, shared, configs[0])
+
+
+def points_of(plan: Plan, study: Study) -> tuple[list[Point], int]:
+    """The points, each at the place of the trial that shall have it, and how many trials the study is to have."""
+    if plan.sweep.kind == "grid":
+        return plan.points, min(plan.sweep.n_trials or len(plan.points), len(plan.points))
+    given = [trial.system_attrs.get("fixed_params") for trial in study.trials()]
+    # The k-th trial of a study takes the k-th point: those of an earlier call keep their places, new ones come next.
+    tried = [point for point in plan.points if point in given]
+    ahead = [{}] * (study.counts().points - len(tried))
+    return [*tried, *ahead, *(p for p in plan.points if p not in tried)], plan.sweep.n_trials
+
+
+def _single(overrides: list[Override]) -> list[str]:
+    return [override.input_line or "" for override in overrides if not override.is_sweep_override()]
+
+
+def _prove(space: Space, fixed: list[str], conf: Path, *, seed: int) -> list[TrainConfig]:
+    configs: list[TrainConfig] = []
+
+    def try_point(overrides: list[str]) -> dict[str, Any]:
+        config = make_config(TrainConfig, [*fixed, *overrides], conf=conf)
+        configs.append(config)
+        return config.plain()
+
+    n_values = sum(len(dimension.corners()) for dimension in space.dimensions)
+    if n_values > 20:
+        sys.stderr.write(f"checking the {n_values} values of the space ...\n")
+    check_space(space, try_point, seed=seed)
+    return configs
+
+
+def _check_objectives(sweep: SweepSpec, configs: Iterable[TrainConfig]) -> None:
+    configs = list(configs)
+    plains = [config.plain() for config in configs]
+    named = {config.objective for config in configs}
+    if len(named) > 1:
+        raise SpecError(f"objective: all jobs of a sweep need the same one, got {', '.join(sorted(named))}")
+    known = [name for name in known_metrics(configs[0]) if name.startswith("select/")]
+    for field, names in (("objectives", sweep.objectives), ("constraints", sweep.constraints)):
+        for name in names:
+            if name not in known:
+                hint = did_you_mean(name, known) or f"; one of {', '.join(known)}"
+                raise SpecError(f"sweep.{field}: no run of this sweep logs {name!r} on select{hint}")
+    for name in sweep.objectives:
+        refuse_incomparable(name, plains)
+
+
+def _given(point: dict[str, Any], space: Space) -> Point:
+    if wrong := space.fits(point):
+        raise SpecError("\n".join(f"sweep.enqueue: {line}" for line in wrong))
+    return space.point(point)
+
+
+def _best_of(folder: Path, space: Space) -> list[Point]:
+    """The best points of another study that are in this space."""
+    other = open_study(folder)
+    signs = [1 if d.name == "MINIMIZE" else -1 for d in other.optuna.directions]
+    complete = [t for t in other.trials() if t.state.name == "COMPLETE"]
+    complete.sort(key=lambda t: [s * v for s, v in zip(signs, t.values, strict=True)])
+    points = [space.point(t.params) for t in complete if not space.fits(t.params)]
+    if not points:
+        raise SpecError(f"sweep.enqueue: none of the {len(complete)} complete trials of {other.name} is in this space")
+    return points[:N_FROM_STUDY]
