@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import csv
 import io
+import re
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -17,14 +19,24 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from pydantic import Field
 
 from hft.files import write_atomic
-from hft.spec import Kind
+from hft.spec import Kind, UserError, did_you_mean
 from hft.tracker import Job, Tracker, file_name, png
 from hft.tracker import TrackingError as TrackingError
 from hft.wandb_tracker import WandbTracker
+from hft.workspace import build_workspace, check_online, read_shown, save, to_json
 
 if TYPE_CHECKING:
     import polars as pl
     from matplotlib.figure import Figure
+
+NAME = r"[^/\\#?%:]+"  # of a project, as W&B takes it
+USAGE = """\
+usage: python -m hft.tracking workspace project=<name> entity=<team> [name=<title>] [swept=<path>,...] [dry=true]
+
+Saves a new W&B workspace with panels for grids, studies, training and backtests, and prints its address.
+  swept=optim.lr,bars  config paths of a search space that was typed; those in conf/sweep have their panels already
+  dry=true             prints the workspace as JSON and saves nothing; needs no key
+"""
 
 
 class LoggerSpec(Kind):
@@ -48,7 +60,7 @@ class Csv(LoggerSpec):
 
 class Wandb(LoggerSpec):
     kind: Literal["wandb"]
-    project: str = Field(min_length=1, pattern=r"^[^/\\#?%:]+$", description="W&B project that the run belongs to")
+    project: str = Field(min_length=1, pattern=f"^{NAME}$", description="W&B project that the run belongs to")
     entity: str = Field(description="W&B user or team; empty for the default of the key")
     mode: Literal["auto", "online", "offline"] = Field(
         description="auto: WANDB_MODE where set, else online where there is a key and the server answers, else offline"
@@ -119,3 +131,45 @@ def _read_rows(path: Path) -> list[dict[str, str]]:
     with path.open(newline="") as file:
         rows = list(csv.DictReader(file))
     return [{name: value for name, value in row.items() if value != ""} for row in rows]
+
+
+def main(arguments: list[str]) -> int:
+    """`python -m hft.tracking workspace ...`: the W&B workspace of a project, see hft/workspace.py."""
+    if not arguments or {"-h", "--help"} & set(arguments):
+        sys.stdout.write(USAGE)
+        return 0 if arguments else 2
+    try:
+        if arguments[0] != "workspace":
+            raise TrackingError(f"no such command {arguments[0]!r}{did_you_mean(arguments[0], ['workspace'])}\n{USAGE}")
+        given = _parse(arguments[1:])
+        dry = given["dry"] == "true"
+        if not dry:
+            check_online()
+        shown = read_shown(swept=tuple(filter(None, given["swept"].split(","))))
+        workspace = build_workspace(shown, project=given["project"], entity=given["entity"], name=given["name"])
+        sys.stdout.write(to_json(workspace) if dry else f"{save(workspace)}\n")
+        return 0
+    except UserError as error:
+        sys.stderr.write(f"{error}\n")
+        return 2
+
+
+def _parse(arguments: list[str]) -> dict[str, str]:
+    given = {"project": "", "entity": "", "name": "Grids, studies and backtests", "swept": "", "dry": "false"}
+    for argument in arguments:
+        name, _, value = argument.partition("=")
+        if name not in given:
+            hint = did_you_mean(name, list(given)) or f", the arguments: {', '.join(given)}"
+            raise TrackingError(f"workspace: no such argument {name!r}{hint}")
+        given[name] = value
+    for name in ("project", "entity"):
+        if not re.fullmatch(NAME, given[name]):
+            what = f"without / \\ # ? % :, got {given[name]!r}" if given[name] else f"and is missing: {name}=<name>"
+            raise TrackingError(f"workspace: {name} must be a name {what}")
+    if given["dry"] not in ("true", "false"):
+        raise TrackingError(f"workspace: dry must be true or false, got {given['dry']!r}")
+    return given
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,275 @@
+"""The W&B workspace of a project as code: what runs log in, panels for grids, studies, training and backtests out.
+
+Panels stand under the names that hft/fold.py, hft/review.py and hft/pipeline.py log; a test holds every one of them
+against real runs and their backtests. The runs stay ungrouped, so that curves are those of single runs; what compares
+studies groups its own panel by the run's group. To add a panel: an entry in its section, then
+`python -m tests.test_workspace` writes the snapshot anew.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hft.schema import metric, money_metric
+from hft.spec import PACKAGE, UserError, did_you_mean
+from hft.tracker import best_of
+from hft.wandb_tracker import _has_key
+
+if TYPE_CHECKING:
+    from wandb_workspaces.reports.v2.interface import Panel
+    from wandb_workspaces.workspaces import Workspace
+
+CONF = PACKAGE.parent / "conf"
+LOG_LOSS = metric("select", "log_loss")
+CURVES = {
+    "loss of train, as trained": metric("train", "loss"),
+    "loss of tune, as trained": metric("tune", "loss"),
+    "log loss of tune": metric("tune", "log_loss"),
+    "examples a second": metric("train", "examples_per_s"),
+    "gradient norm": metric("train", "grad_norm"),
+    "learning rate": metric("train", "lr"),
+}
+FIGURES = tuple(
+    metric("select", name) for name in ("confusion_matrix", "pr_curves", "coverage", "reliability", "gates")
+)
+
+
+class WorkspaceError(UserError):
+    """A workspace that cannot be built or saved as asked."""
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What panels are about: two targets or one, schedules, a backtest's name, swept config paths per search space."""
+
+    objective: str
+    schedules: tuple[str, ...]
+    backtest: str
+    spaces: dict[str, tuple[str, ...]]
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys((self.objective, LOG_LOSS)))
+
+
+def read_shown(*, swept: tuple[str, ...] = (), conf: Path = CONF) -> Shown:
+    """The shipped objective and backtest, the dearest and cheapest schedule of every ladder, and each search space of
+    conf/sweep once; `swept` is one more. Raises WorkspaceError where that names no config path."""
+    known = config_paths(conf)
+    spaces = {f"sweep={p.stem}": _read(p).get("space") or {} for p in sorted((conf / "sweep").glob("*.yaml"))}
+    paths = {name: tuple(p for path in space if (p := _leaf(path, known))) for name, space in spaces.items()}
+    if swept:
+        paths["typed"] = tuple(_checked(path, known) for path in swept)
+    distinct = {space: name for name, space in reversed(paths.items()) if space}  # the first name of each
+    return Shown(
+        objective=_read(conf / "train.yaml")["objective"],
+        schedules=tuple(name for p in sorted((conf / "fees").glob("*.yaml")) for name in _ends(_read(p))),
+        backtest=_read(conf / "backtest.yaml")["name"],
+        spaces={name: space for space, name in reversed(distinct.items())},
+    )
+
+
+def config_paths(conf: Path = CONF) -> list[str]:
+    """Dotted paths of every number and choice that the YAML below conf/ can put into a run's config."""
+    groups = [p for p in sorted(conf.iterdir()) if p.is_dir() and p.name not in ("schema", "sweep", "launcher")]
+    trees = [{g.name: _read(path)} for g in groups for path in sorted(g.glob("*.yaml"))]
+    paths = [path for tree in [_read(conf / "train.yaml"), *trees] for path in _leaves(tree)]
+    return list(dict.fromkeys(path for path in paths if ".defaults" not in path))
+
+
+def build_workspace(shown: Shown, *, project: str, entity: str, name: str) -> Workspace:
+    """The same arguments give the same workspace, ids included; nothing is asked of the server."""
+    import pydantic
+
+    ws, _ = _library()
+    sections = {
+        "Grids and comparisons": _compare(shown),
+        "Studies": _study(shown),
+        "Training": _train(shown),
+        "Backtests": _backtest(shown),
+    }
+    for title, panels in sections.items():
+        for panel in panels:
+            panel._id = ""  # what W&B draws at random
+            panel._id = _identity(title + panel._to_model().model_dump_json())
+    columns = ["run:displayName", "run:state", "run:group", *(f"summary:{target}" for target in shown.targets)]
+    columns += [f"summary:{metric(shown.backtest, value)}" for value in ("break_even_bps", "verdict")]
+    try:
+        workspace = ws.Workspace(
+            entity=entity,
+            project=project,
+            name=name,
+            sections=[ws.Section(name=title, panels=panels, is_open=True) for title, panels in sections.items()],
+            settings=ws.WorkspaceSettings(x_axis="epoch", max_runs=50),
+            runset_settings=ws.RunsetSettings(pinned_columns=columns),
+        )
+    except pydantic.ValidationError as error:
+        raise WorkspaceError(
+            "; ".join(
+                f"{e['loc'][0]}: {e['msg'].removeprefix('Value error, ')}, got {e['input']!r}" for e in error.errors()
+            )
+        ) from None
+    workspace._internal_runset_id = _identity("runs")
+    return workspace
+
+
+def _compare(shown: Shown) -> list[Panel]:
+    _, wr = _library()
+    nets = [money_metric("select", schedule) for schedule in shown.schedules]
+    by_group = {"groupby": "Group", "groupby_aggfunc": "mean", "groupby_rangefunc": "minmax"}
+    return [
+        *(wr.BarPlot(title=f"{target} by run", metrics=[target]) for target in shown.targets),
+        *(
+            wr.BarPlot(title=f"{target} by group: mean and range", metrics=[target], **by_group)
+            for target in shown.targets
+        ),
+        wr.BarPlot(title="net bps a day of select by schedule and group", metrics=nets, **by_group),
+        wr.RunComparer(diff_only="split"),
+    ]
+
+
+def _study(shown: Shown) -> list[Panel]:
+    _, wr = _library()
+    targets = [wr.ParallelCoordinatesPlotColumn(wr.SummaryMetric(target)) for target in shown.targets]
+    best = {target: "min" if best_of(target) == "min" else "max" for target in shown.targets}
+    return [
+        *(
+            wr.ParallelCoordinatesPlot(
+                title=f"search space: {name}",
+                columns=[*(wr.ParallelCoordinatesPlotColumn(wr.Config(path)) for path in space), *targets],
+            )
+            for name, space in shown.spaces.items()
+        ),
+        *(wr.ParameterImportancePlot(with_respect_to=target) for target in shown.targets),
+        *(
+            wr.ScatterPlot(
+                title=f"{target} over time, and the best so far",
+                x=wr.Metric("CreatedTimestamp"),
+                y=wr.SummaryMetric(target),
+                **{f"running_y{best[target]}": True},
+            )
+            for target in shown.targets
+        ),
+        *(
+            wr.BarPlot(title=f"best {target} by study", metrics=[target], groupby="Group", groupby_aggfunc=best[target])
+            for target in shown.targets
+        ),
+        wr.BarPlot(
+            title="seconds spent by state", metrics=["RelativeTime(Process)"], groupby="State", groupby_aggfunc="sum"
+        ),
+    ]
+
+
+def _train(shown: Shown) -> list[Panel]:
+    """Curves of a fold and seed stand below its name where a run has several."""
+    _, wr = _library()
+    curves = CURVES | {"net bps a day of select, where trained with a look at it": shown.objective}
+    return [
+        *(
+            wr.LinePlot(title=title, x="epoch", y=[name], metric_regex=f"^(.*/)?{re.escape(name)}$")
+            for title, name in curves.items()
+            if name != LOG_LOSS  # no curve: select is scored once, at the end
+        ),
+        wr.MediaBrowser(title="forecasts of select", media_keys=list(FIGURES), gallery_axis="run"),
+        wr.MediaBrowser(
+            title="what each feature is worth", media_keys=[metric("tune", "importance_bars")], gallery_axis="run"
+        ),
+    ]
+
+
+def _backtest(shown: Shown) -> list[Panel]:
+    _, wr = _library()
+
+    def name(value: str) -> str:
+        return metric(shown.backtest, value)
+
+    ends = [name(value) for value in ("break_even_low_bps", "break_even_bps", "break_even_high_bps")]
+    return [
+        wr.WeavePanelSummaryTable(table_name=name("verdict")),
+        wr.BarPlot(title="break-even cost one way, bps, and its 95 % interval", metrics=ends),
+        wr.CustomChart(
+            query={"summaryTable": {"tableKey": name("scorecard")}},
+            chart_name="wandb/bar/v0",
+            chart_fields={"label": "schedule", "value": "net_bps_day"},
+            chart_strings={"title": "net bps a day by schedule"},
+        ),
+        wr.MediaBrowser(title="equity", media_keys=[name("equity")], gallery_axis="run"),
+        wr.WeavePanelSummaryTable(table_name=name("scorecard")),
+        wr.BarPlot(title="trades", metrics=[name("trades")]),
+    ]
+
+
+def to_json(workspace: Workspace) -> str:
+    return workspace._to_model().model_dump_json(by_alias=True, exclude_none=True, indent=1) + "\n"
+
+
+def check_online() -> None:
+    """Raises WorkspaceError where W&B could not be asked to save anything."""
+    mode = os.environ.get("WANDB_MODE")
+    if mode in ("offline", "disabled", "dryrun"):
+        raise WorkspaceError(f"WANDB_MODE={mode}: a workspace is kept by the server; unset it, or print it: dry=true")
+    if not _has_key():
+        raise WorkspaceError("W&B: there is no key; log in with `wandb login`, or print the workspace: dry=true")
+
+
+def save(workspace: Workspace) -> str:
+    """A new view of the project; where to look at it."""
+    import wandb
+    from wandb.sdk.lib.service.service_connection import WandbApiFailedError
+
+    try:
+        return workspace.save().url
+    except (wandb.errors.Error, WandbApiFailedError) as error:
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise WorkspaceError(
+            f"workspace of {workspace.entity}/{workspace.project}: not saved: {reason}; it needs a team and a project "
+            "that exist, and a key that may write there: `wandb login --relogin`"
+        ) from error
+
+
+def _library() -> tuple[Any, Any]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of pydantic, about the library's own code
+        import wandb_workspaces.reports.v2 as wr
+        import wandb_workspaces.workspaces as ws
+    return ws, wr
+
+
+def _identity(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def _read(path: Path) -> dict[str, Any]:
+    import yaml
+
+    return yaml.safe_load(path.read_text()) or {}
+
+
+def _ends(fees: dict[str, Any]) -> list[str]:
+    """The dearest and the cheapest for a taker; none of a file that only includes others."""
+    names = sorted((n for n in fees if n != "defaults"), key=lambda n: -fees[n]["taker_bps"])
+    return list(dict.fromkeys([*names[:1], *names[-1:]]))
+
+
+def _leaves(tree: dict[str, Any], path: str = "") -> list[str]:
+    below = [(f"{path}.{name}".lstrip("."), value) for name, value in tree.items()]
+    return [leaf for at, value in below for leaf in (_leaves(value, at) if isinstance(value, dict) else [at])]
+
+
+def _leaf(path: str, known: list[str]) -> str:
+    """Where W&B has the value: of a choice its kind; "" for what no run's config holds."""
+    path = path.lstrip("+~")
+    return next((p for p in (path, f"{path}.kind") if p in known), "")
+
+
+def _checked(path: str, known: list[str]) -> str:
+    if not (found := _leaf(path, known)):
+        choices = [*known, *(p.removesuffix(".kind") for p in known if p.endswith(".kind"))]
+        raise WorkspaceError(f"swept: no such config path {path!r}{did_you_mean(path, choices)}")
+    return found
