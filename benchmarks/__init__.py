@@ -1,8 +1,9 @@
 """Speed of hft beside the obvious alternative: sizes in, a Result out, all sides timed in one run.
 
-To add one: `benchmarks/<name>.py` with `measure(...) -> Result` and its arguments FULL and QUICK, its name in NAMES, a
-row in tests/test_benchmarks.py. Every `measure` raises when its sides disagree on the result. This module imports
-nothing heavy: `benchmarks.training` runs where only torch is installed.
+To add one: `benchmarks/<name>.py` with `measure(...) -> Result`, or a list of them where there are several units, and
+its arguments FULL and QUICK, its name in NAMES, a row in tests/test_benchmarks.py. Every `measure` raises when its
+sides disagree on the result. This module imports nothing heavy: `benchmarks.training` runs where only torch is
+installed.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Any, TypeVar
 
 Side = TypeVar("Side", bound=Hashable)
 
-NAMES = ("bars", "labels", "dense", "backtest", "training", "losses")
+NAMES = ("bars", "labels", "dense", "backtest", "training", "losses", "claims", "sweep")
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,7 @@ class Result:
     expected: dict[str, float] = field(default_factory=dict)
     details: dict[str, Any] = field(default_factory=dict)
     spread: dict[str, float] = field(default_factory=dict)
+    cost: bool = False
 
     @property
     def own(self) -> float:
@@ -40,7 +42,9 @@ class Result:
 
     def shown(self, side: str) -> str:
         rate = self.rates[side]
-        number = f"{rate:.4f} +- {self.spread[side]:.4f}" if self.spread else f"{rate:,.0f}"
+        number = f"{rate:,.0f}" if rate >= 100 else f"{rate:.3g}"
+        if self.spread:
+            number = f"{rate:.4f} +- {self.spread[side]:.4f}"
         return f"{number} {self.unit}"
 
     def compared(self, side: str) -> str:
@@ -50,8 +54,11 @@ class Result:
             return f"{abs(above):.4f} {'above' if above > 0 else 'below'} it"
         return f"{self.ratio(side):.3g} times it"
 
-    def met(self) -> bool:
-        return all((self.ratio(side) if side else self.own) > least for side, least in self.expected.items())
+    def met(self, *sides: str) -> bool:
+        """Of all expectations, or of those of `sides`."""
+        found = {side: self.ratio(side) if side else self.own for side in sides or self.expected}
+        apart = [value - self.expected[side] for side, value in found.items()]
+        return all(x < 0 if self.cost else x > 0 for x in apart)
 
     def plain(self) -> dict[str, Any]:
         others = list(self.rates)[1:]
@@ -62,6 +69,7 @@ class Result:
             "spread": {side: _rounded(sd) for side, sd in self.spread.items()},
             "expected": {side or "own": least for side, least in self.expected.items()},
             "met": self.met() if self.expected else None,
+            "cost": self.cost,
             "data": self.data,
             "details": self.details,
         }

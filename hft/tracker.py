@@ -58,6 +58,9 @@ class Tracker:
     def figure(self, name: str, figure: Figure | Path) -> None:
         """A matplotlib figure, or the path of a PNG."""
 
+    def page(self, name: str, text: str) -> None:
+        """An HTML page that needs no other file; only W&B shows it."""
+
     def artifact(self, name: str, path: Path, metadata: dict[str, Any]) -> None:
         """A file of the run that others may want, and what made it; only W&B keeps a copy."""
 

@@ -91,6 +91,11 @@ class WandbTracker(Tracker):
         with Image.open(io.BytesIO(png(figure))) as image:
             self._log({name: wandb.Image(image)})
 
+    def page(self, name: str, text: str) -> None:
+        import wandb
+
+        self._log({name: wandb.Html(text, inject=False, data_is_not_path=True)})
+
     def artifact(self, name: str, path: Path, metadata: dict[str, Any]) -> None:
         import wandb
 

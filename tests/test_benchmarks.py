@@ -15,7 +15,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 import benchmarks
-from benchmarks import Result, backtest, bars, dense, labels, losses, race, training
+from benchmarks import Result, backtest, bars, claims, dense, labels, losses, race, sweep, training
 from benchmarks.__main__ import main
 from hft.model.se_tcn import SeTcn
 
@@ -32,8 +32,25 @@ TINY = {
         "seeds": 2,
         "overrides": ("model.levels=1", "model.se_window=4", "model.channels=4"),
     },
+    "claims": {"n_trials": 60, "early": 3, "late": 8, "around": 3},
+    "sweep": {
+        "n_uneven": 4,
+        "longest_s": 0.2,
+        "n_smoke": 4,
+        "day": ("bars.size=20", "trainer.epochs=1"),
+        "overrides": ("trainer.epochs=1",),
+    },
 }
-MODULES = {"bars": bars, "labels": labels, "dense": dense, "backtest": backtest, "training": training, "losses": losses}
+MODULES = {
+    "bars": bars,
+    "labels": labels,
+    "dense": dense,
+    "backtest": backtest,
+    "training": training,
+    "losses": losses,
+    "claims": claims,
+    "sweep": sweep,
+}
 
 
 @pytest.fixture(autouse=True)
@@ -44,11 +61,14 @@ def _small_ceilings(monkeypatch):
 
 @pytest.mark.parametrize("name", benchmarks.NAMES)
 def test_measures_and_its_sides_agree(name):
-    result = MODULES[name].measure(**TINY[name])
-    assert result.name == name
-    assert all(rate > 0 for rate in result.rates.values())
-    assert set(result.expected) <= {"", *list(result.rates)[1:]}
-    assert json.loads(json.dumps(result.plain(), allow_nan=False))["unit"] == result.unit
+    found = MODULES[name].measure(**TINY[name])
+    results = found if isinstance(found, list) else [found]
+    assert len({result.name for result in results}) == len(results)
+    for result in results:
+        assert result.name.startswith(name)
+        assert all(rate > 0 for rate in result.rates.values())
+        assert set(result.expected) <= {"", *list(result.rates)[1:]}
+        assert json.loads(json.dumps(result.plain(), allow_nan=False))["unit"] == result.unit
 
 
 @pytest.mark.parametrize("name", benchmarks.NAMES)
@@ -75,6 +95,35 @@ def test_losses_of_unequal_examples_are_refused(monkeypatch):
     monkeypatch.setattr(losses, "train", lambda *a: replace(right(*a), examples=next(seen)))
     with pytest.raises(AssertionError, match="different numbers of examples"):
         losses.measure(**TINY["losses"])
+
+
+def test_claims_of_other_points_are_refused(monkeypatch):
+    right = claims.through_optuna
+    monkeypatch.setattr(claims, "through_optuna", lambda *a: ([{"optim.lr": 1.0}], right(*a)[1]))
+    with pytest.raises(AssertionError, match="disagree on the points that random gives"):
+        claims.measure(**TINY["claims"])
+
+
+def _note(began, ended):
+    return {"claimed": began - 0.5, "composed": began, "began": began, "ended": ended}
+
+
+def test_slots_are_busy_until_the_last_trial_starts():
+    # Slot one: 0-4, 5-9; slot two: 0-6, 7-8. From 0 to 7: 6 of 7 s twice.
+    notes = [_note(0, 4), _note(0, 6), _note(5, 9), _note(7, 8)]
+    assert sweep.busy(notes) == pytest.approx(12 / 14)
+
+
+def test_overhead_is_what_passes_beside_the_fit():
+    def note(end):
+        times = {"claimed": end - 0.9, "composed": end - 0.8, "began": end - 0.75, "fit": end - 0.5}
+        return times | {"fitted": end - 0.1, "ended": end, "landed": end + 0.05, "stages_s": 0.2}
+
+    result = sweep.split_overhead([note(end) for end in (1.0, 2.0, 3.0, 4.0)], "data")
+    assert result.own == pytest.approx(600)  # a trial a second, 0.4 s of it in the fit
+    parts = [rate for side, rate in result.rates.items() if side not in ("beyond training", "(training)")]
+    assert sum(parts) == pytest.approx(600)
+    assert (result.cost, result.met()) == (True, False)
 
 
 def test_windows_that_see_less_are_refused(monkeypatch):
@@ -152,6 +201,11 @@ def test_expectations_are_ratios_or_own_rates():
     assert result.met()
     assert result.plain()["ratios"] == {"loop": 15.0}
     assert not Result("x", "rows/s", {"hft": 30.0, "loop": 4.0}, "data", expected={"loop": 10.0}).met()
+
+
+def test_a_cost_must_stay_under_what_is_expected():
+    result = Result("x", "ms", {"hft": 3.0, "other": 2.0}, "data", expected={"": 4.0, "other": 1.25}, cost=True)
+    assert (result.met(""), result.met("other"), result.met()) == (True, False, False)
 
 
 def test_scores_are_shown_with_their_spread():

@@ -25,6 +25,7 @@ class OfflineRun:
     axis: dict[str, str] = field(default_factory=dict)  # metric pattern -> its step metric
     tables: dict[str, dict[str, Any]] = field(default_factory=dict)  # {"columns", "data"}
     images: dict[str, bytes] = field(default_factory=dict)
+    pages: dict[str, str] = field(default_factory=dict)
     staged: list[Path] = field(default_factory=list)
     artifacts: dict[str, dict[str, Any]] = field(default_factory=dict)  # {"type", "metadata", "files": name -> path}
     exit_codes: list[int] = field(default_factory=list)
@@ -76,6 +77,8 @@ def _add_row(run: OfflineRun, item: dict[str, Any], files: Path) -> None:
             run.images[media] = (files / item[f"{media}.path"]).read_bytes()
         elif what == "_type" and value == "table-file":
             run.tables[media] = json.loads((files / item[f"{media}.path"]).read_text())
+        elif what == "_type" and value == "html-file":
+            run.pages[media] = (files / item[f"{media}.path"]).read_text()
         elif f"{media}._type" in item:
             pass  # what else W&B notes of an image or a table: width, rows
         elif not name.startswith("_") and name != "epoch" and "epoch" in item and isinstance(value, int | float):

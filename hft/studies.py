@@ -1,0 +1,196 @@
+"""The studies below one root, from the command line: `python -m hft.studies status|best|export|dashboard study=<name>`.
+
+Without a command it lists them. A study's folder says where its storage is; `storage=` names another address of it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hft.spec import UserError, did_you_mean
+
+if TYPE_CHECKING:
+    from hft.study import Study
+
+HOST = "localhost"
+OPTIONS = {"study": "", "sweeps": "sweeps", "storage": "", "port": "8080"}
+USAGE = """usage: python -m hft.studies [sweeps=<folder>]
+       python -m hft.studies <command> study=<name> [sweeps=<folder>] [storage=<address>] [port=<port>]
+
+  (none)     the studies in the folder of sweeps (sweeps)
+  status     how far a study is, and what runs now
+  best       its best trial, or the Pareto front, with the lines to paste
+  export     writes results.parquet, best/ and report.html into its folder
+  dashboard  serves optuna-dashboard on its storage (port 8080)
+"""
+
+
+class StudiesError(UserError):
+    """A command that names no study, or cannot be carried out."""
+
+
+def main(arguments: list[str]) -> int:
+    if {"-h", "--help"} & set(arguments):
+        sys.stdout.write(USAGE)
+        return 0
+    try:
+        command, options = read_arguments(arguments)
+        COMMANDS[command](options)
+    except UserError as error:
+        sys.stderr.write("error: " + "\n       ".join(str(error).strip().splitlines()) + "\n")
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+def read_arguments(arguments: list[str]) -> tuple[str, dict[str, str]]:
+    """The command ("" lists) and every option with its value."""
+    options, commands = dict(OPTIONS), []
+    for argument in arguments:
+        name, given, value = argument.partition("=")
+        if not given:
+            commands.append(argument)
+        elif name not in OPTIONS:
+            hint = did_you_mean(name, list(OPTIONS)) or f"; one of {', '.join(OPTIONS)}"
+            raise StudiesError(f"{argument}: no such option{hint}")
+        elif not value:
+            raise StudiesError(f"{name}=: must have a value; leave it out, or give one")
+        else:
+            options[name] = value
+    if len(commands) > 1:
+        raise StudiesError(f"{' '.join(commands)}: one command at a time")
+    command = commands[0] if commands else ""
+    if command not in COMMANDS:
+        known = [name for name in COMMANDS if name]
+        raise StudiesError(f"{command}: no such command{did_you_mean(command, known)} (one of {', '.join(known)})")
+    if bool(command) != bool(options["study"]):
+        which = f"{command}: which study? study=<name>" if command else f"study={options['study']}: for which command?"
+        known = ", ".join(_names(Path(options["sweeps"]))) if command else ", ".join(n for n in COMMANDS if n)
+        raise StudiesError(f"{which} (one of {known or 'none yet'})")
+    return command, options
+
+
+def find_study(sweeps: Path, name: str, storage: str = "") -> Study:
+    """The study of that name, from its folder; from `storage` alone where this machine has no folder of it."""
+    names = _names(sweeps)
+    if name in names or storage:
+        from hft.study import open_study
+
+        return open_study(sweeps / name, **({"storage": storage} if storage else {}))
+    if not sweeps.is_dir():
+        raise StudiesError(f"{sweeps}: no such folder, so no study {name!r}; {_remedy()}")
+    known = (
+        f"the studies in {sweeps}: {', '.join(names)}" if names else f"there are no studies in {sweeps}; {_remedy()}"
+    )
+    raise StudiesError(f"no study {name!r}{did_you_mean(name, names)}; {known}")
+
+
+def _names(sweeps: Path) -> list[str]:
+    return sorted(path.parent.name for path in sweeps.glob("*/study.json"))
+
+
+def _remedy() -> str:
+    return "start one: python train.py -m sweep=tpe, or say where they are: sweeps=<folder>"
+
+
+def _open(options: dict[str, str]) -> Study:
+    return find_study(Path(options["sweeps"]), options["study"], options["storage"])
+
+
+def _list(options: dict[str, str]) -> None:
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    sweeps = Path(options["sweeps"])
+    names = _names(sweeps)
+    if not names:
+        where = f"there are no studies in {sweeps}" if sweeps.is_dir() else f"{sweeps}: no such folder"
+        raise StudiesError(f"{where}; {_remedy()}")
+    table = Table(title=f"studies in {sweeps}", title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+    table.add_column("study", overflow="fold")
+    table.add_column("done", justify="right", no_wrap=True)
+    table.add_column("best", overflow="fold")
+    for name in names:
+        table.add_row(Text(name), *(Text(cell) for cell in _row(sweeps, name)))
+    Console(markup=False, highlight=False).print(table)
+
+
+def _row(sweeps: Path, name: str) -> tuple[str, str]:
+    """One bad study (a server that is down, a folder from elsewhere) does not hide the others."""
+    from hft.study_frame import run_id, total, values_of
+
+    try:
+        study = find_study(sweeps, name)
+        counts, best = study.counts(), study.best()
+    except UserError as error:
+        return "-", str(error).splitlines()[0]
+    done = f"{counts.complete + counts.pruned + counts.failed}/{total(study)}"
+    if not best:
+        return done, f"none by {' and '.join(study.sweep.objectives)}"
+    values = zip(study.sweep.objectives, values_of(best[0]), strict=True)
+    return done, " ".join([*(f"{n}={v:.6g}" for n, v in values), run_id(study, best[0].number)])
+
+
+def _status(options: dict[str, str]) -> None:
+    from hft.study_tables import print_progress
+
+    print_progress(_open(options))
+
+
+def _best(options: dict[str, str]) -> None:
+    from hft.study_tables import print_best
+
+    study = _open(options)
+    if not print_best(study):
+        raise StudiesError(f"study {study.name}: no trial has completed within its constraints yet")
+
+
+def _export(options: dict[str, str]) -> None:
+    from hft.study_report import export
+
+    for path in export(_open(options)):
+        sys.stdout.write(f"{path}\n")
+
+
+def _dashboard(options: dict[str, str]) -> None:
+    study, port = _open(options), _free_port(options["port"])
+    import optuna_dashboard
+
+    number = study.optuna._study_id
+    sys.stdout.write(f"study {study.name}: http://{HOST}:{port}/dashboard/studies/{number}  (Ctrl-C ends it)\n")
+    sys.stdout.flush()
+    with contextlib.suppress(KeyboardInterrupt):
+        optuna_dashboard.run_server(study.address.open(), host=HOST, port=port)
+
+
+def _free_port(text: str) -> int:
+    if not text.isdecimal() or not 0 < int(text) < 2**16:
+        raise StudiesError(f"port={text}: must be a number from 1 to 65535")
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, int(text)))
+        except OSError as error:
+            reason = error.strerror or repr(error)
+            raise StudiesError(f"port={text}: cannot be served ({reason}); choose another: port=<port>") from None
+    return int(text)
+
+
+COMMANDS: dict[str, Callable[[dict[str, str]], Any]] = {
+    "": _list,
+    "status": _status,
+    "best": _best,
+    "export": _export,
+    "dashboard": _dashboard,
+}
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,227 @@
+"""Sweeps over several machines, whole command lines in real processes: on a real PostgreSQL, on a real Slurm.
+
+Projects are copies with sweeps folders of their own, as machines have; what the trials come to is held against a sweep
+in one process that nobody disturbed, to the bit.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import polars as pl
+import psutil
+import pytest
+
+from hft.run import Run
+from tests.project import NAME, Project, kill
+from tests.smoke import ROOT
+
+pytest_plugins = ("tests.servers",)
+pytestmark = pytest.mark.slow
+
+PASSWORD = "correct-horse-staple"
+# Epochs of many steps, with a line in metrics.csv each.
+TRIALS = (
+    "trainer.chunk=64", "trainer.batch_chunks=1", "trainer.epochs=20", "trainer.patience=20",
+    "trainer.save_every_s=0.2", "logger=csv",
+)  # fmt: skip
+SLURM = (
+    "launcher=slurm", "launcher.max_jobs=2", "launcher.cpus=1", "launcher.time_min=30", "launcher.poll_s=0.5",
+    "+launcher.options.exclusive=true",  # or both would fit on one node
+    *TRIALS,
+)  # fmt: skip
+
+
+def complete(study):
+    return {t.user_attrs.get("origin", t.number): t for t in study.trials() if t.state.name == "COMPLETE"}
+
+
+def assert_exact(study, total, undisturbed):
+    """Every point finished once, with the bits of those that nobody disturbed; nothing left running or waiting."""
+    counts = study.counts()
+    assert (counts.points, counts.complete, counts.failed) == (total, total, 0)
+    assert counts.running == counts.waiting == 0
+    finished = complete(study)
+    assert len({t.params["optim.lr"] for t in finished.values()}) == len(finished) == total
+    same = undisturbed.keys() & finished.keys()
+    assert same
+    assert {n: finished[n].value for n in same} == {n: undisturbed[n] for n in same}
+
+
+def retries(study):
+    return {t.user_attrs["retry_of"]: t for t in study.trials() if t.user_attrs.get("retry_of") is not None}
+
+
+def curve(study, number):
+    """Epochs with the speed of each, which no training repeats."""
+    path = study.trial_folder(number) / "metrics.csv"
+    return pl.read_csv(path)["train/examples_per_s"].to_list() if path.exists() else []
+
+
+def assert_went_on(study, number):
+    """The trial's retry began with the epochs of the one that was cut short."""
+    retry = retries(study)[number]
+    before, after = curve(study, number), curve(study, retry.number)
+    assert before[0] == after[0]
+    assert before[: len(before) - 1] == after[: len(before) - 1]
+    assert len(after) == 20
+    return retry
+
+
+def ended(project, name="driver", *, timeout_s=180):
+    driver = project.drivers[-1] if name == "driver" else None
+    status = driver.wait(timeout=timeout_s)
+    return status, project.said(name).read_text()
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    """Values of the first points, by number."""
+    project = Project(tmp_path_factory.mktemp("twin") / "project")
+    try:
+        driver = project.start("launcher=inline", "sweep.n_trials=2", *TRIALS)
+        assert project.end(driver) == 0, project.said().read_text()[-3000:]
+        return {number: trial.value for number, trial in complete(project.study()).items()}
+    finally:
+        project.close()
+
+
+# PostgreSQL
+
+
+@pytest.fixture(scope="module")
+def guarded(postgres, tmp_path_factory):
+    """The address of a database whose user is asked for a password, which is in the file that PGPASSFILE names."""
+    postgres.run(f"create role sweeper login password '{PASSWORD}'")
+    postgres.run("create database machines owner sweeper")
+    rules = postgres.handle.pgdata / "pg_hba.conf"
+    before = rules.read_text()
+    rules.write_text("local all sweeper scram-sha-256\n" + before)
+    postgres.run("select pg_reload_conf()")
+    passfile = tmp_path_factory.mktemp("secret") / "pgpass"
+    passfile.write_text(f"*:*:*:sweeper:{PASSWORD}\n")
+    passfile.chmod(0o600)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("PGPASSWORD", raising=False)
+        patch.setenv("PGPASSFILE", str(passfile))
+        yield postgres.url("machines", user="sweeper")
+    rules.write_text(before)
+    postgres.run("select pg_reload_conf()")
+    postgres.run("drop database machines with (force)")
+    postgres.run("drop role sweeper")
+
+
+@pytest.fixture(scope="module")
+def machines(guarded, tmp_path_factory):
+    """Four on one study, after the first was killed and the others finished."""
+    root = tmp_path_factory.mktemp("machines")
+    machines = [Project(root / f"machine{n}") for n in range(4)]
+    arguments = ("sweep.n_trials=8", "launcher.workers=1", f"sweep.storage='{guarded}'", *TRIALS)
+    try:
+        for number, machine in enumerate(machines):
+            machine.start(*arguments, *["logger=wandb", "logger.mode=offline"] * (number == 1))
+        first, *others = machines
+        first.wait(lambda study: len(curve_of_running(study)) > 2)
+        _, alive = psutil.wait_procs(kill(first.drivers[0]), timeout=5)
+        assert not alive
+        for machine in others:
+            assert machine.end(machine.drivers[0]) == 0, machine.said().read_text()[-3000:]
+        yield machines
+    finally:
+        for machine in machines:
+            machine.close()
+
+
+def test_all_trials_are_accounted_for(machines, undisturbed):
+    studies = [machine.study() for machine in machines]
+    assert_exact(studies[0], 8, undisturbed)
+    for number, trial in complete(studies[0]).items():
+        having = [s for s in studies if s.trial_folder(trial.number).exists()]
+        assert [Run(s.trial_folder(trial.number)).state for s in having] == ["done"], number
+    assert len({t.user_attrs["driver"] for t in studies[0].trials()}) == 4
+
+
+def test_another_machine_begins_the_dead_one_s_trial_anew(machines):
+    studies = [machine.study() for machine in machines]
+    ((dead, retry),) = retries(studies[0]).items()
+    assert studies[0].trial_folder(dead).is_dir()
+    (taker,) = [s for s in studies if s.trial_folder(retry.number).exists()]
+    assert not taker.trial_folder(dead).exists()
+    assert Run(taker.trial_folder(retry.number)).read_metrics()["train/epochs"] == 20
+    assert "died" in studies[0].trials()[dead].user_attrs["reason"]
+
+
+def test_the_password_is_nowhere(machines, guarded, postgres):
+    root = machines[0].root.parent
+    files = [path for path in root.rglob("*") if path.is_file()]
+    kinds = {path.suffix for path in files}
+    assert {".wandb", ".json", ".txt", ".parquet", ".html", ".csv"} <= kinds
+    secret = PASSWORD.encode()
+    assert [path for path in files if secret in path.read_bytes()] == []
+    user = guarded.partition("@")[0].encode()  # that the search would find what is there
+    assert [path for path in files if user in path.read_bytes()]
+    tables = ("study_user_attributes", "trial_user_attributes", "trial_system_attributes")
+    stored = [postgres.run(f"select * from {table}", "machines") for table in tables]
+    assert NAME in str(stored)
+    assert PASSWORD not in str(stored)
+
+
+def test_a_fifth_place_sees_how_far_it_is(machines, guarded, tmp_path):
+    shown = studies(tmp_path, "status", f"study={NAME}", f"storage={guarded}")
+    assert shown.returncode == 0, shown.stderr
+    assert "8 complete" in shown.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+def studies(folder: Path, *arguments: str) -> subprocess.CompletedProcess:
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "COLUMNS": "200"}
+    command = [sys.executable, "-m", "hft.studies", *arguments]
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=60)
+
+
+def curve_of_running(study):
+    """The longest."""
+    running = [t.number for t in study.trials() if t.state.name == "RUNNING"]
+    return max((curve(study, number) for number in running), key=len, default=[])
+
+
+def test_an_address_with_a_password_is_refused_before_anything_is_written(tmp_path):
+    project = Project(tmp_path / "project")
+    before = sorted(project.root.rglob("*.yaml"))
+    address = f"postgresql+psycopg://sweeper:{PASSWORD}@localhost/machines"
+    driver = project.start(f"sweep.storage={address}", *TRIALS)
+    assert project.end(driver) == 2
+    said = project.said().read_text()
+    assert "PGPASSFILE" in said
+    assert PASSWORD not in said
+    assert "Traceback" not in said
+    assert {path.name for path in project.root.iterdir()} == {"conf", "hft", "hydra_plugins", "train.py", "driver.txt"}
+    assert sorted(project.root.rglob("*.yaml")) == before
+    shown = studies(tmp_path, "status", f"study={NAME}", f"storage={address}")
+    assert shown.returncode == 2
+    assert PASSWORD not in shown.stdout + shown.stderr
+
+
+def test_a_server_that_stops_ends_the_sweep_in_one_line_and_back_it_goes_on(tmp_path, postgres, undisturbed):
+    postgres.run("create database stops")
+    project = Project(tmp_path / "project")
+    arguments = ("sweep.n_trials=2", "launcher.workers=1", f"sweep.storage='{postgres.url('stops')}'", *TRIALS)
+    try:
+        driver = project.start(*arguments)
+        project.wait(lambda study: len(curve_of_running(study)) > 2)
+        postgres.handle.stop()
+        try:
+            assert project.end(driver, timeout_s=60) == 2
+        finally:
+            postgres.handle.start()
+        said = project.said().read_text()
+        assert "Traceback" not in said
+        assert said.count("error:") == 1
+        again = project.start(*arguments, name="again")
+        assert project.end(again) == 0, project.said("again").read_text()[-3000:]
+        assert_exact(project.study(), 2, undisturbed)
+    finally:
+        project.close()
