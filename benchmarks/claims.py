@@ -2,7 +2,8 @@
 
 Claim and settle are those of the driver (hft/claims.py): lock, reap, ask, parameters, driver and outcome written,
 told. Beside them Optuna alone, its journal under the lock it ships with, asked for the same points by the same samplers
-and told the same values; and the same in memory. A sampler's own cost is the time inside its methods, the disk's that inside fsync, both in the same call.
+and told the same values; and the same in memory. A sampler's own cost is the time inside its methods, the disk's that
+inside fsync, both in the same call.
 """
 
 from __future__ import annotations

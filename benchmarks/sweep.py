@@ -39,7 +39,7 @@ SLOTS = 2
 STEADY = 2  # trials before it: they load what a worker keeps
 SEED = 0
 DAY = ("data.end=2024-01-02", "bars.size=200", "trainer.epochs=1")  # a market of a whole day, of 5,000 bars
-FULL = {"n_uneven": 16, "longest_s": 2.0, "n_smoke": 8, "day": DAY, "overrides": ()}
+FULL = {"n_uneven": 12, "longest_s": 3.0, "n_smoke": 7, "day": DAY, "overrides": ()}
 QUICK = {"n_uneven": 8, "longest_s": 1.0, "n_smoke": 5, "day": ("data.end=2024-01-01T02:00",), "overrides": ()}
 Times = dict[str, float]
 
@@ -206,7 +206,7 @@ def run_trials(engine: Engine, plan: Plan, name: str, n_trials: int) -> list[Tim
 def drive(recorded: Recorded, plan: Plan, name: str, n_trials: int) -> Study:
     root, conf = Path(plan.config.paths.sweeps), Path(plan.config.paths.sweeps).parent / "conf"
     study = create_study(root / name, sweep=plan.sweep, space=plan.space, base=plan.base, conf=conf)
-    compose = recorded.compose(lambda params: _impl._compose(study, plan, params))
+    compose = recorded.compose(_impl.composer(study, plan))
     with Live(study, slots=recorded.slots, n_total=n_trials) as live:
         Driver(study, recorded, compose=compose, points=[], total=n_trials, watch=live).run()
     if study.counts().complete != n_trials:

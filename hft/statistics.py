@@ -59,12 +59,12 @@ def bootstrap_means(x_N: np.ndarray, *, mean_block: float, seed: int) -> np.ndar
     per_sample = math.ceil(n / mean_block)
     # So many that their lengths fall short of n once in a million samples; the last block takes what is missing.
     n_blocks = min(n, per_sample + math.ceil(6 * math.sqrt(per_sample)) + 10)
-    sums = np.empty(N_RESAMPLES)
+    sums, ends = np.empty(N_RESAMPLES), np.zeros(n_blocks + 1, np.int64)
     for i in range(N_RESAMPLES):
-        ends = np.minimum(np.cumsum(rng.geometric(1 / mean_block, n_blocks)), n)
+        np.minimum(rng.geometric(1 / mean_block, n_blocks).cumsum(), n, out=ends[1:])
         ends[-1] = n
         starts = rng.integers(0, n, n_blocks)
-        sums[i] = (running[starts + np.diff(ends, prepend=0)] - running[starts]).sum()
+        sums[i] = (running[starts + ends[1:] - ends[:-1]] - running[starts]).sum()
     return x_N.mean() + sums / n
 
 

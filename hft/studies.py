@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -167,8 +168,14 @@ def _dashboard(options: dict[str, str]) -> None:
     number = study.optuna._study_id
     sys.stdout.write(f"study {study.name}: http://{HOST}:{port}/dashboard/studies/{number}  (Ctrl-C ends it)\n")
     sys.stdout.flush()
+    where = {"host": HOST, "port": port}
+    # Not in the main thread: what answers a request there swallows a Ctrl-C.
+    server = threading.Thread(
+        target=optuna_dashboard.run_server, args=(study.address.open(),), kwargs=where, daemon=True
+    )
+    server.start()
     with contextlib.suppress(KeyboardInterrupt):
-        optuna_dashboard.run_server(study.address.open(), host=HOST, port=port)
+        server.join()
 
 
 def _free_port(text: str) -> int:

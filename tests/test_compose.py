@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import shutil
 
+import optuna
 import pytest
 
-from hft.compose import CONF, compose, explain, make_config, overlay_conflicts, refuse_sweep_keys, to_plain
+from hft.compose import CONF, Composer, compose, explain, make_config, overlay_conflicts, refuse_sweep_keys, to_plain
 from hft.config import TrainConfig
+from hft.jobs import read_sweep
+from hft.space import read_groups, read_space
 from hft.spec import SpecError, UserError
 
 
@@ -173,3 +176,48 @@ def test_an_interrupt_has_its_own_status(capsys):
 def test_what_only_we_can_mend_is_raised(error):
     with pytest.raises(type(error)):
         explain(error, "train", read)
+
+
+SEARCHES = sorted(p.stem for p in (CONF / "sweep").glob("[a-z]*.yaml") if p.stem != "grid")
+
+
+@pytest.mark.parametrize("name", SEARCHES)
+def test_a_composer_composes_what_one_command_line_does(name):
+    """Over the shipped spaces: groups, conditions, switches and numbers."""
+    fixed = [f"sweep={name}", "tags=[a]", "features=[micro]"]
+    composed = compose(fixed, full_tree=True)
+    choices, base = dict(composed.hydra.runtime.choices), to_plain(composed)
+    space, _ = read_space(read_sweep(composed).sweep.space, [], base=base, choices=choices, known=read_groups(CONF))
+    composer, study = Composer(TrainConfig, fixed), optuna.create_study(sampler=optuna.samplers.RandomSampler(0))
+    for _ in range(4):
+        overrides = space.overrides(space.suggest(study.ask()))
+        assert composer(overrides).plain() == make_config(TrainConfig, [*fixed, *overrides]).plain()
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["bars=volume", "bars.size=3"],
+        ["features=[trades_only]", "features.amihud=null", "~features.ofi"],
+        ["+experiment.x=1"],
+        ["optim.lrr=1"],
+        ["++optim.lrr=1"],
+        ["bars=volumee"],
+        ["labels.width=-1"],
+        ["experiment=smoke", "bars=dollar"],
+        ["experiment=smoke", "model.channels=4"],
+        ["labels.pt=${labels.width}", "labels.width=2"],
+        ["transforms=[]"],
+    ],
+)
+def test_a_composer_refuses_what_one_command_line_does(overrides):
+    def outcome(make):
+        try:
+            return make(overrides).plain()
+        except Exception as error:
+            return type(error), str(error)
+
+    fixed = ["seed=3", "bars.size=7"]
+    composer = Composer(TrainConfig, fixed)
+    assert outcome(composer) == outcome(lambda o: make_config(TrainConfig, [*fixed, *o]))
+    assert outcome(composer) == outcome(composer)  # what was kept is not changed by use

@@ -101,7 +101,10 @@ def test_the_dashboard_serves_the_storage(tmp_path, storage):
             assert (status, len(json.loads(body)["trials"])) == (200, 10)
         finally:
             served.send_signal(signal.SIGINT)
-            served.communicate(timeout=30)
+            try:
+                served.communicate(timeout=30)
+            finally:
+                served.kill()
     assert served.returncode == 0
 
 

@@ -171,6 +171,18 @@ def test_points_to_try_first(sweep, tmp_path):
     assert not (tmp_path / "sweeps" / "third").exists()
 
 
+def test_its_time_is_a_budget_over_all_calls(sweep, tmp_path):
+    ended = sweep(*SEARCH, NAME, "sweep.n_trials=100", "sweep.timeout=1s")
+    assert ended.status == 0, ended.err
+    counts = study_in(tmp_path).counts()
+    assert 1 <= counts.complete == counts.points < 100  # what ran when it was spent came to its end
+    assert "its time is spent (sweep.timeout=1s); a greater one goes on" in ended.err
+    assert sweep(*SEARCH, NAME, "sweep.n_trials=100", "sweep.timeout=1s").status == 0
+    assert study_in(tmp_path).counts().points == counts.points
+    assert sweep(*SEARCH, NAME, f"sweep.n_trials={counts.points + 1}", "sweep.timeout=1h").status == 0
+    assert study_in(tmp_path).counts().complete == counts.points + 1
+
+
 def test_what_breaks_a_constraint_is_never_the_best(sweep, tmp_path):
     turnover = "select/turnover_day"
     assert sweep(*SEARCH, NAME, "sweep.n_trials=3", "objective=select/log_loss").status == 0

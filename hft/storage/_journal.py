@@ -7,12 +7,14 @@ the next record it would make the whole file unreadable.
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 from pathlib import Path
+from typing import Any
 
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
-from optuna.storages.journal._file import BaseJournalFileLock
+from optuna.storages.journal._file import BaseJournalFileLock, get_lock_file
 
 from hft.storage._locks import StorageError
 
@@ -59,9 +61,24 @@ def cut_torn_tail(descriptor: int) -> None:
         os.ftruncate(descriptor, end)
 
 
+LATER = (5, 7)  # JournalOperation: parameters and reports; the trial's next line takes them to the disk
+
+
+class Backend(JournalFileBackend):
+    """Syncs where a trial begins, is taken, or ends: in a claim of 20 parameters 4 times, not 23."""
+
+    def append_logs(self, logs: list[dict[str, Any]]) -> None:
+        lines = "".join(json.dumps(log, separators=(",", ":")) + "\n" for log in logs)
+        with get_lock_file(self._lock), open(self._file_path, "ab") as file:
+            file.write(lines.encode())
+            file.flush()
+            if any(log["op_code"] not in LATER for log in logs):
+                os.fsync(file.fileno())
+
+
 def open_journal(path: Path) -> JournalStorage:
     try:
-        return JournalStorage(JournalFileBackend(str(path), lock_obj=TailLock(path)))
+        return JournalStorage(Backend(str(path), lock_obj=TailLock(path)))
     except OSError as error:
         raise StorageError(f"{path}: cannot be opened ({error}); make it readable and writable") from None
     except (ValueError, KeyError, TypeError, AssertionError, AttributeError, RecursionError) as error:

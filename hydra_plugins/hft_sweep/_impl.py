@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import sys
 import tempfile
-from functools import partial
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from hft.compose import CONF, make_config
+from hft.compose import CONF, Composer
 from hft.config import TrainConfig
 from hft.launcher import Where
 from hft.spec import SpecError
@@ -91,9 +92,7 @@ def _run(study: Study, plan: Plan, points: list[Point], total: int) -> str:
     with plan.launcher.open(where) as engine:
         sys.stderr.write(f"{engine.describe()}\n")
         with Live(study, slots=engine.slots, n_total=total, in_place=not engine.in_process) as live:
-            driver = Driver(
-                study, engine, compose=partial(_compose, study, plan), points=points, total=total, watch=live
-            )
+            driver = Driver(study, engine, compose=composer(study, plan), points=points, total=total, watch=live)
             driver.run()
     if driver.out_of_time:
         sys.stderr.write(f"{driver.stop_reason}; a greater one goes on\n")
@@ -101,8 +100,10 @@ def _run(study: Study, plan: Plan, points: list[Point], total: int) -> str:
     return driver.stop_reason
 
 
-def _compose(study: Study, plan: Plan, params: dict) -> dict:
-    return make_config(TrainConfig, [*plan.fixed, *plan.space.overrides(params)], conf=study.folder / "conf").plain()
+def composer(study: Study, plan: Plan) -> Callable[[Point], dict[str, Any]]:
+    """Makes a trial's plain config of its point, from the study's own conf/."""
+    compose = Composer(TrainConfig, plan.fixed, conf=study.folder / "conf")
+    return lambda point: compose(plan.space.overrides(point)).plain()
 
 
 def _report(study: Study, plan: Plan) -> None:

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from hydra.core.override_parser.types import Override
 
-from hft.compose import compose, make_config, to_plain
+from hft.compose import Composer, compose, to_plain
 from hft.config import TrainConfig, refuse_incomparable
 from hft.jobs import read_sweep
 from hft.launcher import LauncherSpec
@@ -95,9 +95,10 @@ def _single(overrides: list[Override]) -> list[str]:
 
 def _prove(space: Space, fixed: list[str], conf: Path, *, seed: int) -> list[TrainConfig]:
     configs: list[TrainConfig] = []
+    composer = Composer(TrainConfig, fixed, conf=conf)
 
     def try_point(overrides: list[str]) -> dict[str, Any]:
-        config = make_config(TrainConfig, [*fixed, *overrides], conf=conf)
+        config = composer(overrides)
         configs.append(config)
         return config.plain()
 
