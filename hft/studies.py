@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from hft.study import Study
 
 HOST = "localhost"
+LOOK_UP_S = 0.2
 OPTIONS = {"study": "", "sweeps": "sweeps", "storage": "", "port": "8080"}
 USAGE = """usage: python -m hft.studies [sweeps=<folder>]
        python -m hft.studies <command> study=<name> [sweeps=<folder>] [storage=<address>] [port=<port>]
@@ -169,13 +170,14 @@ def _dashboard(options: dict[str, str]) -> None:
     sys.stdout.write(f"study {study.name}: http://{HOST}:{port}/dashboard/studies/{number}  (Ctrl-C ends it)\n")
     sys.stdout.flush()
     where = {"host": HOST, "port": port}
-    # Not in the main thread: what answers a request there swallows a Ctrl-C.
+    # Not in the main thread: what answers a request swallows a Ctrl-C. And looking up, because polars restarts waits.
     server = threading.Thread(
         target=optuna_dashboard.run_server, args=(study.address.open(),), kwargs=where, daemon=True
     )
     server.start()
     with contextlib.suppress(KeyboardInterrupt):
-        server.join()
+        while server.is_alive():
+            server.join(LOOK_UP_S)
 
 
 def _free_port(text: str) -> int:

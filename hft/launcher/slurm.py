@@ -176,8 +176,8 @@ class SlurmEngine(Engine):
 
     def describe(self) -> str:
         sizes = [
-            f"{self.spec.cpus} cores",
-            f"{self.spec.gpus} GPUs" * bool(self.spec.gpus),
+            f"{self.spec.cpus} core" + "s" * (self.spec.cpus > 1),
+            f"{self.spec.gpus} GPU" * bool(self.spec.gpus) + "s" * (self.spec.gpus > 1),
             f"{self.spec.time_min} min",
         ]
         where = f" in {self.spec.partition}" * bool(self.spec.partition)

@@ -137,8 +137,8 @@ class Driver:
                 outcome = self._stored(flight.claim) or {"status": "died", "reason": f"its worker died: {error}"}
             except OverLimit as error:
                 outcome = {"status": "failed", "reason": str(error)}
-            except CancelledError:
-                outcome = {"status": "interrupted", "reason": "stopped"}
+            except CancelledError:  # it may have come to its end before it was told
+                outcome = self._stored(flight.claim) or {"status": "interrupted", "reason": "stopped"}
             self._finish(flight.claim, outcome)
 
     def _finish(self, taken: Claim, outcome: dict[str, Any]) -> None:
