@@ -9,8 +9,9 @@ every point is tried by one worker at a time, and a kill between any two steps l
 * a RUNNING trial is an orphan when nobody holds `driver-<id>` or `trial-<number>`: the kernel or the database says so.
 
 So a driver holds `driver-<id>` before it claims, and a worker takes `trial-<number>` before it looks whether the trial
-still runs and its driver lives. Each trial's attributes: `driver`; of a retry `retry_of` (the trial before), `origin`
-(the first one) and `attempt` (how many deaths came before); `reason` of a failed one; the worker's `outcome`.
+still runs and its driver lives. Each trial's attributes: `driver`; the worker's `host`, once it is at it; of a retry
+`retry_of` (the trial before), `origin` (the first one) and `attempt` (how many deaths came before); `reason` of a
+failed one; the worker's `outcome`.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from hft.sweep import trial_seed
 if TYPE_CHECKING:
     import optuna
 
+BEGAN = "host"  # attribute with which a worker says that it is at it
 CONSTRAINT = "constraints:"  # Optuna's prefix of what `Trial.set_constraint` keeps
 
 
@@ -121,8 +123,10 @@ def _reap(study: Study, trials: Sequence[FrozenTrial], *, mine: str = "") -> lis
             _settle(study, trial, outcome)
         elif owner is None:
             _release(study, trial, "its driver died while it took the trial", counted=False)
-        else:
+        elif BEGAN in trial.user_attrs:
             _release(study, trial, "its driver and its worker died", counted=True)
+        else:  # a job that still waited in a queue, say
+            _release(study, trial, "its driver died before a worker began", counted=False)
         reaped.append(trial.number)
     return reaped
 
@@ -138,8 +142,8 @@ def _settle(study: Study, trial: FrozenTrial, outcome: dict[str, Any]) -> bool:
     if trial.state is not TrialState.RUNNING:
         return False
     status, reason = outcome.get("status"), str(outcome.get("reason") or "no reason given")
-    if status in ("interrupted", "refused"):
-        _release(study, trial, reason, counted=False)
+    if status in ("interrupted", "refused", "died"):
+        _release(study, trial, reason, counted=status == "died")
         return True
     storage = study.address.open()
     if "outcome" not in trial.user_attrs:

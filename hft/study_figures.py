@@ -114,7 +114,7 @@ def _slice(axes: Axes, study: Study, trials: list[FrozenTrial], name: str) -> No
     else:
         _scatter(axes, study, trials, lambda t: t.params[name], 0)
         axes.set_xscale("log" if distribution.log else "linear")
-        axes.tick_params("x", labelsize=7)
+        axes.tick_params("x", which="both", labelsize=7)
     axes.tick_params("y", labelsize=7)
     axes.set_title(name, fontsize=9, loc="left")
     _keep_apart(axes, [t.values[0] for t in trials])

@@ -11,6 +11,7 @@ import contextlib
 import functools
 import math
 import os
+import platform
 import signal
 import sys
 import traceback
@@ -59,9 +60,9 @@ class Task(Spec):
 
 
 def run_trial(task: dict[str, Any]) -> dict[str, Any]:
-    """The outcome: `status` (complete, pruned, failed, interrupted, refused), `values` of the objectives when it is
-    complete, `constraints` (at most 0: kept), `reason` and `log`. An interrupted one has an `exit_status`, 128 + the
-    signal; a refused one was not begun."""
+    """The outcome: `status` (complete, pruned, failed, interrupted, died, refused), `values` of the objectives when it
+    is complete, `constraints` (at most 0: kept), `reason` and `log`. An interrupted one has an `exit_status`, 128 + the
+    signal; one that died lost its storage; a refused one was not begun."""
     asked = parse(Task, task)
     try:
         address = read_address(asked.storage, Path(asked.folder))
@@ -73,6 +74,7 @@ def run_trial(task: dict[str, Any]) -> dict[str, Any]:
             _check_may_begin(asked, trial, locks)
             source = _find_progress(trial, Path(asked.folder), asked.continue_from)
             run = _take_folder(asked, source)
+            trial.set_user_attr("host", platform.node())  # from here on a death counts (hft/claims.py)
             with contextlib.nullcontext() if asked.echo else redirected(run.folder / LOG):
                 outcome = _attempt(asked, trial, run, source)
                 _store(trial, outcome)
@@ -139,7 +141,8 @@ def _attempt(asked: Task, trial: optuna.Trial, run: Run, source: Path | None) ->
             return _outcome("interrupted", reason=reason, log=log) | {"exit_status": int(status)}
         if isinstance(error, UserError):
             sys.stderr.write(f"error: {error}\n")
-            return _outcome("failed", reason=str(error), log=log)
+            # What has no storage to report to is no fault of the trial.
+            return _outcome("died" if isinstance(error, StorageError) else "failed", reason=str(error), log=log)
         traceback.print_exc()
         return _outcome("failed", reason=_last_line(error), log=log)
 

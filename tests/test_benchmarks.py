@@ -59,7 +59,10 @@ def _small_ceilings(monkeypatch):
     monkeypatch.setattr(training, "copy_size", lambda device: 1024)
 
 
-@pytest.mark.parametrize("name", benchmarks.NAMES)
+SLOW = {"sweep": [pytest.mark.slow]}  # starts workers
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=SLOW.get(name, [])) for name in benchmarks.NAMES])
 def test_measures_and_its_sides_agree(name, request):
     sizes = dict(TINY[name])
     if name == "sweep":  # a market that is there already: to build one, a new worker compiles for 10 seconds

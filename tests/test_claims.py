@@ -21,12 +21,33 @@ def study(tmp_path):
     return make_study(tmp_path / "s", n_trials=4)
 
 
-def take(study, driver="a", points=(), total=4):
-    return claim(study, driver=driver, points=list(points), total=total)
+def take(study, driver="a", points=(), total=4, *, begun=True):
+    """A claim that a worker, when `begun`, is already at."""
+    taken = claim(study, driver=driver, points=list(points), total=total)
+    if taken is not None and begun:
+        study.address.open().set_trial_user_attr(study.trials()[taken.number]._trial_id, "host", "here")
+    return taken
 
 
 def states(study):
     return [t.state.name for t in study.trials()]
+
+
+def test_what_no_worker_began_is_no_death(study):
+    with study.locks.hold("driver-a"):
+        take(study, begun=False)
+        take(study)
+    assert reap(study) == [0, 1]
+    retries = [t.user_attrs for t in study.trials()[2:]]
+    assert [(r["retry_of"], r["attempt"]) for r in retries] == [(0, 0), (1, 1)]
+
+
+def test_a_worker_that_lost_its_storage_is_tried_again(study):
+    with study.locks.hold("driver-a"):
+        take(study)
+        assert settle(study, 0, {"status": "died", "reason": "storage: no answer"})
+    assert states(study) == ["FAIL", "WAITING"]
+    assert study.trials()[1].user_attrs["attempt"] == 1
 
 
 # One after the other

@@ -95,6 +95,7 @@ def test_a_signal_ends_with_its_status_and_the_run_goes_on(
     assert offline.exit_codes == [1, 0]
 
 
+@pytest.mark.slow  # tests/test_resume.py kills trainings; this one the whole command line
 def test_killed_nine_and_resumed(shell, tmp_path, uninterrupted):
     command = [sys.executable, "train.py", *LONG, *QUIET, "trainer.epochs=12", "trainer.patience=12"]
     process = subprocess.Popen(

@@ -28,7 +28,7 @@ from hft.runs import find_run
 from hft.schema import NS_PER_DAY, daily_columns
 from hft.spec import UserError
 from hft.splits import Split, make_periods
-from hft.storage import read_address
+from hft.storage import StorageError, read_address
 from hft.sweep.asha import Asha
 from hft.sweep.folds import Folds
 from hft.trial import count_units, redirected, run_trial
@@ -228,6 +228,18 @@ def test_an_objective_without_a_value_fails(tmp_path, monkeypatch):
     constrained = sweep_plain(objectives=["select/log_loss"], constraints={MONEY: {"min": 0.0, "max": None}})
     outcome, run = asked.run(sweep=constrained)
     assert (outcome["status"], outcome["constraints"]) == ("complete", {MONEY: math.inf})
+
+
+def test_a_storage_that_gives_no_answer_is_no_fault_of_the_trial(tmp_path, monkeypatch):
+    def gone(*_):
+        raise StorageError("storage postgresql: no answer")
+
+    monkeypatch.setattr("hft.trial.Reports.report", gone)
+    asked = Asked(tmp_path, ("trainer.epochs=1",), sweep_plain("asha"))
+    outcome, run = asked.run()
+    assert (outcome["status"], outcome["reason"]) == ("died", "storage postgresql: no answer")
+    assert asked.frozen(0).user_attrs["host"]
+    assert (run.folder / "fold-0" / "seed-0").is_dir()  # the retry's copy goes on from there
 
 
 # Pruned

@@ -146,7 +146,7 @@ class Driver:
         if status in ("died", "interrupted", "refused"):
             # A signal from outside (preemption, a time limit) that let the trial save is no fault of the trial.
             if not release(self.study, taken.number, reason, counted=status == "died"):
-                status = "failed"
+                status = "failed" if status == "died" else "settled elsewhere"
         else:
             settle(self.study, taken.number, outcome)
         if status == "interrupted" and self.engine.in_process:  # the signal was the driver's too
