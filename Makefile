@@ -37,7 +37,7 @@ test: setup  ## the default test suite
 	@$(PY) -m pytest -n 2
 
 test-slow: setup  ## the slow controls
-	@$(PY) -m pytest -n 2 -m slow
+	@$(PY) -m pytest -n 2 --dist loadfile -m slow
 
 lint: setup  ## ruff, and every shipped experiment parses
 	@$(VENV)/bin/ruff check .
