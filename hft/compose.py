@@ -190,10 +190,19 @@ def explain(error: BaseException, entry: str, read: Callable[..., Any]) -> int:
     if _is_hydras(error):
         error = _mended(entry, sys.argv[1:], read) or UserError(str(error))
     if not isinstance(error, UserError):
-        raise error
+        error = _of_yaml(error)
     lines = str(error).strip().splitlines()
     sys.stderr.write("error: " + "\n       ".join(lines) + "\n")
     return getattr(error, "exit_status", 2)  # a signal's own, where one ended a training with its state saved
+
+
+def _of_yaml(error: BaseException) -> UserError:
+    """What is wrong with a file of conf/ that is no YAML; raises any other error."""
+    import yaml
+
+    if not isinstance(error, yaml.MarkedYAMLError):
+        raise error
+    return UserError(f"{str(error.problem_mark).strip()}: not YAML, {error.problem}; mend the file")
 
 
 def _mended(entry: str, arguments: list[str], read: Callable[..., Any]) -> UserError | None:

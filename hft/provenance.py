@@ -25,11 +25,18 @@ def versions() -> dict[str, str]:
 
 
 def code_hash() -> str:
-    """sha256 over every Python file of hft as it lies on the disk now, names and bytes."""
+    """sha256 over every Python file of hft as it lies on the disk now, names and bytes.
+
+    Hidden ones are an editor's; one that it is just replacing counts as gone.
+    """
     digest = hashlib.sha256()
     for path in sorted(PACKAGE.rglob("*.py")):
-        name, content = path.relative_to(PACKAGE).as_posix(), path.read_bytes()
-        digest.update(f"{name}\0{len(content)}\0".encode() + content)
+        name = path.relative_to(PACKAGE).as_posix()
+        if "/." in f"/{name}":
+            continue
+        with contextlib.suppress(FileNotFoundError):
+            content = path.read_bytes()
+            digest.update(f"{name}\0{len(content)}\0".encode() + content)
     return digest.hexdigest()
 
 

@@ -137,6 +137,8 @@ def find_run(root: Path, name: str, *, sweeps: Path | None = None) -> Run:
         raise RunError(
             f"run {name!r}: {len(found)} runs begin so: {', '.join(r.id for r in found[:5])}; give more of it"
         )
+    if name and sweeps is not None and (sweeps / name / "study.json").is_file():
+        raise RunError(f"{name!r} is a study, not a run: give one of its trials, such as {name}/0000")
     raise RunError(f"no run {name!r}{did_you_mean(name, ids)}; {latest}")
 
 

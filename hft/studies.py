@@ -53,7 +53,7 @@ def main(arguments: list[str]) -> int:
 
 def read_arguments(arguments: list[str]) -> tuple[str, dict[str, str]]:
     """The command ("" lists) and every option with its value."""
-    options, commands = dict(OPTIONS), []
+    options, commands, seen = dict(OPTIONS), [], set()
     for argument in arguments:
         name, given, value = argument.partition("=")
         if not given:
@@ -63,8 +63,14 @@ def read_arguments(arguments: list[str]) -> tuple[str, dict[str, str]]:
             raise StudiesError(f"{argument}: no such option{hint}")
         elif not value:
             raise StudiesError(f"{name}=: must have a value; leave it out, or give one")
+        elif name in seen:
+            raise StudiesError(f"{argument}: {name} is given twice, take one out")
         else:
+            seen.add(name)
             options[name] = value
+    strange = [word for word in commands if word not in COMMANDS]
+    if len(commands) == 2 and len(strange) == 1 and not options["study"]:
+        raise StudiesError(f"{strange[0]}: no such command; a study is named with study={strange[0]}")
     if len(commands) > 1:
         raise StudiesError(f"{' '.join(commands)}: one command at a time")
     command = commands[0] if commands else ""

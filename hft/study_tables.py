@@ -137,7 +137,8 @@ def print_results(study: Study, *, console: Console | None = None) -> None:
     """The best trials with what tells them apart and their values; the last line is the one to paste."""
     rows, best = ranked(study), study.best()
     out = console or Console(markup=False, highlight=False)
-    noun = "runs" if study.sweep.kind == "grid" else f"trials of {study.name}"
+    s = "s" * (len(rows) != 1)
+    noun = f"run{s}" if study.sweep.kind == "grid" else f"trial{s} of {study.name}"
     title = f"{len(rows)} {noun} by {printable(' and '.join(study.sweep.objectives))}"
     out.print(Text(title, style="italic"))  # a table's own title is cut to the table's width
     out.print(_results_table(study, rows))

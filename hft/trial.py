@@ -8,12 +8,14 @@ the trial's user attribute `outcome`, so that a driver that died loses nothing. 
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
 import math
 import os
 import platform
 import signal
 import sys
+import time
 import traceback
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -22,7 +24,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
-from hft.files import writable
+from hft.files import FileError, writable
 from hft.provenance import code_hash
 from hft.run import Run, RunError
 from hft.runs import create_trial
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
     from hft.stages import Last
 
 LOG = "log.txt"
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
 class Refused(UserError):
@@ -54,7 +57,7 @@ class Task(Spec):
     code: str = Field(description="hash of the code that the study began with")
     driver: str = Field(description="whose lease the trial hangs on")
     continue_from: int | None = Field(
-        description="the trial whose worker died, of which this one is a copy that goes on"
+        ge=0, description="the trial whose worker died, of which this one is a copy that goes on"
     )
     echo: bool = Field(description="print to where the worker prints, instead of the log")
 
@@ -62,7 +65,7 @@ class Task(Spec):
 def run_trial(task: dict[str, Any]) -> dict[str, Any]:
     """The outcome: `status` (complete, pruned, failed, interrupted, died, refused), `values` of the objectives when it
     is complete, `constraints` (at most 0: kept), `reason` and `log`. An interrupted one has an `exit_status`, 128 + the
-    signal; one that died lost its storage; a refused one was not begun."""
+    signal; one that died lost its storage or its disk; a refused one could not begin, and nor could the next."""
     asked = parse(Task, task)
     try:
         address = read_address(asked.storage, Path(asked.folder))
@@ -78,9 +81,19 @@ def run_trial(task: dict[str, Any]) -> dict[str, Any]:
             with contextlib.nullcontext() if asked.echo else redirected(run.folder / LOG):
                 outcome = _attempt(asked, trial, run, source)
                 _store(trial, outcome)
-    except (Refused, StorageError) as error:  # of the training they are part of its outcome
-        return _outcome("refused", reason=str(error))
+    except Exception as error:  # of the training they are part of its outcome
+        if isinstance(error, Refused) or is_outside(error):
+            return _outcome("refused", reason=str(error))
+        raise
     return outcome
+
+
+def is_outside(error: BaseException) -> bool:
+    """What is no fault of the trial: a storage that gives no answer, a disk that takes nothing."""
+    from optuna.exceptions import StorageInternalError
+
+    full = isinstance(error, OSError) and error.errno in NO_ROOM
+    return full or isinstance(error, StorageError | StorageInternalError | FileError)
 
 
 def _take_folder(asked: Task, source: Path | None) -> Run:
@@ -112,11 +125,20 @@ def _check_may_begin(asked: Task, trial: optuna.Trial, locks: Locks) -> None:
             f"trial {asked.number}: hft/ here is not what study {asked.study} began with, and its trials must be "
             "comparable; restore it, or begin another study: sweep.study=new"
         )
-    if not locks.is_held(f"driver-{asked.driver}"):
+    if not _has_driver(asked, locks):
         raise Refused(
             f"trial {asked.number}: its driver's lease is not held as seen from here: the driver is gone, or this "
             "machine does not share its locks; take sweep.storage=postgresql+psycopg://user@host/database"
         )
+
+
+def _has_driver(asked: Task, locks: Locks) -> bool:
+    """Looks twice, where a driver may be about to take its lease again."""
+    lease = f"driver-{asked.driver}"
+    if locks.is_held(lease):
+        return True
+    time.sleep(locks.renew_s)
+    return locks.is_held(lease)
 
 
 def _find_progress(trial: optuna.Trial, folder: Path, number: int | None) -> Path | None:
@@ -126,7 +148,8 @@ def _find_progress(trial: optuna.Trial, folder: Path, number: int | None) -> Pat
         source = folder / f"{number:04d}"
         if (source / "config.json").is_file():
             return source
-        number = _frozen(trial, number).user_attrs.get("retry_of")
+        before = _frozen(trial, number).user_attrs.get("retry_of")
+        number = before if before is not None and before < number else None  # a file may lead in a circle
     return None
 
 
@@ -139,12 +162,12 @@ def _attempt(asked: Task, trial: optuna.Trial, run: Run, source: Path | None) ->
             status = getattr(error, "exit_status", 128 + signal.SIGINT)
             reason = str(error) or "interrupted by SIGINT"
             return _outcome("interrupted", reason=reason, log=log) | {"exit_status": int(status)}
+        status = "died" if is_outside(error) else "failed"
         if isinstance(error, UserError):
             sys.stderr.write(f"error: {error}\n")
-            # What has no storage to report to is no fault of the trial.
-            return _outcome("died" if isinstance(error, StorageError) else "failed", reason=str(error), log=log)
+            return _outcome(status, reason=str(error), log=log)
         traceback.print_exc()
-        return _outcome("failed", reason=_last_line(error), log=log)
+        return _outcome(status, reason=_last_line(error), log=log)
 
 
 def _train(asked: Task, trial: optuna.Trial, run: Run, source: Path | None) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import shutil
 
 import optuna
 import pytest
+import yaml
 
 from hft.compose import CONF, Composer, compose, explain, make_config, overlay_conflicts, refuse_sweep_keys, to_plain
 from hft.config import TrainConfig
@@ -221,3 +222,13 @@ def test_a_composer_refuses_what_one_command_line_does(overrides):
     composer = Composer(TrainConfig, fixed)
     assert outcome(composer) == outcome(lambda o: make_config(TrainConfig, [*fixed, *o]))
     assert outcome(composer) == outcome(composer)  # what was kept is not changed by use
+
+
+def test_a_file_that_is_no_yaml_is_named(capsys):
+    def read(*_, **__):
+        raise AssertionError
+
+    with pytest.raises(yaml.YAMLError) as error:
+        yaml.safe_load("a: [1")
+    assert explain(error.value, "train", read) == 2
+    assert "line 1" in capsys.readouterr().err

@@ -72,7 +72,8 @@ def wait_until(condition, timeout_s=10.0):
 
 def test_four_processes_on_one_study(tmp_path, url):
     study = make_study(tmp_path / "s", n_trials=24, storage=url, max_retry=3)
-    killed = start(study, driver="a", die=["taken", 4], pause=0.02)
+    killed = start(study, driver="a", die=["taken", 4], pause=0.2)
+    wait_until(study.trials, 60)  # on a busy machine the others could do it all before this one is up
     others = [start(study, driver=driver, pause=0.02) for driver in "bcd"]
     n_taken = len(end(killed, killed=True))
     taken = [end(process) for process in others]
@@ -175,6 +176,26 @@ def test_a_holder_that_loses_its_connection_takes_its_lock_again(tmp_path, url, 
         wait_until(lambda: [(first,)] != postgres.run(holders) != [])
         assert locks.is_held("driver-a")
     assert "lock driver-a of study s: the database went away; taking it again" in caplog.text
+    wait_until(lambda: not locks.is_held("driver-a"))
+
+
+def test_a_lock_that_the_lost_session_keeps_for_a_while_is_taken_again(tmp_path, url, postgres, database):
+    """A server may miss a session later than its client does; here another one has the lock meanwhile."""
+    import psycopg
+
+    locks = read_address(url, tmp_path / "s").locks()
+    with locks.hold("driver-a"), psycopg.connect(url.replace("+psycopg", ""), autocommit=True) as late:
+        ((first,),) = postgres.run("select pid from pg_locks where locktype = 'advisory' and granted")
+        taking = threading.Thread(target=late.execute, args=("select pg_advisory_lock(%s)", [locks._key("driver-a")]))
+        taking.start()
+        wait_until(lambda: postgres.run("select 1 from pg_locks where locktype = 'advisory' and not granted"))
+        postgres.run(f"select pg_terminate_backend({first})")
+        taking.join()
+        wait_until(
+            lambda: postgres.run(f"select 1 from pg_stat_activity where query = 'select 1' and datname = '{database}'")
+        )
+        late.close()
+        wait_until(lambda: locks.is_held("driver-a"))
     wait_until(lambda: not locks.is_held("driver-a"))
 
 

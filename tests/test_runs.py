@@ -438,3 +438,12 @@ def test_a_pruned_run_says_so(run):
     with run.working() as work:
         work.ends_as = "pruned"
     assert run.state == "pruned"
+
+
+def test_a_study_is_no_run(tmp_path):
+    (tmp_path / "sweeps" / "maker_v1").mkdir(parents=True)
+    (tmp_path / "sweeps" / "maker_v1" / "study.json").write_text("{}")
+    with pytest.raises(
+        RunError, match="'maker_v1' is a study, not a run: give one of its trials, such as maker_v1/0000"
+    ):
+        find_run(tmp_path / "runs", "maker_v1", sweeps=tmp_path / "sweeps")

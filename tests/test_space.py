@@ -250,6 +250,9 @@ def test_conditions_stand_before_what_depends_on_them():
         ({}, ["seed=tag(log,choice(1,2))"], "seed: the one tag is log"),
         ({}, ["seed=shuffle(1,2)"], "seed: shuffle() would make another study"),
         ({}, ["seed=range(3,1)"], "seed: range(3,1,1) has no values"),
+        ({}, ["seed=glob(*)"], "seed: glob() picks among the choices of a group, and seed is none"),
+        ({}, ["model=glob(x*)"], "and none fits of linear, mlp, se_tcn, tcn"),
+        ({}, ["~model=tcn,mlp"], "~model=tcn,mlp: takes out or varies, not both"),
         ({}, ["seed=1,2", "seed=4"], "seed: given twice on the command line"),
         ({}, ["sweep.n_trials=1,2"], "sweep.n_trials=1,2: belongs to the sweep"),
         ({}, ["launcher=local,slurm"], "belongs to the sweep"),
@@ -482,3 +485,11 @@ def test_a_value_goes_through_the_real_parse():
     assert {"ofi" in c["features"] for c in configs} == {True, False}
     with pytest.raises(SpecError, match=r"model.dropout: must be less than or equal to 0.9, got 1.5"):
         check_space(space({"model.dropout": {"low": 0.0, "high": 1.5}}), compose, seed=0)
+
+
+@pytest.mark.parametrize("text", ["a: {b: [1", "- a", "defaults: [mine]\na: 1", "defaults:", "", "\x00"])
+def test_a_file_that_nobody_chose_stops_no_sweep(tmp_path, text):
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "mine.yaml").write_text(text)
+    (tmp_path / "model" / "tcn.yaml").write_text("kernel: 3")
+    assert read_groups(tmp_path)["model"]["tcn"] == {"kernel": 3}

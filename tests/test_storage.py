@@ -6,6 +6,7 @@ import json
 import multiprocessing
 import os
 import pickle  # noqa: TID251 - shows that no password is in what could be sent
+import resource
 import signal
 import socket
 import subprocess
@@ -47,11 +48,12 @@ def test_an_address_is_kept_as_text(folder, text, kind, kept):
     assert read_address(address.text, folder) == address
 
 
-def test_a_file_elsewhere_is_kept_whole(folder, monkeypatch):
+@pytest.mark.parametrize("name", ["studies.db", "maker_v1/other.db"])
+def test_a_file_of_another_name_is_kept_whole(folder, monkeypatch, name):
     folder.parent.mkdir()
     monkeypatch.chdir(folder.parent)
-    address = read_address("sqlite:///studies.db", folder)
-    assert address.text == f"sqlite:///{folder.parent / 'studies.db'}"
+    address = read_address(f"sqlite:///{name}", folder)
+    assert address.text == f"sqlite:///{folder.parent / name}"
     assert read_address(address.text, folder) == address
 
 
@@ -236,6 +238,22 @@ def test_a_writer_killed_with_the_lock_in_hand_stops_nobody(folder):
     process.communicate()
     study.tell(study.ask(), 1.0)
     assert [json.loads(line)["op_code"] for line in address.path.read_bytes().splitlines()] == [0, 4, 6]
+
+
+def test_a_disk_that_is_full_is_one_line_and_leaves_the_journal_whole(folder):
+    address = read_address("journal", folder)
+    study = optuna.create_study(study_name="s", storage=address.open())
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (address.path.stat().st_size + 20, before[1]))
+    try:
+        with pytest.raises(StorageError, match=r"journal\.log: cannot be written \(.*make room"):
+            study.ask()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert not address.path.read_bytes().endswith(b"\n")
+    study.tell(study.ask(), 1.0)
+    assert [json.loads(line)["op_code"] for line in address.path.read_bytes().splitlines()] == [0, 4, 6]
+    assert len(optuna.load_study(study_name="s", storage=address._open()).trials) == 1
 
 
 def test_a_journal_that_is_gone_is_not_begun_anew(folder):

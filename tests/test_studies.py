@@ -116,6 +116,8 @@ def get(address: str) -> tuple[int, bytes]:
     [
         (["staus", "study=maker_v1"], "staus: no such command, did you mean 'status'?"),
         (["status", "best", "study=maker_v1"], "one command at a time"),
+        (["status", "maker_v1"], "maker_v1: no such command; a study is named with study=maker_v1"),
+        (["status", "study=maker_v1", "study=fresh"], "study=fresh: study is given twice"),
         (["status", "studdy=maker_v1"], "studdy=maker_v1: no such option, did you mean 'study'?"),
         (["status", "study="], "study=: must have a value"),
         (["status"], "status: which study? study=<name> (one of fresh, maker_v1)"),

@@ -258,6 +258,33 @@ def test_a_stranger_s_study_is_data_only(study, edit, message):
     assert "hunter2" not in shown
 
 
+@pytest.mark.parametrize("storage", ["sqlite:///{}/other.db", "postgresql+psycopg://me@198.51.100.1/d"])
+def test_an_address_elsewhere_is_not_followed_for_a_stranger(study, tmp_path, monkeypatch, storage):
+    monkeypatch.setattr("hft.storage.Address.open", lambda self: pytest.fail("opened"))
+    storage = storage.format(tmp_path)
+    message = tampered(study, lambda a: a.update(storage=storage))
+    assert f"names storage {storage}, which no sweep has used from here; if you trust it" in message
+
+
+def test_an_address_elsewhere_is_followed_where_a_sweep_has_used_it(folder, tmp_path):
+    url = f"sqlite:///{tmp_path / 'shared.db'}"
+    study = make_study(folder, base=BASE, storage=url)
+    assert open_study(folder).about == study.about
+    (folder.parent / ".local" / "maker_v1.storage.json").write_text("[]")
+    with pytest.raises(StudyError, match="which no sweep has used from here"):
+        open_study(folder)
+    assert open_study(folder, storage=url).about == study.about
+    make_study(folder, base=BASE, storage=url)
+    assert open_study(folder).about == study.about
+
+
+def test_trials_that_repeat_each_other_in_a_circle_end(study):
+    for before in (1, 0):
+        study.optuna.enqueue_trial({}, user_attrs={"retry_of": before})
+    assert study.lineage(1) == [0]
+    assert study.lineage(0) == []
+
+
 @pytest.mark.parametrize("content", [b"", b"[]", b"{", b"\xff\xfe", b"[" * 100_000, b'"' + b"x" * 2**24 + b'"'])
 def test_an_unreadable_study_is_one_line(study, content):
     (study.folder / "study.json").write_bytes(content)
@@ -329,6 +356,8 @@ def test_the_hash_covers_names_and_bytes(tmp_path, monkeypatch):
     (package / "bars" / "tick.py").write_text("x = 1")
     first = code_hash()
     (package / "bars" / "notes.txt").write_text("no code")
+    (package / "bars" / ".#tick.py").symlink_to("an editor's lock")
+    (package / "bars" / "gone.py").symlink_to("replaced at this moment")
     assert code_hash() == first
     (package / "bars" / "tick.py").write_text("x = 1  ")
     second = code_hash()

@@ -247,6 +247,14 @@ def test_seeds_are_one_trial_with_the_mean_for_its_value(sweep, tmp_path):
         (["sweep=grid", "optim.lr=interval(1e-4,1e-2)"], "a grid needs values"),
         (["sweep=random", "sweep.storage=postgresql+psycopg://me:secret@host/db", "seed=1,2"], "PGPASSFILE"),
         (["sweep=random", "sweep.n_trials=0", "seed=1,2"], "n_trials must be > 0"),
+        (["sweep=random", "sweep.objectives=[select/net_bps]", "seed=1,2"], "did you mean 'select/net_bps_day@"),
+        (["sweep=random"], "nothing varies, so all 50 trials would be the same run"),
+        (["sweep=random", "model.channels=choice(4)"], "every path of it has one value"),
+        (["sweep=random", "sweep.enqueue=[study:nope]", "seed=1,2"], "sweep.enqueue: "),
+        (["sweep=random", "model=se_tcn,tcn"], "keep to the experiment's, model=se_tcn on the command line"),
+        (["sweep=_common"], "its YAML has no kind"),
+        (["sweep=random", "sweep.timeout=5", "seed=1,2"], "must be a number > 0 with s, m, h or d"),
+        (["sweep=random", "paths.sweeps=/dev/null/x", "seed=1,2"], "choose another: paths.sweeps=<folder>"),
         (["sweep=asha", "sweep.objectives=[select/log_loss,select/trades]", "seed=1,2"], "prunes by one objective"),
     ],
 )  # fmt: skip
@@ -258,3 +266,11 @@ def test_what_can_never_be_right_is_refused_before_the_first_trial(sweep, tmp_pa
     assert "Traceback" not in ended.err
     assert "secret" not in ended.err + ended.out
     assert not list(tmp_path.glob("sweeps/*/0000"))
+
+
+def test_a_study_is_a_folder_whose_name_may_be_a_number(sweep, tmp_path):
+    (tmp_path / "sweeps").mkdir()
+    (tmp_path / "sweeps" / "2024").write_text("mine")
+    ended = sweep("seed=1", "sweep.study=2024")
+    assert (ended.status, "sweeps/2024 is a file, no study" in ended.err) == (2, True), ended.err
+    assert (tmp_path / "sweeps" / "2024").read_text() == "mine"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
@@ -153,6 +154,10 @@ def test_a_trial_is_scored_repeated_and_tracked_as_one_run(tmp_path, shell):
 # When it takes none
 
 
+def no_room(*_, **__):
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
 def test_a_trial_that_is_not_this_workers_is_left_alone(tmp_path, monkeypatch):
     monkeypatch.setattr("hft.pipeline.train", lambda *_, **__: pytest.fail("trained"))
     asked = Asked(tmp_path)
@@ -174,6 +179,26 @@ def test_a_trial_that_is_not_this_workers_is_left_alone(tmp_path, monkeypatch):
     assert outcome["status"] == "refused"
     assert "never used twice" in outcome["reason"]
     assert not any("outcome" in t.user_attrs for t in asked.study.get_trials())
+
+
+def test_a_driver_that_takes_its_lease_again_is_alive(tmp_path, monkeypatch):
+    monkeypatch.setattr("hft.pipeline.train", lambda *_, **__: pytest.fail("trained"))
+    asked, looks = Asked(tmp_path), []
+    monkeypatch.setattr(type(asked.locks), "is_held", lambda self, name: looks.append(name) or looks.count(name) > 1)
+    task = asked.task()
+    assert run_trial(task)["reason"] == "Failed: trained"
+    assert looks == ["trial-0", "driver-d1", "driver-d1"]
+
+
+def test_a_trial_that_finds_no_room_is_not_begun(tmp_path):
+    asked = Asked(tmp_path)
+    task = asked.task(folder=str(asked.folder))
+    with asked.locks.hold("driver-d1"), pytest.MonkeyPatch.context() as patch:
+        patch.setattr("hft.runs._mark_new", no_room)
+        outcome = run_trial(task)
+    assert outcome["status"] == "refused"
+    assert "cannot be written ([Errno 28] No space left on device)" in outcome["reason"]
+    assert not list(asked.folder.glob("*0000*"))
 
 
 # How it fails
@@ -230,14 +255,22 @@ def test_an_objective_without_a_value_fails(tmp_path, monkeypatch):
     assert (outcome["status"], outcome["constraints"]) == ("complete", {MONEY: math.inf})
 
 
-def test_a_storage_that_gives_no_answer_is_no_fault_of_the_trial(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (StorageError("storage postgresql: no answer"), "storage postgresql: no answer"),
+        (optuna.exceptions.StorageInternalError("locked"), "optuna.exceptions.StorageInternalError: locked"),
+        (OSError(errno.ENOSPC, "No space left on device"), "OSError: [Errno 28] No space left on device"),
+    ],
+)
+def test_a_storage_that_gives_no_answer_is_no_fault_of_the_trial(tmp_path, monkeypatch, error, reason):
     def gone(*_):
-        raise StorageError("storage postgresql: no answer")
+        raise error
 
     monkeypatch.setattr("hft.trial.Reports.report", gone)
     asked = Asked(tmp_path, ("trainer.epochs=1",), sweep_plain("asha"))
     outcome, run = asked.run()
-    assert (outcome["status"], outcome["reason"]) == ("died", "storage postgresql: no answer")
+    assert (outcome["status"], outcome["reason"]) == ("died", reason)
     assert asked.frozen(0).user_attrs["host"]
     assert (run.folder / "fold-0" / "seed-0").is_dir()  # the retry's copy goes on from there
 

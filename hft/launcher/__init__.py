@@ -33,6 +33,10 @@ class WorkerDied(Exception):
     """The worker ended without an outcome; the message says how."""
 
 
+class PlaceLost(WorkerDied):
+    """The worker's place was taken away, through no fault of its task: a preempted job, a node that did not boot."""
+
+
 class OverLimit(Exception):
     """The engine ended the task for a limit of the launcher's; trying it again would end alike."""
 

@@ -9,12 +9,13 @@ from collections.abc import Callable
 from concurrent.futures import CancelledError
 from typing import Any
 
-from hft.launcher import POLL_S, MemoryExceeded, OverLimit, TrialTimeout, WorkerDied, perform
+from hft.launcher import POLL_S, MemoryExceeded, OverLimit, PlaceLost, TrialTimeout, WorkerDied, perform
 from hft.launcher._squeue import COMPLETED, ENDED, Queue, ask
 
 LATE_S = 3.0  # a result may show up on a shared folder after its job has gone ...
 LATE_COMPLETED_S = 15.0  # ... and does so for certain when the job says that all went well
 RETRY_S, REFUSED_S = 30.0, 3600.0  # a controller restarts, a limit on jobs in the queue frees itself
+TAKEN_AWAY = frozenset(("PREEMPTED", "BOOT_FAIL", "REVOKED"))
 # sbatch takes such jobs, at many sites without a word, and they wait for ever.
 HOPELESS = frozenset((
     "PartitionTimeLimit", "PartitionNodeLimit", "BadConstraints", "InvalidAccount", "InvalidQOS",
@@ -104,7 +105,7 @@ class SlurmFuture:
             return TrialTimeout(f"{text}, and it did not save itself in time")
         if job.state == "OUT_OF_MEMORY":
             return MemoryExceeded(text)
-        return WorkerDied(text)
+        return PlaceLost(text) if job.state in TAKEN_AWAY else WorkerDied(text)
 
 
 def work(function: str, task: str) -> str:

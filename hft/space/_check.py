@@ -75,6 +75,7 @@ class _Search:
     def try_point(self, point: Point) -> list[str]:
         from hydra.errors import HydraException
         from omegaconf.errors import OmegaConfBaseException
+        from yaml import YAMLError
 
         overrides = self.space.overrides(point)
         key = tuple(overrides)
@@ -85,7 +86,7 @@ class _Search:
                 self.tried[key] = []
             except UserError as error:
                 self.tried[key] = str(error).splitlines()
-            except (HydraException, OmegaConfBaseException) as error:
+            except (HydraException, OmegaConfBaseException, YAMLError) as error:
                 self.tried[key] = [" ".join(str(error).split())]
         return self.tried[key]
 

@@ -65,7 +65,9 @@ def _command_line(
         path = _bare(override)
         if not override.is_sweep_override():
             continue
-        if _is_drivers(override):
+        if override.is_delete():
+            errors.append(f"{override.input_line}: takes out or varies, not both; {path}=... varies it")
+        elif _is_drivers(override):
             errors.append(f"{override.input_line}: belongs to the sweep, so it cannot vary within it; give one value")
         elif path in varied or any(_bare(o) == path for o in fixed):
             errors.append(f"{path}: given twice on the command line, take one out")
@@ -82,7 +84,12 @@ def _swept(override: Override, path: str, known: dict[str, Any], errors: list[st
     swept = override._value
     prefix = "+" if override.is_add() else "++" if override.is_force_add() else ""
     if isinstance(swept, Glob):
-        return _choices(path, swept.filter(sorted(known.get(path, {}))), prefix, errors)
+        options = sorted(known.get(path, {}))
+        if found := swept.filter(options):
+            return _choices(path, found, prefix, errors)
+        rest = f"none fits of {', '.join(options)}" if options else f"{path} is none; list its values"
+        errors.append(f"{path}: glob() picks among the choices of a group, and {rest}, got {override.input_line}")
+        return None
     tags = set(swept.tags)
     if tags - {"log"} or (tags and not isinstance(swept, IntervalSweep | RangeSweep)):
         errors.append(f"{path}: the one tag is log, of an interval() or range(), got {override.input_line}")

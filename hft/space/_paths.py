@@ -18,19 +18,27 @@ _MISSING = object()
 
 
 def read_groups(conf: Path) -> dict[str, dict[str, Any]]:
-    """Every group of the folder: option -> its YAML, with the options that it includes."""
+    """Every group of the folder: option -> its YAML, with the options that it includes.
+
+    A file that cannot be read has no fields here: who chooses it is told by Hydra, and others may be at work on it.
+    """
     groups = {folder.name: sorted(folder.glob("*.yaml")) for folder in sorted(conf.iterdir()) if folder.is_dir()}
     return {name: {path.stem: _read_option(path) for path in paths} for name, paths in groups.items() if paths}
 
 
-def _read_option(path: Path) -> dict[str, Any]:
+def _read_option(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
     import yaml
 
-    body = (yaml.safe_load(path.read_text()) or {}) if path.is_file() else {}
-    included = [item for item in body.pop("defaults", []) if isinstance(item, str) and item != "_self_"]
+    try:
+        body = yaml.safe_load(path.read_text())
+    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        return {}
+    if not isinstance(body, dict) or path in above:
+        return {}
+    included = [item for item in body.pop("defaults", None) or [] if isinstance(item, str) and item != "_self_"]
     merged: dict[str, Any] = {}
     for name in included:
-        merged |= _read_option(path.with_name(f"{name}.yaml"))
+        merged |= _read_option(path.with_name(f"{name}.yaml"), (*above, path))
     return merged | body
 
 

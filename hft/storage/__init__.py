@@ -45,8 +45,8 @@ class Address:
     @property
     def text(self) -> str:
         """What `read_address` makes an equal address of, for the same folder."""
-        inside = self.path is not None and self.path.parent == self.folder
-        return self.kind if inside else self.url
+        ours = self.path in (self.folder / "journal.log", self.folder / "study.db")
+        return self.kind if ours else self.url
 
     def exists(self) -> bool:
         """Whether there is something to open; PostgreSQL is asked by opening it."""

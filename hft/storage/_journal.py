@@ -69,11 +69,14 @@ class Backend(JournalFileBackend):
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
         lines = "".join(json.dumps(log, separators=(",", ":")) + "\n" for log in logs)
-        with get_lock_file(self._lock), open(self._file_path, "ab") as file:
-            file.write(lines.encode())
-            file.flush()
-            if any(log["op_code"] not in LATER for log in logs):
-                os.fsync(file.fileno())
+        try:
+            with get_lock_file(self._lock), open(self._file_path, "ab") as file:
+                file.write(lines.encode())
+                file.flush()
+                if any(log["op_code"] not in LATER for log in logs):
+                    os.fsync(file.fileno())
+        except OSError as error:  # a full disk, say; what it leaves of a line the next writer cuts off
+            raise StorageError(f"{self._file_path}: cannot be written ({error}); make room") from error
 
 
 def open_journal(path: Path) -> JournalStorage:

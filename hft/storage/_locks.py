@@ -1,7 +1,7 @@
 """Who is alive and whose turn it is: kernel locks on one host, session advisory locks where PostgreSQL joins several.
 
 Both fall free when their holder's process ends, however it ends; no clock decides who is dead. To add a kind of
-storage: a class with the three methods of Locks.
+storage: a class with what Locks has.
 """
 
 from __future__ import annotations
@@ -53,6 +53,10 @@ class Locks(Protocol):
 
     def is_held(self, name: str) -> bool: ...
 
+    @property
+    def renew_s(self) -> float:
+        """How long a living holder may be without its lock, because it has to take it again."""
+
 
 @contextlib.contextmanager
 def flocked(path: Path) -> Iterator[int]:
@@ -69,6 +73,8 @@ def flocked(path: Path) -> Iterator[int]:
 
 class FileLocks:
     """Lock files in one folder, for the processes of one host."""
+
+    renew_s = 0.0
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -106,6 +112,10 @@ class SessionLocks:
         self.conninfo = conninfo
         self._study = study
         self._turn = threading.local()  # the connection of a `study` that this thread is in
+
+    @property
+    def renew_s(self) -> float:
+        return RENEW_S + 1.0
 
     @contextlib.contextmanager
     def study(self) -> Iterator[None]:
@@ -174,11 +184,13 @@ class SessionLocks:
         """Holds on until `done`, through as many connections as it takes."""
         import psycopg
 
+        held = True
         while not done.wait(RENEW_S):
             try:
                 if connection.closed:
-                    connection = self._connect()
-                    connection.execute("select pg_try_advisory_lock(%s)", [self._key(name)])
+                    connection, held = self._connect(), False
+                if not held:  # nor perhaps yet: the server keeps a session that it has not missed, and its lock
+                    (held,) = connection.execute("select pg_try_advisory_lock(%s)", [self._key(name)]).fetchone()
                 connection.execute("select 1")
             except (psycopg.Error, StorageError):
                 log.warning("lock %s of study %s: the database went away; taking it again", name, self._study)

@@ -21,7 +21,16 @@ from hft.files import write_atomic
 from hft.provenance import code_hash
 from hft.space import Space
 from hft.storage import Address, Locks, read_address
-from hft.study._about import ANOTHER, as_stored, check_name, parse_about, read_about, refuse_other
+from hft.study._about import (
+    ANOTHER,
+    as_stored,
+    check_name,
+    parse_about,
+    read_about,
+    refuse_other,
+    refuse_unknown,
+    remember_storage,
+)
 from hft.study._about import StudyError as StudyError
 from hft.study._conf import conf_hash as conf_hash
 from hft.study._conf import freeze_conf as freeze_conf
@@ -94,11 +103,11 @@ class Study:
         return sorted(complete, key=lambda t: sign * t.value)[:1]
 
     def lineage(self, number: int) -> list[int]:
-        """The trials that `number` repeats, the latest first."""
-        trials, found = self.trials(), []
-        while (number := trials[number].user_attrs.get("retry_of")) is not None:
-            found.append(number)
-        return found
+        """The trials that `number` repeats, the latest first; in a stranger's storage they may lead in a circle."""
+        trials, found = self.trials(), [number]
+        while (before := trials[found[-1]].user_attrs.get("retry_of")) in range(found[-1]):
+            found.append(before)
+        return found[1:]
 
     def spent_s(self) -> float:
         """Time that all drivers have swept so far, in seconds."""
@@ -146,16 +155,19 @@ def create_study(
         if not known:  # study.json is the last: whatever was cut short before it is done again
             freeze_conf(conf, folder / "conf")
             write_atomic(folder / "study.json", json.dumps(about, indent=1, allow_nan=False).encode() + b"\n")
+        remember_storage(folder, address.text)
     return Study(folder.name, folder, address, about, sweep, space)
 
 
 def open_study(folder: Path, *, storage: str = "") -> Study:
     """The study as it was begun, for looking at it. `storage` is another address of it; with one, the folder may be
-    missing."""
+    missing. Without one, an address outside of the folder is followed where a sweep from here has used it."""
     folder = folder.absolute()
     check_name(folder)
     if known := (folder / "study.json").exists() or not storage:
         about = read_about(folder)
+    if not storage:
+        refuse_unknown(folder, about["storage"])
     address = read_address(storage or about["storage"], folder)
     stored = _stored(address, folder.name, begun=about["storage"] if known else address.text)
     if known:

@@ -9,13 +9,16 @@ from typing import Annotated, Any, Literal
 import pydantic
 from pydantic import Field
 
+from hft.files import write_atomic
 from hft.provenance import INERT, flat
 from hft.run import MAX_JSON_BYTES, NAME
 from hft.space import Scalar
 from hft.spec import Kind, Room, Spec, SpecError, UserError, parse
+from hft.storage import read_address
 
 FREE = ("study", "n_trials", "timeout", "storage", "max_retry", "enqueue", "space")  # of `sweep`: may differ by call
 ELSEWHERE = ("paths.", "data.path")  # of `base`: where things lie on one machine
+INSIDE = ("journal", "sqlite")  # storages in the study's own folder
 SHOWN = 20  # lines of a difference
 ANOTHER = "or begin another study: sweep.study=new"
 
@@ -107,6 +110,33 @@ def read_about(folder: Path) -> dict[str, Any]:
     if about["name"] != folder.name:
         raise StudyError(f"{path}: is of study {about['name']}, so the folder must be named that, got {folder.name}")
     return about
+
+
+def remember_storage(folder: Path, storage: str) -> None:
+    """Beside the studies, not in one, since a study may come from a stranger: what lies elsewhere is known here."""
+    if storage not in INSIDE and _known_storage(folder) != storage:
+        write_atomic(_note(folder), json.dumps({"storage": storage}).encode())
+
+
+def refuse_unknown(folder: Path, storage: str) -> None:
+    """A stranger's study.json could send us, and our database password, to a server of theirs, or write to any file."""
+    read_address(storage, folder)  # its own complaints come first
+    if storage not in INSIDE and _known_storage(folder) != storage:
+        raise StudyError(
+            f"{folder / 'study.json'}: names storage {storage}, which no sweep has used from here; if you trust it, "
+            f"give it yourself: storage={storage}"
+        )
+
+
+def _known_storage(folder: Path) -> str | None:
+    try:
+        return str(json.loads(_note(folder).read_text())["storage"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _note(folder: Path) -> Path:
+    return folder.parent / ".local" / f"{folder.name}.storage.json"
 
 
 def parse_about(about: Any, where: str) -> About:

@@ -75,6 +75,12 @@ class SweepSpec(Kind):
     def _null_is_empty(cls, mapping: Any) -> Any:
         return {} if mapping is None else mapping
 
+    @field_validator("study", "timeout", mode="before")
+    @classmethod
+    def _number_is_text(cls, text: Any) -> Any:
+        """`sweep.study=2024` reaches us as a number; of a time, what is said next is that it lacks its unit."""
+        return str(text) if isinstance(text, int | float) and not isinstance(text, bool) else text
+
     @field_validator("study")
     @classmethod
     def _is_a_name(cls, study: str) -> str:

@@ -8,8 +8,8 @@ leaves trials that the next one finds by their free locks.
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
-import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hft.claims import Claim, claim, release, settle
-from hft.launcher import Engine, Future, OverLimit, WorkerDied
+from hft.launcher import Engine, Future, OverLimit, PlaceLost, WorkerDied
 from hft.provenance import code_hash
 from hft.spec import SpecError, UserError
 from hft.study import Study
@@ -66,6 +66,7 @@ class Driver:
         self.stop_reason = ""  # no new trials, once there is one
         self.out_of_time = False
         self.interrupts = 0
+        self.stopping = False
         self.signal_number = 0
         self.succeeded, self.failures = 0, []
         self.started = time.monotonic()
@@ -133,10 +134,12 @@ class Driver:
             del self.flights[flight.claim.number]
             try:
                 outcome = flight.future.result()
+            except PlaceLost as error:
+                outcome = self._stored(flight.claim) or {"status": "interrupted", "reason": str(error)}
             except WorkerDied as error:
                 outcome = self._stored(flight.claim) or {"status": "died", "reason": f"its worker died: {error}"}
             except OverLimit as error:
-                outcome = {"status": "failed", "reason": str(error)}
+                outcome = self._stored(flight.claim) or {"status": "failed", "reason": str(error)}
             except CancelledError:  # it may have come to its end before it was told
                 outcome = self._stored(flight.claim) or {"status": "interrupted", "reason": "stopped"}
             self._finish(flight.claim, outcome)
@@ -171,7 +174,7 @@ class Driver:
 
     def common_cause(self) -> str:
         """The reason that most failures share, and where the log of one of them lies."""
-        reasons = [reason.splitlines()[0] for _, reason in self.failures]
+        reasons = [(reason.splitlines() or ["no reason given"])[0] for _, reason in self.failures]
         cause = max(reasons, key=reasons.count)
         number = self.failures[reasons.index(cause)][0]
         log = self.study.trial_folder(number) / "log.txt"
@@ -203,7 +206,11 @@ class Driver:
             time.sleep(IDLE_S)
 
     def _stop_now(self) -> None:
-        """Ends what runs: each worker saves its state if it can, and its trial waits for the next call."""
+        """Ends what runs: each worker saves its state if it can, and its trial waits for the next call.
+
+        From now on a Ctrl-C waits for nobody: a Slurm that does not answer says of no job that it ended.
+        """
+        self.stopping = True
         for flight in self.flights.values():
             flight.future.cancel()
         self.interrupts = 1
@@ -213,14 +220,17 @@ class Driver:
     @contextlib.contextmanager
     def _signals(self) -> Iterator[None]:
         def on_signal(number: int, _: object) -> None:
+            if self.stopping and number == signal.SIGINT:
+                raise KeyboardInterrupt
             self.interrupts += 2 if number == signal.SIGTERM else 1
             self.signal_number = number
             self.stop_reason = self.stop_reason or f"stopped by {signal.Signals(number).name}"
             if self.interrupts == 1:
-                sys.stderr.write(
+                told = (
                     f"\nno new trials; {len(self.flights)} running ones finish (Ctrl-C again stops them now, to go on "
                     "with later)\n"
                 )
+                os.write(2, told.encode())  # sys.stderr may be in the middle of a write
 
         before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
         try:

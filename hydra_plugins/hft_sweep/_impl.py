@@ -47,7 +47,10 @@ def run_sweep(arguments: list[str], *, config_loader: ConfigLoader) -> None:
 def _begin(plan: Plan, conf: Path) -> Study:
     sweep = plan.sweep
     root = Path(plan.config.paths.sweeps)
+    _check_writable(root)
     name = sweep.study or plan.default_name
+    if (root / name).exists() and not (root / name).is_dir():
+        raise SpecError(f"sweep.study: {root / name} is a file, no study; choose another name")
     if sweep.study == "new":
         name, number = plan.default_name, 2
         while (root / name).exists():
@@ -61,13 +64,24 @@ def _begin(plan: Plan, conf: Path) -> Study:
     return study
 
 
+def _check_writable(root: Path) -> None:
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SpecError(
+            f"paths.sweeps: studies cannot be kept in {root} ({error.strerror}); choose another: paths.sweeps=<folder>"
+        ) from None
+
+
 def _drive(study: Study, plan: Plan) -> None:
     points, total = points_of(plan, study)
-    if study.optuna.user_attrs.get("n_trials") != total:
-        study.optuna.set_user_attr("n_trials", total)
     before = study.counts()
+    if study.optuna.user_attrs.get("n_trials") != max(total, before.points):  # status never says 3 of 1
+        study.optuna.set_user_attr("n_trials", max(total, before.points))
     left = max(0, total - before.points)
-    sys.stderr.write(f"study {study.name}: {total} trials, {left} to begin; storage {study.address.text}\n")
+    sys.stderr.write(
+        f"study {study.name}: {total} trial{'s' * (total != 1)}, {left} to begin; storage {study.address.text}\n"
+    )
     stop_reason, interrupted = "", None
     if left or before.running or before.waiting:
         try:

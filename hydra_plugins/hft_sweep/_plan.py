@@ -15,15 +15,16 @@ from typing import Any, Literal
 
 from hydra.core.override_parser.types import Override
 
-from hft.compose import Composer, compose, to_plain
+from hft.compose import Composer, compose, overlay_conflicts, to_plain
 from hft.config import TrainConfig, refuse_incomparable
 from hft.jobs import read_sweep
 from hft.launcher import LauncherSpec
 from hft.metrics import known_metrics
 from hft.provenance import INERT
 from hft.space import Space, check_space, read_groups, read_space
-from hft.spec import SpecError, did_you_mean, fingerprint
-from hft.study import Study, open_study
+from hft.spec import SpecError, UserError, did_you_mean, fingerprint
+from hft.studies import find_study
+from hft.study import Study
 from hft.sweep import SweepSpec
 
 N_FROM_STUDY = 5  # best points that `enqueue: [study:<name>]` takes over
@@ -59,11 +60,18 @@ def make_plan(overrides: list[Override], conf: Path) -> Plan:
     """Raises SpecError with everything that is wrong."""
     composed = compose(_single(overrides), full_tree=True, conf=conf)
     choices = dict(composed.hydra.runtime.choices)
+    if "kind" not in composed.sweep:
+        raise SpecError(
+            f"sweep={choices['sweep']}: its YAML has no kind, so it is part of a sweep only; begin one of your own "
+            "with defaults: [tpe, _self_]"
+        )
     settings = read_sweep(composed)
     sweep = settings.sweep
     base = to_plain(composed)
     space, fixed = read_space(sweep.space, overrides, base=base, choices=choices, known=read_groups(conf))
     points = space.grid() if sweep.kind == "grid" else []  # refuses what has no last value
+    _refuse_overlaid(space, fixed, choices, conf)
+    _refuse_one_point(sweep, space)
     configs = _prove(space, fixed, conf, seed=sweep.seed)
     _check_objectives(sweep, configs)
     for entry in sweep.enqueue:
@@ -93,6 +101,40 @@ def _single(overrides: list[Override]) -> list[str]:
     return [override.input_line or "" for override in overrides if not override.is_sweep_override()]
 
 
+def _refuse_overlaid(space: Space, fixed: list[str], choices: dict[str, Any], conf: Path) -> None:
+    """Raises SpecError where an experiment fills in the kind that it chose, and the sweep tries other kinds too: what
+    helps a single run, to take the fields out, would leave the experiment's own kind without them."""
+    errors = []
+    for group in (d for d in space.dimensions if d.choices and choices.get(d.path) in d.choices):
+        own, others = choices[group.path], [v for v in group.choices if v != choices[group.path]]
+        for other in others:
+            point = {group.path: other}
+            given = [d.path for d in space.dimensions if all(point.get(on, v[0]) in v for on, v in d.when)]
+            left = overlay_conflicts(choices | point, [*fixed, *given], conf=conf)
+            said = [line.partition("; the command line")[0] for line in left if line.startswith(f"{group.path}: ")]
+            errors += [
+                f"{line}, which was not meant for what else the sweep tries ({', '.join(map(str, others))})"
+                for line in said[:1]
+            ]
+            if said:
+                errors[-1] += (
+                    f"; keep to the experiment's, {group.path}={own} on the command line, or take the experiment out"
+                )
+                break
+    if errors:
+        raise SpecError("\n".join(errors))
+
+
+def _refuse_one_point(sweep: SweepSpec, space: Space) -> None:
+    """Trials of the same config and seed have the same result."""
+    if sweep.kind != "grid" and sweep.n_trials > 1 and all(d.choices and len(d.choices) == 1 for d in space.dimensions):
+        held = "nothing varies" if not space.dimensions else "every path of it has one value"
+        raise SpecError(
+            f"sweep.space: {held}, so all {sweep.n_trials} trials would be the same run; give a path more values, "
+            "such as 'optim.lr=tag(log,interval(1e-4,1e-2))'"
+        )
+
+
 def _prove(space: Space, fixed: list[str], conf: Path, *, seed: int) -> list[TrainConfig]:
     configs: list[TrainConfig] = []
     composer = Composer(TrainConfig, fixed, conf=conf)
@@ -119,7 +161,9 @@ def _check_objectives(sweep: SweepSpec, configs: Iterable[TrainConfig]) -> None:
     for field, names in (("objectives", sweep.objectives), ("constraints", sweep.constraints)):
         for name in names:
             if name not in known:
-                hint = did_you_mean(name, known) or f"; one of {', '.join(known)}"
+                longer = next((metric for metric in known if metric.startswith(name)), "")
+                hint = f", did you mean {longer!r}?" if longer else did_you_mean(name, known)
+                hint = hint or f"; one of {', '.join(known)}"
                 raise SpecError(f"sweep.{field}: no run of this sweep logs {name!r} on select{hint}")
     for name in sweep.objectives:
         refuse_incomparable(name, plains)
@@ -133,7 +177,10 @@ def _given(point: dict[str, Any], space: Space) -> Point:
 
 def _best_of(folder: Path, space: Space) -> list[Point]:
     """The best points of another study that are in this space."""
-    other = open_study(folder)
+    try:
+        other = find_study(folder.parent, folder.name)
+    except UserError as error:
+        raise SpecError(f"sweep.enqueue: {error}") from None
     signs = [1 if d.name == "MINIMIZE" else -1 for d in other.optuna.directions]
     complete = [t for t in other.trials() if t.state.name == "COMPLETE"]
     complete.sort(key=lambda t: [s * v for s, v in zip(signs, t.values, strict=True)])

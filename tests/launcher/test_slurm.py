@@ -4,11 +4,22 @@ from __future__ import annotations
 
 import stat
 import time
+from types import SimpleNamespace
 
 import pytest
 import yaml
 
-from hft.launcher import LauncherError, OverLimit, TrialTimeout, Where, WorkerDied, _slurm_job, _squeue
+from hft.launcher import (
+    LauncherError,
+    MemoryExceeded,
+    OverLimit,
+    PlaceLost,
+    TrialTimeout,
+    Where,
+    WorkerDied,
+    _slurm_job,
+    _squeue,
+)
 from hft.launcher._squeue import JobState, Queue, read_sacct, read_squeue
 from hft.launcher.slurm import Slurm
 from hft.spec import SpecError, parse
@@ -168,6 +179,26 @@ def test_reads_squeue():
         "13": JobState("PENDING", "", "Resources"),
         "14": JobState("FAILED", "n[1-2]", "Odd|reason"),
     }
+
+
+@pytest.mark.parametrize(
+    ("state", "raised"),
+    [
+        ("NODE_FAIL", WorkerDied),
+        ("PREEMPTED", PlaceLost),
+        ("BOOT_FAIL", PlaceLost),
+        ("OUT_OF_MEMORY", MemoryExceeded),
+        ("TIMEOUT", TrialTimeout),
+    ],
+)
+def test_a_job_without_a_result_says_how_it_ended(state, raised, tmp_path, monkeypatch):
+    monkeypatch.setattr(_slurm_job, "LATE_S", 0.0)
+    paths = SimpleNamespace(result_pickle=tmp_path / "result", stderr=tmp_path / "log")
+    job = SimpleNamespace(job_id="7", paths=paths)
+    queue = SimpleNamespace(state=lambda *_, **__: JobState(state=state, reason="", node="n1"))
+    with pytest.raises(raised, match=f"Slurm job 7 on n1: {state}") as error:
+        _slurm_job.SlurmFuture("a", lambda: job, queue).result()
+    assert type(error.value) is raised
 
 
 def test_reads_of_sacct_what_has_ended():
