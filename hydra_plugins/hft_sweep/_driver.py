@@ -147,9 +147,8 @@ class Driver:
     def _finish(self, taken: Claim, outcome: dict[str, Any]) -> None:
         status, reason = outcome["status"], outcome.get("reason", "")
         if status in ("died", "interrupted", "refused"):
-            # A signal from outside (preemption, a time limit) that let the trial save is no fault of the trial.
-            if not release(self.study, taken.number, reason, counted=status == "died"):
-                status = "failed" if status == "died" else "settled elsewhere"
+            if not release(self.study, taken.number, reason, counted=self._is_death(taken, status)):
+                status = "failed" if status in ("died", "interrupted") else "settled elsewhere"
         else:
             settle(self.study, taken.number, outcome)
         if status == "interrupted" and self.engine.in_process:  # the signal was the driver's too
@@ -158,6 +157,11 @@ class Driver:
             self.stop_reason = self.stop_reason or reason
         self._count(taken.number, status, reason)
         self.watch.finished()
+
+    def _is_death(self, taken: Claim, status: str) -> bool:
+        """A signal from outside (preemption, a time limit) that let the trial save is no fault of the trial."""
+        saved = any(self.study.trial_folder(taken.number).glob("fold-*/seed-*/*"))
+        return status == "died" or (status == "interrupted" and not saved and not self.stop_reason)
 
     def _stored(self, taken: Claim) -> dict[str, Any] | None:
         """What a worker had stored before it died."""
