@@ -132,7 +132,8 @@ class Slot:
     def open(self) -> None:
         """Starts a worker where there is none."""
         with self._lock:
-            if self._pool and self._pool.active:
+            # Pebble says how a worker died before it gives up its pool, and would lose what comes in between.
+            if self._pool and self._pool.active and (self._worker is None or self._worker.exitcode is None):
                 return
             self.stop()
             self.join()

@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from hft.launcher import LauncherError, MemoryExceeded, TrialTimeout, Where, WorkerDied
+from hft.launcher import LauncherError, MemoryExceeded, TrialTimeout, Where, WorkerDied, _slot
 from hft.launcher.local import Local, find_cards, n_cores, read_cards
 from tests.launcher import toys
 from tests.launcher.conformance import outcome, wait_for
@@ -65,6 +65,24 @@ def test_a_module_that_cannot_be_imported_early_breaks_nothing(tmp_path, capfd):
     with local().open(where) as engine:
         assert outcome(engine, engine.submit(toys.add, {"a": 1, "b": 1}))["values"] == [2]
     assert "no_such_module" in capfd.readouterr().err
+
+
+def test_what_is_submitted_right_after_a_death_is_not_lost(tmp_path, monkeypatch):
+    """Pebble tells of the death first and gives up the pool afterwards, here a good while afterwards."""
+    refuse = _slot._Context.Process
+
+    def slowly(context, **given):
+        if context._begin is None:
+            time.sleep(1)
+        return refuse(context, **given)
+
+    monkeypatch.setattr(_slot._Context, "Process", slowly)
+    with local().open(Where(folder=tmp_path, device="cpu", threads=1)) as engine:
+        future = engine.submit(toys.nap, {"s": 60, "started": str(tmp_path / "started")})
+        os.kill(int(wait_for(tmp_path / "started")), signal.SIGKILL)
+        with pytest.raises(WorkerDied):
+            outcome(engine, future)
+        assert outcome(engine, engine.submit(toys.who, {"modules": []}))["pid"]
 
 
 def test_a_killed_worker_is_replaced_by_a_warm_one(tmp_path, monkeypatch):
