@@ -137,6 +137,7 @@ with Live(study, slots=1, in_place=False):
 """
 
 
+@pytest.mark.slow
 def test_on_a_terminal_the_table_stays_in_place(folder):
     every_fate(folder)
     terminal, theirs = pty.openpty()

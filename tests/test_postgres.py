@@ -70,6 +70,7 @@ def wait_until(condition, timeout_s=10.0):
 # Studies
 
 
+@pytest.mark.slow
 def test_four_processes_on_one_study(tmp_path, url):
     study = make_study(tmp_path / "s", n_trials=24, storage=url, max_retry=3)
     killed = start(study, driver="a", die=["taken", 4], pause=0.2)

@@ -74,6 +74,7 @@ def test_a_port_that_is_taken(sweeps, capsys):
     assert f"port={port}: cannot be served (Address already in use); choose another" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("storage", ["journal", "sqlite"])
 def test_the_dashboard_serves_the_storage(tmp_path, storage):
     every_fate(tmp_path / "maker_v1", storage=storage)
@@ -155,6 +156,7 @@ def test_a_study_that_only_its_storage_knows(tmp_path, capsys):
     assert len(said.splitlines()) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("content", "message"),
     [

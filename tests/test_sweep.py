@@ -109,6 +109,7 @@ def test_another_space_or_config_is_another_study(sweep, tmp_path, changed, diff
     assert study_in(tmp_path).counts().points == 1
 
 
+@pytest.mark.slow
 def test_a_study_without_a_name_is_known_by_what_it_asks(sweep, tmp_path):
     for n_trials in (1, 2):
         assert sweep(*SEARCH, f"sweep.n_trials={n_trials}").status == 0
@@ -153,6 +154,7 @@ def test_all_failing_ends_it_early_with_the_common_cause(sweep, tmp_path):
     assert "Traceback" not in ended.err
 
 
+@pytest.mark.slow
 def test_points_to_try_first(sweep, tmp_path):
     assert sweep(*SEARCH, NAME, "sweep.n_trials=2").status == 0
     first = study_in(tmp_path)
@@ -171,6 +173,7 @@ def test_points_to_try_first(sweep, tmp_path):
     assert not (tmp_path / "sweeps" / "third").exists()
 
 
+@pytest.mark.slow
 def test_its_time_is_a_budget_over_all_calls(sweep, tmp_path):
     ended = sweep(*SEARCH, NAME, "sweep.n_trials=100", "sweep.timeout=1s")
     assert ended.status == 0, ended.err
@@ -183,6 +186,7 @@ def test_its_time_is_a_budget_over_all_calls(sweep, tmp_path):
     assert study_in(tmp_path).counts().complete == counts.points + 1
 
 
+@pytest.mark.slow
 def test_what_breaks_a_constraint_is_never_the_best(sweep, tmp_path):
     turnover = "select/turnover_day"
     assert sweep(*SEARCH, NAME, "sweep.n_trials=3", "objective=select/log_loss").status == 0
@@ -221,6 +225,7 @@ def test_two_objectives_give_a_front(sweep, tmp_path):
         assert trial.values == [metrics["select/net_bps_day@binance_usdm_vip0"], metrics["select/turnover_day"]]
 
 
+@pytest.mark.slow
 def test_seeds_are_one_trial_with_the_mean_for_its_value(sweep, tmp_path):
     assert sweep(*SEARCH, NAME, "sweep.n_trials=1", "seeds=2", "objective=select/log_loss").status == 0
     (trial,) = study_in(tmp_path).trials()

@@ -18,6 +18,8 @@ from hft.study import open_study
 from tests.smoke import QUIET, ROOT, folders
 from tests.wandb_files import read_offline
 
+pytestmark = pytest.mark.slow  # a sweep of two trials with W&B, a backtest, subprocesses
+
 
 @pytest.fixture(scope="module")
 def swept(tmp_path_factory):

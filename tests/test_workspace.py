@@ -171,6 +171,7 @@ def test_a_name_that_nobody_logs_would_be_seen(watched):
     assert not is_logged("config", "model.chanels", watched)
 
 
+@pytest.mark.slow
 def test_curves_and_results_of_several_seeds_are_found(tmp_path):
     run = trained(tmp_path, "seeds=2", "splits.train=0.4", "splits.test=0.3")
     names = set(named(plain()))
