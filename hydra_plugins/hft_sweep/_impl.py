@@ -19,6 +19,7 @@ from hft.compose import CONF, Composer
 from hft.config import TrainConfig
 from hft.launcher import Where
 from hft.spec import SpecError
+from hft.storage import read_address
 from hft.study import Study, conf_hash, create_study, freeze_conf
 from hft.study_report import export, log_study
 from hft.study_tables import print_results
@@ -47,8 +48,9 @@ def run_sweep(arguments: list[str], *, config_loader: ConfigLoader) -> None:
 def _begin(plan: Plan, conf: Path) -> Study:
     sweep = plan.sweep
     root = Path(plan.config.paths.sweeps)
-    _check_writable(root)
     name = sweep.study or plan.default_name
+    read_address(sweep.storage, root / name)  # refuses what it must before anything is written
+    _check_writable(root)
     if (root / name).exists() and not (root / name).is_dir():
         raise SpecError(f"sweep.study: {root / name} is a file, no study; choose another name")
     if sweep.study == "new":
