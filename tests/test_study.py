@@ -278,13 +278,6 @@ def test_an_address_elsewhere_is_followed_where_a_sweep_has_used_it(folder, tmp_
     assert open_study(folder).about == study.about
 
 
-def test_trials_that_repeat_each_other_in_a_circle_end(study):
-    for before in (1, 0):
-        study.optuna.enqueue_trial({}, user_attrs={"retry_of": before})
-    assert study.lineage(1) == [0]
-    assert study.lineage(0) == []
-
-
 @pytest.mark.parametrize("content", [b"", b"[]", b"{", b"\xff\xfe", b"[" * 100_000, b'"' + b"x" * 2**24 + b'"'])
 def test_an_unreadable_study_is_one_line(study, content):
     (study.folder / "study.json").write_bytes(content)

@@ -391,6 +391,15 @@ def test_a_trial_whose_copy_is_elsewhere_begins_anew(tmp_path, monkeypatch):
     assert (outcome["status"], run.id) == ("complete", "maker_v1/0001")
 
 
+def test_a_circle_of_retries_ends(tmp_path):
+    """As a stranger's storage may have it; no folder to go on from."""
+    asked = Asked(tmp_path, ("trainer.epochs=1",))
+    for before in (1, 0):
+        asked.study.enqueue_trial({}, user_attrs={"retry_of": before})
+    outcome, _ = asked.run(continue_from=1)
+    assert outcome["status"] == "complete", outcome
+
+
 def test_output_comes_back_from_a_nested_redirection(tmp_path, capfd):
     def fail():
         with redirected(tmp_path / "outer.txt"):

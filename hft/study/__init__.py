@@ -102,13 +102,6 @@ class Study:
         sign = 1 if self.optuna.direction.name == "MINIMIZE" else -1
         return sorted(complete, key=lambda t: sign * t.value)[:1]
 
-    def lineage(self, number: int) -> list[int]:
-        """The trials that `number` repeats, the latest first; in a stranger's storage they may lead in a circle."""
-        trials, found = self.trials(), [number]
-        while (before := trials[found[-1]].user_attrs.get("retry_of")) in range(found[-1]):
-            found.append(before)
-        return found[1:]
-
     def spent_s(self) -> float:
         """Time that all drivers have swept so far, in seconds."""
         return sum(v for k, v in self.optuna.user_attrs.items() if k.startswith("spent:"))

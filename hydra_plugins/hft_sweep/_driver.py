@@ -14,7 +14,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from hft.claims import Claim, claim, release, settle
@@ -43,7 +43,6 @@ class Flight:
 
     claim: Claim
     future: Future
-    started: float = field(default_factory=time.monotonic)
 
 
 class Driver:
@@ -146,14 +145,15 @@ class Driver:
 
     def _finish(self, taken: Claim, outcome: dict[str, Any]) -> None:
         status, reason = outcome["status"], outcome.get("reason", "")
+        if status == "interrupted" and self.engine.in_process:  # the signal was the driver's too
+            self.signal_number = outcome["exit_status"] - 128
+            self.stop_reason = self.stop_reason or reason
         if status in ("died", "interrupted", "refused"):
             if not release(self.study, taken.number, reason, counted=self._is_death(taken, status)):
                 status = "failed" if status in ("died", "interrupted") else "settled elsewhere"
         else:
             settle(self.study, taken.number, outcome)
-        if status == "interrupted" and self.engine.in_process:  # the signal was the driver's too
-            self.signal_number = outcome["exit_status"] - 128
-        if status == "refused" or self.signal_number:
+        if status == "refused":
             self.stop_reason = self.stop_reason or reason
         self._count(taken.number, status, reason)
         self.watch.finished()

@@ -15,6 +15,7 @@ from typing import Any
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
+from hft.claims import reap
 from hft.compose import CONF, Composer
 from hft.config import TrainConfig
 from hft.launcher import Where
@@ -76,6 +77,7 @@ def _check_writable(root: Path) -> None:
 
 
 def _drive(study: Study, plan: Plan) -> None:
+    reap(study)  # what a killed driver left runs no more, and is counted as what it is
     points, total = points_of(plan, study)
     before = study.counts()
     if study.optuna.user_attrs.get("n_trials") != max(total, before.points):  # status never says 3 of 1
