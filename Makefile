@@ -18,7 +18,7 @@ $(VENV)/.installed: requirements.lock
 	@$(PY) -m pip install -q -r requirements.lock 2>&1 | { grep -v "is ignored: it is neither a file nor a directory" || true; }
 	@$(PY) -c 'import torch, polars, numba, hydra, pytorch_lightning, wandb' || { \
 	  echo "the installation into $(VENV) is incomplete; remove it with: make clean VENV=$(VENV), then try again"; exit 1; }
-	@$(PY) -m hft.config schema
+	@$(PY) -m hft schema
 	@touch $@
 
 setup: $(VENV)/.installed  ## create .venv and install the pinned dependencies
@@ -42,7 +42,7 @@ test-slow: setup  ## the slow controls
 lint: setup  ## ruff, and every shipped experiment parses
 	@$(VENV)/bin/ruff check .
 	@$(VENV)/bin/ruff format --check .
-	@$(PY) -m hft.config check
+	@$(PY) -m hft check
 
 bench: setup  ## speed side by side, a table and one JSON line
 	@$(PY) -m benchmarks

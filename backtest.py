@@ -1,4 +1,6 @@
-"""python backtest.py ckpt=<run> [group=kind] [group.field=value]: score a run on the test period it never saw."""
+"""python backtest.py ckpt=<run> [group=kind] [group.field=value]: score a run on the test period it
+never saw.
+"""
 
 import os
 import sys
@@ -8,20 +10,22 @@ import hydra
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="backtest")
 def main(composed):
-    from hft.jobs import backtest_job
-    from hft.pipeline import backtest
+    from hft.runs.jobs import backtest_job
+    from hft.runs.train import backtest
 
     return backtest(*backtest_job(composed))
 
 
 if __name__ == "__main__":
-    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # our own messages, without Hydra's trimmed traceback
+    os.environ.setdefault(
+        "HYDRA_FULL_ERROR", "1"
+    )  # our own messages, without Hydra's trimmed traceback
     try:
         main()
     except SystemExit:
         raise
     except BaseException as error:
-        from hft.compose import explain
-        from hft.jobs import backtest_job
+        from hft.config.compose import explain
+        from hft.runs.jobs import backtest_job
 
         sys.exit(explain(error, "backtest", lambda composed, **given: backtest_job(composed)))

@@ -1,4 +1,6 @@
-"""python train.py [group=kind] [group.field=value] [-m group=a,b]: compose, parse, train; README.md shows the ways."""
+"""python train.py [group=kind] [group.field=value] [-m group=a,b]: compose, parse, train; README.md
+shows the ways.
+"""
 
 import os
 import sys
@@ -8,21 +10,23 @@ import hydra
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="train")
 def main(composed):
-    from hft.jobs import train_job
-    from hft.pipeline import train
+    from hft.runs.jobs import train_job
+    from hft.runs.train import train
 
     job = train_job(composed)
     return train(job.config, resumed=job.resumed, repeated=job.repeated)
 
 
 if __name__ == "__main__":
-    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # our own messages, without Hydra's trimmed traceback
+    os.environ.setdefault(
+        "HYDRA_FULL_ERROR", "1"
+    )  # our own messages, without Hydra's trimmed traceback
     try:
         main()
     except SystemExit:
         raise
     except BaseException as error:
-        from hft.compose import explain
-        from hft.jobs import read_train_job
+        from hft.config.compose import explain
+        from hft.runs.jobs import read_train_job
 
         sys.exit(explain(error, "train", read_train_job))

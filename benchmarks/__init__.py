@@ -1,9 +1,9 @@
 """Speed of hft beside the obvious alternative: sizes in, a Result out, all sides timed in one run.
 
-To add one: `benchmarks/<name>.py` with `measure(...) -> Result`, or a list of them where there are several units, and
-its arguments FULL and QUICK, its name in NAMES, a row in tests/test_benchmarks.py. Every `measure` raises when its
-sides disagree on the result. This module imports nothing heavy: `benchmarks.training` runs where only torch is
-installed.
+To add one: `benchmarks/<name>.py` with `measure(...) -> Result`, or a list of them where there are
+several units, and its arguments FULL and QUICK, its name in NAMES, a row in
+tests/test_benchmarks.py. Every `measure` raises when its sides disagree on the result. This module
+imports nothing heavy: `benchmarks.training` runs where only torch is installed.
 """
 
 from __future__ import annotations
@@ -21,8 +21,10 @@ NAMES = ("bars", "labels", "dense", "backtest", "training", "losses", "claims", 
 
 @dataclass(frozen=True)
 class Result:
-    """`rates` in `unit`, hft's own side first. `expected` is what that rate must exceed: a multiple of another side's,
-    or with the key "" a plain number. `spread` has the standard deviations where the rates are no speeds but scores."""
+    """`rates` in `unit`, hft's own side first. `expected` is what that rate must exceed: a multiple
+    of another side's, or with the key "" a plain number. `spread` has the standard deviations where
+    the rates are no speeds but scores.
+    """
 
     name: str
     unit: str
@@ -82,8 +84,10 @@ class Timed:
 
 
 def race(sides: dict[Side, Callable[[], Any]], *, repeats: int) -> dict[Side, Timed]:
-    """Median seconds of each side and its output. The first call of each (compilation, caches) is not timed; then the
-    sides take turns, so that a machine busy with other work slows all of them alike."""
+    """Median seconds of each side and its output. The first call of each (compilation, caches) is
+    not timed; then the sides take turns, so that a machine busy with other work slows all of them
+    alike.
+    """
     outputs = {side: run() for side, run in sides.items()}
     seconds: dict[Side, list[float]] = {side: [] for side in sides}
     for _ in range(repeats):

@@ -18,8 +18,12 @@ from benchmarks import NAMES, Result
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("names", nargs="*", metavar="name", help=f"of {', '.join(NAMES)}; all without any")
-    parser.add_argument("--quick", action="store_true", help="small sizes, few repeats: numbers are rough")
+    parser.add_argument(
+        "names", nargs="*", metavar="name", help=f"of {', '.join(NAMES)}; all without any"
+    )
+    parser.add_argument(
+        "--quick", action="store_true", help="small sizes, few repeats: numbers are rough"
+    )
     chosen = parser.parse_args(arguments)
     if unknown := set(chosen.names) - set(NAMES):
         parser.error(f"{', '.join(sorted(unknown))}: no such benchmark; one of {', '.join(NAMES)}")
@@ -36,15 +40,21 @@ def main(arguments: list[str] | None = None) -> int:
     out.print(make_table(results, quick=chosen.quick))
     for result in results:
         out.print(f"{result.name}: {escape(result.data)}", style="dim")
-    report = {"machine": machine(), "quick": chosen.quick} | {result.name: result.plain() for result in results}
+    report = {"machine": machine(), "quick": chosen.quick} | {
+        result.name: result.plain() for result in results
+    }
     sys.stdout.write(json.dumps(report, allow_nan=False) + "\n")
     return 0
 
 
 def make_table(results: list[Result], *, quick: bool) -> Table:
-    table = Table(title="hft benchmarks, medians" + (", quick: rough" if quick else ""), caption=machine())
+    table = Table(
+        title="hft benchmarks, medians" + (", quick: rough" if quick else ""), caption=machine()
+    )
     for column in ("benchmark", "side", "rate", "first side is", "expected"):
-        table.add_column(column, justify="right" if column in ("rate", "first side is") else "left", no_wrap=True)
+        table.add_column(
+            column, justify="right" if column in ("rate", "first side is") else "left", no_wrap=True
+        )
     for result in results:
         for i, side in enumerate(result.rates):
             table.add_row(

@@ -1,6 +1,8 @@
-"""Events/s of the backtest: trades and quotes of the market over the time that `simulate` takes, ledger included.
+"""Events/s of the backtest: trades and quotes of the market over the time that `simulate` takes,
+ledger included.
 
-A side is wanted at every bar, so that a position is open nearly all the time: the walk has no idle stretches to skip.
+A side is wanted at every bar, so that a position is open nearly all the time: the walk has no idle
+stretches to skip.
 """
 
 from __future__ import annotations
@@ -10,11 +12,11 @@ import numpy as np
 from benchmarks import Result, race
 from benchmarks.labels import LATENCY_MS, shipped_labels
 from benchmarks.market import random_market, shipped
-from hft.bars import build_bars
-from hft.bars.tick import TickBars
-from hft.execution import simulate
-from hft.execution.taker import Taker
-from hft.strategy.threshold import Threshold
+from hft.market.bars import build_bars
+from hft.market.bars.tick import TickBars
+from hft.trading.execution import simulate
+from hft.trading.execution.taker import Taker
+from hft.trading.strategy.threshold import Threshold
 
 FULL = {"n_trades": 2_000_000, "n_quotes": 6_000_000, "bar_size": 50, "repeats": 9}
 QUICK = {"n_trades": 200_000, "n_quotes": 600_000, "bar_size": 50, "repeats": 3}

@@ -1,7 +1,8 @@
-"""Rows/s of `build_bars` on trades in memory, against a polars group-by and a plain loop that make the same bars.
+"""Rows/s of `build_bars` on trades in memory, against a polars group-by and a plain loop that make
+the same bars.
 
-Tick bars, because a group-by can make those: bars by volume or turnover close by a running sum that restarts, which no
-group-by expresses, so for them only the loop is left.
+Tick bars, because a group-by can make those: bars by volume or turnover close by a running sum that
+restarts, which no group-by expresses, so for them only the loop is left.
 """
 
 from __future__ import annotations
@@ -11,13 +12,15 @@ import polars as pl
 
 from benchmarks import Result, race
 from benchmarks.market import random_market
-from hft.bars import build_bars
-from hft.bars.tick import TickBars
+from hft.market.bars import build_bars
+from hft.market.bars.tick import TickBars
 
 FULL = {"n_trades": 4_000_000, "n_loop": 200_000, "repeats": 9}
 QUICK = {"n_trades": 500_000, "n_loop": 50_000, "repeats": 3}
 SEED = 0
-TRADES_PER_BAR = 200  # some seconds of a live perpetual; at 25 the frames' own cost weighs more (README.md)
+TRADES_PER_BAR = (
+    200  # some seconds of a live perpetual; at 25 the frames' own cost weighs more (README.md)
+)
 EXACT = ("ts_open", "ts", "n_trades", "open", "high", "low", "close")
 SUMS = ("vwap", "volume", "turnover", "buy_volume", "sell_volume")
 
@@ -30,7 +33,9 @@ def measure(*, n_trades: int, n_loop: int, repeats: int) -> Result:
         {
             "hft": lambda: build_bars(ticks, spec),
             "polars": lambda: group_by(ticks.trades, spec.size, key_is_sorted=False),
-            "polars, key declared sorted": lambda: group_by(ticks.trades, spec.size, key_is_sorted=True),
+            "polars, key declared sorted": lambda: group_by(
+                ticks.trades, spec.size, key_is_sorted=True
+            ),
             "loop": lambda: loop(*rows, spec.size),
         },
         repeats=repeats,
@@ -51,8 +56,10 @@ def measure(*, n_trades: int, n_loop: int, repeats: int) -> Result:
 
 
 def group_by(trades: pl.DataFrame, size: int, *, key_is_sorted: bool) -> pl.DataFrame:
-    """The fastest formulations found of either kind (benchmarks/README.md has the others): products as columns, and
-    hashing in any order with a sort behind it, or runs of a key that the author promises to be sorted."""
+    """The fastest formulations found of either kind (benchmarks/README.md has the others): products
+    as columns, and hashing in any order with a sort behind it, or runs of a key that the author
+    promises to be sorted.
+    """
     price, qty, side = pl.col("price"), pl.col("qty"), pl.col("side")
     key = pl.int_range(pl.len()) // size
     columns = {
@@ -78,7 +85,9 @@ def group_by(trades: pl.DataFrame, size: int, *, key_is_sorted: bool) -> pl.Data
     return aggregated.sort("bar").with_columns(vwap=pl.col("turnover") / pl.col("volume")).collect()
 
 
-def loop(ts_recv: list[int], price: list[float], qty: list[float], side: list[int], size: int) -> list[tuple]:
+def loop(
+    ts_recv: list[int], price: list[float], qty: list[float], side: list[int], size: int
+) -> list[tuple]:
     """Whole bars only, in the order EXACT + SUMS."""
     bars = []
     n, volume, turnover, buy, sell = 0, 0.0, 0.0, 0.0, 0.0
@@ -97,7 +106,22 @@ def loop(ts_recv: list[int], price: list[float], qty: list[float], side: list[in
         elif s < 0:
             sell += q
         if n == size:
-            bars.append((ts_open, ts, n, opened, high, low, p, turnover / volume, volume, turnover, buy, sell))
+            bars.append(
+                (
+                    ts_open,
+                    ts,
+                    n,
+                    opened,
+                    high,
+                    low,
+                    p,
+                    turnover / volume,
+                    volume,
+                    turnover,
+                    buy,
+                    sell,
+                )
+            )
             n, volume, turnover, buy, sell = 0, 0.0, 0.0, 0.0, 0.0
     return bars
 
@@ -105,7 +129,9 @@ def loop(ts_recv: list[int], price: list[float], qty: list[float], side: list[in
 def _require_same(other: pl.DataFrame, bars: pl.DataFrame) -> None:
     """All bars that both have whole; midnight closes hft's last one at another `ts`."""
     n = min(other.height, bars["partial"].not_().sum())
-    if n == 0 or not (other[:n].select(EXACT).cast(bars.select(EXACT).schema).equals(bars[:n].select(EXACT))):
+    if n == 0 or not (
+        other[:n].select(EXACT).cast(bars.select(EXACT).schema).equals(bars[:n].select(EXACT))
+    ):
         raise AssertionError("bars: the sides disagree on counts, times or prices")
     for name in SUMS:  # polars sums in another order
         np.testing.assert_allclose(other[name][:n], bars[name][:n], rtol=1e-10, atol=1e-9)

@@ -1,9 +1,11 @@
-"""Trials through a study's journal without any training: how many a second, and whether the 500th costs more.
+"""Trials through a study's journal without any training: how many a second, and whether the 500th
+costs more.
 
-Claim and settle are those of the driver (hft/claims.py): lock, reap, ask, parameters, driver and outcome written,
-told. Beside them Optuna alone, its journal under the lock it ships with, asked for the same points by the same samplers
-and told the same values; and the same in memory. A sampler's own cost is the time inside its methods, the disk's that
-inside fsync, both in the same call.
+Claim and settle are those of the driver (hft/study/claims.py): lock, reap, ask, parameters, driver
+and outcome written, told. Beside them Optuna alone, its journal under the lock it ships with, asked
+for the same points by the same samplers and told the same values; and the same in memory. A
+sampler's own cost is the time inside its methods, the disk's that inside fsync, both in the same
+call.
 """
 
 from __future__ import annotations
@@ -26,12 +28,12 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
 from benchmarks import Result
-from hft.claims import claim, settle
-from hft.compose import CONF, compose, to_plain
-from hft.jobs import read_sweep
+from hft.config.compose import CONF, compose, to_plain
+from hft.runs.jobs import read_sweep
 from hft.space import Dimension, Space, read_groups, read_space
-from hft.study import Study, create_study
-from hft.sweep import SweepSpec, trial_seed
+from hft.study.claims import claim, settle
+from hft.study.study import Study, create_study
+from hft.study.sweep import SweepSpec, trial_seed
 
 DRIVER = "benchmark"
 BLOCK = 50  # trials of one side before the other's turn: the disk's speed changes with what else it does
@@ -49,7 +51,9 @@ def measure(*, n_trials: int, early: int, late: int, around: int) -> list[Result
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)
         rate = compare_rates(root, sweeps["random"][0], n_trials)
-        found = [compare_places(root, *settings, [early, late], around) for settings in sweeps.values()]
+        found = [
+            compare_places(root, *settings, [early, late], around) for settings in sweeps.values()
+        ]
     optuna.logging.set_verbosity(verbosity)
     return [rate, *found]
 
@@ -58,7 +62,9 @@ def read_settings(kind: str) -> tuple[SweepSpec, Space]:
     """As `train.py -m sweep=<kind>` composes them: the shipped space."""
     composed = compose([f"sweep={kind}", "sweep.enqueue=[]"], full_tree=True)
     sweep, choices = read_sweep(composed).sweep, dict(composed.hydra.runtime.choices)
-    space, _ = read_space(sweep.space, [], base=to_plain(composed), choices=choices, known=read_groups(CONF))
+    space, _ = read_space(
+        sweep.space, [], base=to_plain(composed), choices=choices, known=read_groups(CONF)
+    )
     return sweep, space
 
 
@@ -79,14 +85,21 @@ def through_claims(study: Study, n_trials: int) -> tuple[list[Point], list[float
         for _ in range(n_trials):
             started = time.perf_counter()
             taken = claim(study, driver=DRIVER, points=[], total=2**31)
-            outcome = {"status": "complete", "values": [value_of(taken.params)], "constraints": {}, "reason": ""}
+            outcome = {
+                "status": "complete",
+                "values": [value_of(taken.params)],
+                "constraints": {},
+                "reason": "",
+            }
             settle(study, taken.number, outcome)
             seconds.append(time.perf_counter() - started)
             points.append(taken.params)
     return points, seconds
 
 
-def through_optuna(study: optuna.Study, sweep: SweepSpec, space: Space, n: int) -> tuple[list[Point], list[float]]:
+def through_optuna(
+    study: optuna.Study, sweep: SweepSpec, space: Space, n: int
+) -> tuple[list[Point], list[float]]:
     """The same points by ask and tell alone."""
     points, seconds = [], []
     for _ in range(n):
@@ -101,7 +114,9 @@ def through_optuna(study: optuna.Study, sweep: SweepSpec, space: Space, n: int) 
 
 
 def compare_rates(root: Path, sweep: SweepSpec, n_trials: int) -> Result:
-    """In turns, the yardstick every other time; one parameter, so that a trial is few lines of the journal."""
+    """In turns, the yardstick every other time; one parameter, so that a trial is few lines of the
+    journal.
+    """
     study, yardstick = begin(root / "rate", sweep, ONE), root / "yardstick.log"
     disk = [0.0]
     journal = JournalStorage(JournalFileBackend(str(yardstick)))
@@ -200,7 +215,9 @@ class Clocked(optuna.samplers.BaseSampler):
 
 @dataclass
 class Place:
-    """A study after some random trials, on disk and in memory, and the seconds that each following one took."""
+    """A study after some random trials, on disk and in memory, and the seconds that each following
+    one took.
+    """
 
     study: Study
     memory: optuna.Study
@@ -212,7 +229,9 @@ class Place:
     def add_trial(self, sweep: SweepSpec, space: Space) -> None:
         self.sampler.append(0.0)
         self.disk.append(0.0)
-        clocked = SimpleNamespace(seed=sweep.seed, sampler=lambda seed: Clocked(sweep.sampler(seed), self.sampler))
+        clocked = SimpleNamespace(
+            seed=sweep.seed, sampler=lambda seed: Clocked(sweep.sampler(seed), self.sampler)
+        )
         self.study.sweep = clocked
         with clocked_disk(self.disk):
             points, seconds = through_claims(self.study, 1)
@@ -222,8 +241,12 @@ class Place:
         self.alone += alone
 
 
-def compare_places(root: Path, sweep: SweepSpec, space: Space, places: list[int], around: int) -> Result:
-    """What claim and settle cost beyond sampler and disk at a study's `places`, which take turns trial by trial."""
+def compare_places(
+    root: Path, sweep: SweepSpec, space: Space, places: list[int], around: int
+) -> Result:
+    """What claim and settle cost beyond sampler and disk at a study's `places`, which take turns
+    trial by trial.
+    """
     found = {f"{p}th": prepare(root, sweep, space, max(0, p - 1 - around // 2)) for p in places}
     for _ in range(around):
         for place in found.values():
@@ -232,7 +255,9 @@ def compare_places(root: Path, sweep: SweepSpec, space: Space, places: list[int]
     rates = {}
     for name, place in found.items():
         rates |= {
-            f"{name}, less sampler and disk": statistics.median(np.subtract(place.claims, place.sampler) - place.disk),
+            f"{name}, less sampler and disk": statistics.median(
+                np.subtract(place.claims, place.sampler) - place.disk
+            ),
             f"{name}, claim and settle": statistics.median(place.claims),
             f"{name}, sampler": statistics.median(place.sampler),
             f"{name}, disk": statistics.median(place.disk),
@@ -251,7 +276,9 @@ def compare_places(root: Path, sweep: SweepSpec, space: Space, places: list[int]
 
 
 def prepare(root: Path, sweep: SweepSpec, space: Space, n: int) -> Place:
-    drawn = optuna.create_study(direction=sweep.directions()[0], sampler=optuna.samplers.RandomSampler(seed=0))
+    drawn = optuna.create_study(
+        direction=sweep.directions()[0], sampler=optuna.samplers.RandomSampler(seed=0)
+    )
     for _ in range(n):
         trial = drawn.ask()
         drawn.tell(trial, value_of(space.suggest(trial)))

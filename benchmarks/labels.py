@@ -1,4 +1,6 @@
-"""Labels/s of the triple barrier, resolved on ticks, against a plain loop over lists that reads print by print."""
+"""Labels/s of the triple barrier, resolved on ticks, against a plain loop over lists that reads
+print by print.
+"""
 
 from __future__ import annotations
 
@@ -10,11 +12,11 @@ import polars as pl
 
 from benchmarks import Result, race
 from benchmarks.market import random_market, shipped
-from hft.bars import build_bars
-from hft.bars.tick import TickBars
-from hft.data import Ticks
-from hft.labels import build_labels
-from hft.labels.triple_barrier import TripleBarrier
+from hft.dataset.labels import build_labels
+from hft.dataset.labels.triple_barrier import TripleBarrier
+from hft.market.bars import build_bars
+from hft.market.bars.tick import TickBars
+from hft.market.data import Ticks
 from hft.schema import BUY, HOLD, NS_PER_MS, SELL
 
 FULL = {"n_trades": 3_000_000, "bar_size": 20, "n_loop": 1_000, "repeats": 7}
@@ -61,13 +63,17 @@ class Lists:
 
     def __init__(self, ticks: Ticks, bars: pl.DataFrame) -> None:
         self.ts_trade, self.price = (ticks.trades[name].to_list() for name in ("ts_recv", "price"))
-        self.ts_quote, self.bid, self.ask = (ticks.quotes[name].to_list() for name in ("ts_recv", "bid", "ask"))
+        self.ts_quote, self.bid, self.ask = (
+            ticks.quotes[name].to_list() for name in ("ts_recv", "bid", "ask")
+        )
         self.ts, self.close = bars["ts"].to_list(), bars["close"].to_list()
         self.stop = bars["n_trades"].cum_sum().to_list()
 
 
 def loop(market: Lists, spec: TripleBarrier, wanted: range) -> list[tuple[int, int, float]]:
-    """(y, t_end, ret_bps) of the `wanted` bars, all of them behind the first quote and within one segment."""
+    """(y, t_end, ret_bps) of the `wanted` bars, all of them behind the first quote and within one
+    segment.
+    """
     sigma, labels = volatilities(market.close[: wanted.stop], spec.span), []
     price, ts_trade, latency_ns = market.price, market.ts_trade, round(spec.latency_ms * NS_PER_MS)
     for t in wanted:

@@ -1,7 +1,9 @@
-"""Focal loss against cross entropy: what the default SE-TCN forecasts after equally many examples, over seeds.
+"""Focal loss against cross entropy: what the default SE-TCN forecasts after equally many examples,
+over seeds.
 
-No speed: the calibrated log loss of select, on the synthetic market of experiment=demo with all else as shipped. Both
-losses get the same initial weights and the same batches, all epochs of them; tune chooses the epoch and calibrates.
+No speed: the calibrated log loss of select, on the synthetic market of experiment=demo with all
+else as shipped. Both losses get the same initial weights and the same batches, all epochs of them;
+tune chooses the epoch and calibrates.
 """
 
 from __future__ import annotations
@@ -12,15 +14,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks import Result
-from hft.cache import Cache
-from hft.classification import log_losses
-from hft.compose import make_config
-from hft.config import TrainConfig
-from hft.frames import Unit, build_frames, make_unit
-from hft.model import fit_classifier
-from hft.splits import make_periods, reads_until
-from hft.stages import build_market
-from hft.training import fit, predict
+from hft.config.compose import make_config
+from hft.config.configs import TrainConfig
+from hft.dataset.splits import make_periods, reads_until
+from hft.dataset.stages import build_market
+from hft.learning.fit import fit, predict
+from hft.learning.model import fit_classifier
+from hft.runs.frames import Unit, build_frames, make_unit
+from hft.statistics.classes import log_losses
+from hft.system.cache import Cache
 
 LOSSES = ("focal", "cross_entropy")
 FULL = {"hours": 12, "epochs": 10, "seeds": 3, "overrides": ()}
@@ -29,7 +31,9 @@ QUICK = {"hours": 6, "epochs": 2, "seeds": 2, "overrides": ()}
 
 @dataclass(frozen=True)
 class Scored:
-    """One training: mean log losses of select's rows in nats, the majority's being that of class frequencies."""
+    """One training: mean log losses of select's rows in nats, the majority's being that of class
+    frequencies.
+    """
 
     log_loss: float
     majority: float
@@ -39,11 +43,19 @@ class Scored:
 
 
 def measure(*, hours: int, epochs: int, seeds: int, overrides: tuple[str, ...]) -> Result:
-    """Seeds are of weights, dropout and batches, on one market: the spread is that of training, not of markets."""
+    """Seeds are of weights, dropout and batches, on one market: the spread is that of training, not
+    of markets.
+    """
     with tempfile.TemporaryDirectory() as name:
-        configs = {loss: _config(Path(name), loss, hours=hours, epochs=epochs, overrides=overrides) for loss in LOSSES}
+        configs = {
+            loss: _config(Path(name), loss, hours=hours, epochs=epochs, overrides=overrides)
+            for loss in LOSSES
+        }
         units = build_units(configs[LOSSES[0]], seeds)
-        found = {loss: [train(config, unit, Path(name)) for unit in units] for loss, config in configs.items()}
+        found = {
+            loss: [train(config, unit, Path(name)) for unit in units]
+            for loss, config in configs.items()
+        }
     seen = {scored.examples for side in found.values() for scored in side}
     if len(seen) > 1:
         raise AssertionError(f"losses: the sides saw different numbers of examples: {sorted(seen)}")
@@ -59,16 +71,22 @@ def measure(*, hours: int, epochs: int, seeds: int, overrides: tuple[str, ...]) 
         f"{hours} h, {config.model.kind} with R {config.model.receptive_field}, {first.examples:,} examples a "
         f"training; {first.rows:,} rows, class frequencies {first.majority:.4f}",
         details={
-            "by_seed": {loss: [round(value, 5) for value in values] for loss, values in losses.items()},
+            "by_seed": {
+                loss: [round(value, 5) for value in values] for loss, values in losses.items()
+            },
             "first_minus_second_by_seed": [round(value, 5) for value in apart],
             "class_frequencies": round(first.majority, 5),
-            "best_epoch": {loss: [scored.best_epoch for scored in side] for loss, side in found.items()},
+            "best_epoch": {
+                loss: [scored.best_epoch for scored in side] for loss, side in found.items()
+            },
         },
     )
 
 
 def build_units(config: TrainConfig, seeds: int) -> list[Unit]:
-    market = build_market(config.data, config.bars, config.features, Cache(Path(config.paths.cache)))
+    market = build_market(
+        config.data, config.bars, config.features, Cache(Path(config.paths.cache))
+    )
     splits = make_periods(market.ticks.start, market.ticks.end, config.splits)
     frames = build_frames(config, market.before(reads_until(splits)))
     return [make_unit(config, frames, splits[0], seed) for seed in range(seeds)]
@@ -100,7 +118,9 @@ def train(config: TrainConfig, unit: Unit, folder: Path) -> Scored:
     )
 
 
-def _config(folder: Path, loss: str, *, hours: int, epochs: int, overrides: tuple[str, ...]) -> TrainConfig:
+def _config(
+    folder: Path, loss: str, *, hours: int, epochs: int, overrides: tuple[str, ...]
+) -> TrainConfig:
     settings = (
         "experiment=demo",
         f"loss={loss}",

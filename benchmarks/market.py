@@ -1,4 +1,6 @@
-"""A seeded random market in memory, for the benchmarks: sizes and times matter to them, not what can be predicted."""
+"""A seeded random market in memory, for the benchmarks: sizes and times matter to them, not what
+can be predicted.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,7 @@ import numpy as np
 import polars as pl
 import yaml
 
-from hft.data import Ticks
+from hft.market.data import Ticks
 from hft.schema import NS_PER_DAY, NS_PER_MS, QUOTES, TRADES, book_columns, empty
 
 CONF = Path(__file__).parents[1] / "conf"
@@ -19,11 +21,16 @@ TICK = 0.1
 
 
 def random_market(n_trades: int, *, n_quotes: int, seed: int) -> Ticks:
-    """One complete UTC day on a millisecond grid; the mid walks by a tick per millisecond in which it moves."""
+    """One complete UTC day on a millisecond grid; the mid walks by a tick per millisecond in which
+    it moves.
+    """
     rng = np.random.default_rng(seed)
     start = int(dt.datetime(2024, 1, 1, tzinfo=dt.UTC).timestamp()) * 1_000_000_000
-    # The mid of every millisecond, in half ticks: both streams read it, so trades lie at the quotes around them.
-    mid = 1_200_000 + np.cumsum(rng.choice(np.array([-2, 0, 2]), MS_PER_DAY // 10, p=[0.25, 0.5, 0.25]))
+    # The mid of every millisecond, in half ticks: both streams read it, so trades lie at the quotes
+    # around them.
+    mid = 1_200_000 + np.cumsum(
+        rng.choice(np.array([-2, 0, 2]), MS_PER_DAY // 10, p=[0.25, 0.5, 0.25])
+    )
     ms_trade, ms_quote = (np.sort(rng.integers(0, MS_PER_DAY, n)) for n in (n_trades, n_quotes))
     side = rng.choice(np.array([-1, 1], np.int8), n_trades)
     trades = {

@@ -1,9 +1,11 @@
-"""A sweep through its real driver and local engine: slots busy, time beyond training, data stages of later trials.
+"""A sweep through its real driver and local engine: slots busy, time beyond training, data stages
+of later trials.
 
-Trials are those of `train.py -m experiment=smoke sweep=random launcher=local`: composed from a frozen conf/, claimed in
-a journal, run by warm workers. For the slots their training is a sleep of seeded, uneven length, all else as it is; a
-batch barrier (both slots wait for each other) runs the same trials through the same driver. Times are the machine's
-monotonic clock, which driver and workers share.
+Trials are those of `train.py -m experiment=smoke sweep=random launcher=local`: composed from a
+frozen conf/, claimed in a journal, run by warm workers. For the slots their training is a sleep of
+seeded, uneven length, all else as it is; a batch barrier (both slots wait for each other) runs the
+same trials through the same driver. Times are the machine's monotonic clock, which driver and
+workers share.
 """
 
 from __future__ import annotations
@@ -23,29 +25,44 @@ from unittest.mock import patch
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-import hft.fold
-import hft.trial
+import hft.runs.fold
+import hft.search.worker
 from benchmarks import Result
-from hft.compose import CONF
-from hft.launcher import Engine, Function, Future, Where
-from hft.run import Run
-from hft.study import Study, create_study, freeze_conf
-from hydra_plugins.hft_sweep import _impl
-from hydra_plugins.hft_sweep._driver import Driver
-from hydra_plugins.hft_sweep._live import Live
-from hydra_plugins.hft_sweep._plan import Plan, make_plan
+from hft.config.compose import CONF
+from hft.runs.folder import Run
+from hft.search import command as _impl
+from hft.search.driver import Driver
+from hft.search.launcher import Engine, Function, Future, Where
+from hft.search.plan import Plan, make_plan
+from hft.search.screen import Live
+from hft.study.study import Study, create_study, freeze_conf
 
 SLOTS = 2
 STEADY = 2  # trials before it: they load what a worker keeps
 SEED = 0
-DAY = ("data.end=2024-01-02", "bars.size=200", "trainer.epochs=1")  # a market of a whole day, of 5,000 bars
+DAY = (
+    "data.end=2024-01-02",
+    "bars.size=200",
+    "trainer.epochs=1",
+)  # a market of a whole day, of 5,000 bars
 FULL = {"n_uneven": 12, "longest_s": 3.0, "n_smoke": 7, "day": DAY, "overrides": ()}
-QUICK = {"n_uneven": 8, "longest_s": 1.0, "n_smoke": 5, "day": ("data.end=2024-01-01T02:00",), "overrides": ()}
+QUICK = {
+    "n_uneven": 8,
+    "longest_s": 1.0,
+    "n_smoke": 5,
+    "day": ("data.end=2024-01-01T02:00",),
+    "overrides": (),
+}
 Times = dict[str, float]
 
 
 def measure(
-    *, n_uneven: int, longest_s: float, n_smoke: int, day: tuple[str, ...], overrides: tuple[str, ...]
+    *,
+    n_uneven: int,
+    longest_s: float,
+    n_smoke: int,
+    day: tuple[str, ...],
+    overrides: tuple[str, ...],
 ) -> list[Result]:
     """`day` are the overrides of the larger market, `overrides` those of every trial."""
     sleeps = [longest_s * (0.1 + 0.9 * i / (n_uneven - 1)) for i in range(n_uneven)]
@@ -59,23 +76,37 @@ def measure(
             warm_up(engine)
             kept = {mode: run_uneven(engine, plan, mode, sleeps) for mode in ("steady", "barrier")}
             smoke = run_trials(engine, plan, "smoke", n_smoke)
-            of_day = run_trials(engine, dataclasses.replace(plan, fixed=[*plan.fixed, *day]), "day", STEADY + 1)
+            of_day = run_trials(
+                engine, dataclasses.replace(plan, fixed=[*plan.fixed, *day]), "day", STEADY + 1
+            )
     data = "synthetic, alpha=1, 40 minutes"
     return [
         compare_slots(kept, sleeps),
-        split_overhead(smoke, f"{data}, logger=none, {n_smoke - STEADY} trials after the first {STEADY}, one worker"),
-        compare_stages("sweep stages", smoke, f"{data}, bars of 10 trades, optim.lr varies; an empty cache before"),
-        compare_stages("sweep stages, a day", of_day, f"the same with {' '.join(day)}; an empty cache before"),
+        split_overhead(
+            smoke,
+            f"{data}, logger=none, {n_smoke - STEADY} trials after the first {STEADY}, one worker",
+        ),
+        compare_stages(
+            "sweep stages",
+            smoke,
+            f"{data}, bars of 10 trades, optim.lr varies; an empty cache before",
+        ),
+        compare_stages(
+            "sweep stages, a day", of_day, f"the same with {' '.join(day)}; an empty cache before"
+        ),
     ]
 
 
 class Recorded(Engine):
-    """The real engine, told to run `function` for a trial; `notes` has the times of each, by order of sending.
+    """The real engine, told to run `function` for a trial; `notes` has the times of each, by order
+    of sending.
 
     With `barrier` a task counts as done when all that were sent with it are.
     """
 
-    def __init__(self, engine: Engine, function: Function, *, slots: int, barrier: bool = False) -> None:
+    def __init__(
+        self, engine: Engine, function: Function, *, slots: int, barrier: bool = False
+    ) -> None:
         self.engine, self.function, self.slots, self.barrier = engine, function, slots, barrier
         self.notes: list[Times] = []
         self.batch: list[Noted] = []
@@ -134,24 +165,26 @@ def timed_trial(task: dict[str, Any]) -> dict[str, Any]:
         fits.append((started, time.monotonic()))
         return result
 
-    right = hft.fold.fit
-    with patch.object(hft.fold, "fit", fit):
-        outcome = hft.trial.run_trial(task)
+    right = hft.runs.fold.fit
+    with patch.object(hft.runs.fold, "fit", fit):
+        outcome = hft.search.worker.run_trial(task)
     ((started, stopped),) = fits or [(began, began)]
     times = {"began": began, "fit": started, "fitted": stopped, "ended": time.monotonic()}
     return outcome | {"times": times}
 
 
 def sleeping_trial(task: dict[str, Any]) -> dict[str, Any]:
-    """In the worker: a trial that sleeps where it would train; locks, folder, log and storage are the real ones."""
+    """In the worker: a trial that sleeps where it would train; locks, folder, log and storage are
+    the real ones.
+    """
     began, sleep_s = time.monotonic(), task.pop("sleep_s")
 
     def train(*_: Any) -> dict[str, Any]:
         time.sleep(sleep_s)
         return {"status": "complete", "values": [sleep_s], "constraints": {}, "reason": ""}
 
-    with patch.object(hft.trial, "_train", train):
-        outcome = hft.trial.run_trial(task)
+    with patch.object(hft.search.worker, "_train", train):
+        outcome = hft.search.worker.run_trial(task)
     return outcome | {"times": {"began": began, "ended": time.monotonic()}}
 
 
@@ -176,7 +209,9 @@ def build_plan(root: Path, overrides: tuple[str, ...]) -> Plan:
         "optim.lr=tag(log,interval(1e-4,1e-2))",
     ]
     conf = freeze_conf(CONF, root / "conf")
-    return make_plan(OverridesParser.create().parse_overrides([*arguments, *folders, *overrides]), conf)
+    return make_plan(
+        OverridesParser.create().parse_overrides([*arguments, *folders, *overrides]), conf
+    )
 
 
 def warm_up(engine: Engine) -> None:
@@ -211,12 +246,16 @@ def drive(recorded: Recorded, plan: Plan, name: str, n_trials: int) -> Study:
         Driver(study, recorded, compose=compose, points=[], total=n_trials, watch=live).run()
     if study.counts().complete != n_trials:
         reasons = {trial.user_attrs.get("reason") for trial in study.trials()}
-        raise AssertionError(f"sweep: not all of the {n_trials} trials of {name} were completed: {reasons}")
+        raise AssertionError(
+            f"sweep: not all of the {n_trials} trials of {name} were completed: {reasons}"
+        )
     return study
 
 
 def compare_slots(kept: dict[str, list[Times]], sleeps: list[float]) -> Result:
-    """From the first trial's start until the last one's: afterwards there is nothing left for a free slot."""
+    """From the first trial's start until the last one's: afterwards there is nothing left for a
+    free slot.
+    """
     steady, n = kept["steady"], len(sleeps)
     window = steady[-1]["began"] - steady[0]["began"]
     composing = sum(note["composed"] - note["claimed"] for note in steady[SLOTS:])
@@ -243,8 +282,9 @@ def busy(notes: list[Times]) -> float:
 
 
 def split_overhead(notes: list[Times], data: str) -> Result:
-    """From the end of one trial to the end of the next, less the time inside hft.training.fit; parts add up but for
-    their being medians."""
+    """From the end of one trial to the end of the next, less the time inside hft.learning.fit.fit;
+    parts add up but for their being medians.
+    """
     parts: dict[str, list[float]] = {}
     for before, note in list(itertools.pairwise(notes))[STEADY - 1 :]:
         fit_s, stages_s = note["fitted"] - note["fit"], note["stages_s"]
@@ -267,7 +307,11 @@ def split_overhead(notes: list[Times], data: str) -> Result:
         expected={"": 300.0},
         cost=True,
         data=data,
-        details={"by_trial_ms": {name: [round(value, 1) for value in values] for name, values in parts.items()}},
+        details={
+            "by_trial_ms": {
+                name: [round(value, 1) for value in values] for name, values in parts.items()
+            }
+        },
     )
 
 
@@ -276,7 +320,11 @@ def compare_stages(name: str, notes: list[Times], data: str) -> Result:
     return Result(
         name=name,
         unit="ms",
-        rates={"second trial": stages[1], "first trial": stages[0], "later trials": statistics.median(stages[2:])},
+        rates={
+            "second trial": stages[1],
+            "first trial": stages[0],
+            "later trials": statistics.median(stages[2:]),
+        },
         expected={"": 100.0},
         cost=True,
         data=f"train/stages_s, {data}",

@@ -1,9 +1,11 @@
-"""Examples/s of training the real `se_tcn` network: memory, share of the roofline, eager or compiled, fp32 or bf16.
+"""Examples/s of training the real `se_tcn` network: memory, share of the roofline, eager or
+compiled, fp32 or bf16.
 
-`python -m benchmarks.training` needs torch, numpy and a YAML reader alone (on a GPU machine pytorch-lightning brings
-it): the network is loaded from `hft/model/_tcn.py` by path, since the package around it wants pydantic and polars. A
-step is what `hft.training` does with a batch: gather chunks from the device, forward, backward, clip, AdamW. Labels and
-weights are made up, the loss is cross entropy, and there is no check for NaN (it makes a GPU wait each step).
+`python -m benchmarks.training` needs torch, numpy and a YAML reader alone (on a GPU machine
+pytorch-lightning brings it): the network is loaded from `hft/learning/model/_tcn.py` by path, since
+the package around it wants pydantic and polars. A step is what `hft.learning.fit` does with a
+batch: gather chunks from the device, forward, backward, clip, AdamW. Labels and weights are made
+up, the loss is cross entropy, and there is no check for NaN (it makes a GPU wait each step).
 
 Legend: P padded bars, F features, B chunks, W = R - 1 + chunk, M = B * chunk examples.
 """
@@ -38,36 +40,52 @@ ROOT = Path(__file__).parents[1]
 MODELS = {"default": {}, "large": {"channels": 256, "levels": 6}}
 N_FEATURES, N_CLASSES = 19, 3  # conf/features/micro.yaml; hold, buy, sell
 SEED = 0
-GPU = {"cases": [f"{m} {p} {c}" for m in MODELS for p in ("fp32", "bf16") for c in ("eager", "compiled")], "repeats": 7}
+GPU = {
+    "cases": [
+        f"{m} {p} {c}" for m in MODELS for p in ("fp32", "bf16") for c in ("eager", "compiled")
+    ],
+    "repeats": 7,
+}
 CPU = {"cases": ["default fp32 eager", "default fp32 compiled", "default bf16 eager"], "repeats": 5}
-FULL = {"cases": ["default fp32 eager", "default bf16 eager"], "repeats": 3}  # of all benchmarks: compiling takes long
+FULL = {
+    "cases": ["default fp32 eager", "default bf16 eager"],
+    "repeats": 3,
+}  # of all benchmarks: compiling takes long
 QUICK = {"cases": ["default fp32 eager"], "repeats": 2}
 
 
 def measure(*, cases: list[str], repeats: int, chunk: int = 0, batch_chunks: int = 0) -> Result:
-    """Each of `cases`, "<model> <precision> <eager or compiled>", in turns with the device's own ceilings.
+    """Each of `cases`, "<model> <precision> <eager or compiled>", in turns with the device's own
+    ceilings.
 
-    Chunk and batch are those of conf/trainer/cpu.yaml or gpu.yaml where they are 0. A CPU runs on one thread, which
-    other work on the machine disturbs least (benchmarks/dense.py).
+    Chunk and batch are those of conf/trainer/cpu.yaml or gpu.yaml where they are 0. A CPU runs on
+    one thread, which other work on the machine disturbs least (benchmarks/dense.py).
     """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    trainer = yaml.safe_load((ROOT / f"conf/trainer/{'gpu' if device.type == 'cuda' else 'cpu'}.yaml").read_text())
+    trainer = yaml.safe_load(
+        (ROOT / f"conf/trainer/{'gpu' if device.type == 'cuda' else 'cpu'}.yaml").read_text()
+    )
     chunk, batch_chunks = chunk or trainer["chunk"], batch_chunks or trainer["batch_chunks"]
-    # Deterministic convolutions, as in hft.training.
+    # Deterministic convolutions, as in hft.learning.fit.
     with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True):
         built = {name: Case(name, device, chunk=chunk, batch_chunks=batch_chunks) for name in cases}
-        ceilings = {f"matmul {case.precision}": matmul(device, case.precision) for case in built.values()}
+        ceilings = {
+            f"matmul {case.precision}": matmul(device, case.precision) for case in built.values()
+        }
         runs = {name: case.run for name, case in built.items()} | ceilings | {"copy": copy(device)}
         seconds = take_turns(runs, device, repeats=repeats)
     torch.set_num_threads(threads)
     flops_per_s = {
-        p: 2 * matmul_size(device) ** 3 / seconds[f"matmul {p}"] for p in {c.precision for c in built.values()}
+        p: 2 * matmul_size(device) ** 3 / seconds[f"matmul {p}"]
+        for p in {c.precision for c in built.values()}
     }
     bytes_per_s = 8 * copy_size(device) / seconds["copy"]
     scores = {
-        name: case.score(seconds[name], flops_per_s=flops_per_s[case.precision], bytes_per_s=bytes_per_s)
+        name: case.score(
+            seconds[name], flops_per_s=flops_per_s[case.precision], bytes_per_s=bytes_per_s
+        )
         for name, case in built.items()
     }
     return Result(
@@ -77,7 +95,10 @@ def measure(*, cases: list[str], repeats: int, chunk: int = 0, batch_chunks: int
         data=f"{batch_chunks} chunks of {chunk} bars a step, {N_FEATURES} random features, seed {SEED}; "
         f"{machine(device)}",
         details={
-            "models": {model: describe(settings(model)) for model in {case.model for case in built.values()}},
+            "models": {
+                model: describe(settings(model))
+                for model in {case.model for case in built.values()}
+            },
             "matmul_tflop_per_s": {p: round(rate / 1e12, 3) for p, rate in flops_per_s.items()},
             "copy_gb_per_s": round(bytes_per_s / 1e9, 2),
             "cases": scores,
@@ -86,16 +107,22 @@ def measure(*, cases: list[str], repeats: int, chunk: int = 0, batch_chunks: int
 
 
 def load_tcn() -> Any:
-    """The module hft/model/_tcn.py itself, without the package around it."""
-    spec = importlib.util.spec_from_file_location("se_tcn_network", ROOT / "hft/model/_tcn.py")
+    """The module hft/learning/model/_tcn.py itself, without the package around it."""
+    spec = importlib.util.spec_from_file_location(
+        "se_tcn_network", ROOT / "hft/learning/model/_tcn.py"
+    )
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
 
 
 def settings(model: str) -> SimpleNamespace:
-    """The numbers of conf/model/se_tcn.yaml, with the changes of `model`, as the network reads them off its spec."""
-    return SimpleNamespace(**yaml.safe_load((ROOT / "conf/model/se_tcn.yaml").read_text()) | MODELS[model])
+    """The numbers of conf/model/se_tcn.yaml, with the changes of `model`, as the network reads them
+    off its spec.
+    """
+    return SimpleNamespace(
+        **yaml.safe_load((ROOT / "conf/model/se_tcn.yaml").read_text()) | MODELS[model]
+    )
 
 
 def describe(spec: SimpleNamespace) -> dict[str, Any]:
@@ -108,7 +135,9 @@ def build_network(spec: SimpleNamespace) -> torch.nn.Module:
 
 
 class Batches:
-    """Random bars on the device and losses of chunks of them; a window of R bars is a chunk of one."""
+    """Random bars on the device and losses of chunks of them; a window of R bars is a chunk of
+    one.
+    """
 
     def __init__(self, network: torch.nn.Module, n_bars: int, *, device: torch.device) -> None:
         rng = np.random.default_rng(SEED)
@@ -122,7 +151,9 @@ class Batches:
         logits_MC = self.network(self.x_PF[rows_BW])[:, self.reach :].flatten(0, 1).float()
         return cross_entropy(logits_MC, self.y_P[rows_BW[:, self.reach :].flatten()])
 
-    def make_step(self, chunk: int, *, precision: str = "fp32") -> Callable[[torch.Tensor], torch.Tensor]:
+    def make_step(
+        self, chunk: int, *, precision: str = "fp32"
+    ) -> Callable[[torch.Tensor], torch.Tensor]:
         parameters = list(self.network.parameters())
         optimizer = torch.optim.AdamW(parameters, lr=1e-3, fused=True)
 
@@ -181,8 +212,12 @@ class Case:
         }
 
 
-def take_turns(runs: dict[str, Callable[[], Any]], device: torch.device, *, repeats: int) -> dict[str, float]:
-    """Median seconds of each, over groups of calls that take a fifth of a second or one call; one untimed at first."""
+def take_turns(
+    runs: dict[str, Callable[[], Any]], device: torch.device, *, repeats: int
+) -> dict[str, float]:
+    """Median seconds of each, over groups of calls that take a fifth of a second or one call; one
+    untimed at first.
+    """
 
     def group(run: Callable[[], Any], n: int) -> float:
         synchronize(device)
@@ -195,16 +230,26 @@ def take_turns(runs: dict[str, Callable[[], Any]], device: torch.device, *, repe
     for run in runs.values():
         group(run, 1)
     sizes = {name: max(1, round(0.2 / group(run, 1))) for name, run in runs.items()}
-    seconds = [{name: group(run, sizes[name]) for name, run in runs.items()} for _ in range(repeats)]
+    seconds = [
+        {name: group(run, sizes[name]) for name, run in runs.items()} for _ in range(repeats)
+    ]
     return {name: statistics.median(turn[name] for turn in seconds) for name in runs}
 
 
-PRODUCTS = {"aten::convolution", "aten::convolution_backward", "aten::mm", "aten::addmm", "aten::bmm"}
+PRODUCTS = {
+    "aten::convolution",
+    "aten::convolution_backward",
+    "aten::mm",
+    "aten::addmm",
+    "aten::bmm",
+}
 
 
 class ByteCounter(TorchDispatchMode):
-    """Bytes that operations read and wrote: `every` one by itself, and convolutions and matrix products alone, the
-    least that layer-by-layer execution moves when everything else is fused into them."""
+    """Bytes that operations read and wrote: `every` one by itself, and convolutions and matrix
+    products alone, the least that layer-by-layer execution moves when everything else is fused into
+    them.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -213,16 +258,26 @@ class ByteCounter(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
         if not func.is_view:
-            tensors = [t for t in torch.utils._pytree.tree_leaves((args, kwargs, out)) if isinstance(t, torch.Tensor)]
+            tensors = [
+                t
+                for t in torch.utils._pytree.tree_leaves((args, kwargs, out))
+                if isinstance(t, torch.Tensor)
+            ]
             moved = sum(t.numel() * t.element_size() for t in tensors)
             self.every += moved
             self.products += moved * (func._schema.name in PRODUCTS)
         return out
 
 
-def count_work(loss: Callable[[], torch.Tensor], device: torch.device, precision: str) -> tuple[int, int, int]:
+def count_work(
+    loss: Callable[[], torch.Tensor], device: torch.device, precision: str
+) -> tuple[int, int, int]:
     """(floating-point operations, least bytes, bytes op by op) of one forward and backward pass."""
-    with FlopCounterMode(display=False) as flops, ByteCounter() as moved, autocast(device, precision):
+    with (
+        FlopCounterMode(display=False) as flops,
+        ByteCounter() as moved,
+        autocast(device, precision),
+    ):
         loss().backward()
     return flops.get_total_flops(), moved.products, moved.every
 
@@ -260,7 +315,9 @@ def synchronize(device: torch.device) -> None:
 
 
 def peak_bytes(device: torch.device, run: Callable[[], Any]) -> int:
-    """On a GPU what `run` holds at most beyond what was there before; on a CPU what the process held at most so far."""
+    """On a GPU what `run` holds at most beyond what was there before; on a CPU what the process
+    held at most so far.
+    """
     if device.type == "cpu":
         run()
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
@@ -279,9 +336,20 @@ def machine(device: torch.device) -> str:
 def table(result: Result) -> str:
     """Plain text, for a machine without rich."""
     details = result.details
-    ceilings = f"matmul {details['matmul_tflop_per_s']} TFLOP/s, copy {details['copy_gb_per_s']} GB/s"
-    lines = [result.data, f"ceilings: {ceilings}"] + [f"{model}: {spec}" for model, spec in details["models"].items()]
-    columns = ("examples_per_s", "step_ms", "peak_mib", "tflop_per_s", "roofline_share", "roofline_bound")
+    ceilings = (
+        f"matmul {details['matmul_tflop_per_s']} TFLOP/s, copy {details['copy_gb_per_s']} GB/s"
+    )
+    lines = [result.data, f"ceilings: {ceilings}"] + [
+        f"{model}: {spec}" for model, spec in details["models"].items()
+    ]
+    columns = (
+        "examples_per_s",
+        "step_ms",
+        "peak_mib",
+        "tflop_per_s",
+        "roofline_share",
+        "roofline_bound",
+    )
     lines.append(f"{'case':<24}" + "".join(f"{column:>16}" for column in columns))
     for name, case in details["cases"].items():
         lines.append(f"{name:<24}" + "".join(f"{case[column]:>16}" for column in columns))

@@ -1,1 +1,3 @@
-"""Raw Bitcoin trades and quotes in, an honestly scored trading signal out; the rooms stand in data order (DESIGN)."""
+"""Raw Bitcoin trades and quotes in, an honestly scored trading signal out; the rooms stand in data
+order (DESIGN).
+"""

@@ -1,7 +1,8 @@
-"""Column contracts between rooms, and the names of all metrics; checked once, on the way out of a room.
+"""Column contracts between rooms, and the names of all metrics; checked once, on the way out of a
+room.
 
-Times are int64 nanoseconds UTC; prices in quote currency and quantities in base currency, float64; `_bps` are basis
-points. Everything after BARS joins on `bar`, never on a timestamp.
+Times are int64 nanoseconds UTC; prices in quote currency and quantities in base currency, float64;
+`_bps` are basis points. Everything after BARS joins on `bar`, never on a timestamp.
 """
 
 from __future__ import annotations
@@ -54,7 +55,13 @@ BARS = {
     "bid_qty": pl.Float64,
     "ask_qty": pl.Float64,
 }
-LABELS = {"bar": pl.Int64, "y": pl.Int8, "t_end": pl.Int64, "ret_bps": pl.Float64, "weight": pl.Float64}
+LABELS = {
+    "bar": pl.Int64,
+    "y": pl.Int8,
+    "t_end": pl.Int64,
+    "ret_bps": pl.Float64,
+    "weight": pl.Float64,
+}
 PREDICTIONS = {
     "bar": pl.Int64,
     "ts": pl.Int64,
@@ -84,12 +91,21 @@ LEDGER = {
     "markout_10s_bps": pl.Float64,
 }
 
-DAILY = {"fold": pl.Int64, "seed": pl.Int64, "day": pl.Date, "gross_bps": pl.Float64, "trades": pl.Int64}
+DAILY = {
+    "fold": pl.Int64,
+    "seed": pl.Int64,
+    "day": pl.Date,
+    "gross_bps": pl.Float64,
+    "trades": pl.Int64,
+}
 
 LOWER_IS_BETTER = (
     "loss", "log_loss", "log_loss_excess", "brier", "calibration_error", "turnover_day", "max_drawdown_bps",
 )  # fmt: skip
-TIMINGS = ("examples_per_s", "stages_s")  # metrics that are not the same again when a run is repeated
+TIMINGS = (
+    "examples_per_s",
+    "stages_s",
+)  # metrics that are not the same again when a run is repeated
 
 NET = "net_bps@"
 HOLD, BUY, SELL = 0, 1, 2
@@ -102,7 +118,11 @@ class SchemaError(UserError):
 
 def book_columns(n_levels: int) -> dict[str, type[pl.DataType]]:
     """BOOK with `n_levels` levels a side, best first: bid_0.., bid_qty_0.., ask_0.., ask_qty_0.."""
-    levels = {f"{name}_{k}": pl.Float64 for name in ("bid", "bid_qty", "ask", "ask_qty") for k in range(n_levels)}
+    levels = {
+        f"{name}_{k}": pl.Float64
+        for name in ("bid", "bid_qty", "ask", "ask_qty")
+        for k in range(n_levels)
+    }
     return {"ts_recv": pl.Int64, "ts_exch": pl.Int64, "seq": pl.Int64} | levels
 
 
@@ -111,7 +131,9 @@ def features_columns(names: list[str]) -> dict[str, type[pl.DataType]]:
 
 
 def daily_columns(schedules: Iterable[str]) -> dict[str, type[pl.DataType]]:
-    """DAILY with one net_bps@<schedule> per fee schedule: a row per UTC day, of what was closed on it."""
+    """DAILY with one net_bps@<schedule> per fee schedule: a row per UTC day, of what was closed on
+    it.
+    """
     return DAILY | {f"{NET}{name}": pl.Float64 for name in schedules}
 
 
@@ -119,16 +141,26 @@ def empty(contract: dict[str, type[pl.DataType]]) -> pl.DataFrame:
     return pl.DataFrame(schema=contract)
 
 
-def check(frame: pl.DataFrame, contract: dict[str, type[pl.DataType]], *, where: str) -> pl.DataFrame:
-    """`frame` itself, when names, order and types are the contract's; SchemaError naming every difference otherwise."""
+def check(
+    frame: pl.DataFrame, contract: dict[str, type[pl.DataType]], *, where: str
+) -> pl.DataFrame:
+    """`frame` itself, when names, order and types are the contract's; SchemaError naming every
+    difference otherwise.
+    """
     missing = [c for c in contract if c not in frame.columns]
     extra = [c for c in frame.columns if c not in contract]
-    wrong = [f"{c} is {frame.schema[c]}, must be {t}" for c, t in contract.items() if frame.schema.get(c, t) != t]
+    wrong = [
+        f"{c} is {frame.schema[c]}, must be {t}"
+        for c, t in contract.items()
+        if frame.schema.get(c, t) != t
+    ]
     if missing or extra or wrong:
         parts = [f"missing {missing}"] * bool(missing) + [f"unknown {extra}"] * bool(extra) + wrong
         raise SchemaError(f"{where}: columns break the contract: {'; '.join(parts)}")
     if frame.columns != list(contract):
-        raise SchemaError(f"{where}: columns must be in the order {list(contract)}, got {frame.columns}")
+        raise SchemaError(
+            f"{where}: columns must be in the order {list(contract)}, got {frame.columns}"
+        )
     return frame
 
 
@@ -148,7 +180,9 @@ def drawdown_metric(split: str, schedule: str) -> str:
 
 
 def lower_is_better(name: str) -> bool:
-    """Of a metric as it is logged: `select/log_loss`, `select/max_drawdown_bps@binance_usdm_vip0`."""
+    """Of a metric as it is logged: `select/log_loss`,
+    `select/max_drawdown_bps@binance_usdm_vip0`.
+    """
     return name.rpartition("/")[2].partition("@")[0] in LOWER_IS_BETTER
 
 

@@ -1,21 +1,24 @@
 """Typed, frozen, strict specs: plain data in, checked objects out, every mistake at once.
 
-In: what Hydra composed, as plain dicts, lists and scalars. Out: one frozen pydantic object, or one SpecError that lists
-every wrong field with its path, value, rule and a suggestion. A config chooses a `kind` among our modules by file name
-(by class in a room of families, such as features) and can name no code. To add a spec: subclass Kind in its room, give
-each field a type, a range and a description with its unit, and no default; the number stands in YAML.
+In: what Hydra composed, as plain dicts, lists and scalars. Out: one frozen pydantic object, or one
+SpecError that lists every wrong field with its path, value, rule and a suggestion. A config chooses
+a `kind` among our modules by file name (by class in a room of families, such as features) and can
+name no code. To add a spec: subclass Kind in its room, give each field a type, a range and a
+description with its unit, and no default; the number stands in YAML.
 """
 
 from __future__ import annotations
 
 import difflib
+import functools
 import hashlib
 import importlib
 import json
+import operator
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, Union, get_args
+from typing import Annotated, Any, TypeVar, get_args
 
 import pydantic
 from pydantic import Field
@@ -24,7 +27,9 @@ PACKAGE = Path(__file__).parent
 
 
 class UserError(ValueError):
-    """Something the user can mend: the entry points print it without a traceback and exit with status 2."""
+    """Something the user can mend: the entry points print it without a traceback and exit with
+    status 2.
+    """
 
 
 class SpecError(UserError):
@@ -45,7 +50,9 @@ class Spec(pydantic.BaseModel):
 
 
 class Kind(Spec):
-    """A spec that a room offers by name; subclasses narrow `kind` to a Literal of their own name."""
+    """A spec that a room offers by name; subclasses narrow `kind` to a Literal of their own
+    name.
+    """
 
     kind: str
 
@@ -55,10 +62,12 @@ S = TypeVar("S", bound=Spec)
 
 @dataclass(frozen=True)
 class Room:
-    """Marks a config field as a choice: `Annotated[BarSpec, Room("hft.bars")]`, or a dict of such for a set.
+    """Marks a config field as a choice: `Annotated[BarSpec, Room("hft.market.bars")]`, or a dict of
+    such for a set.
 
-    `module` is a package with one kind per file, or with `families=True` one with several kinds per file, or a plain
-    module that holds its few kinds itself. `base` narrows a module of several groups to the subclasses of that name.
+    `module` is a package with one kind per file, or with `families=True` one with several kinds per
+    file, or a plain module that holds its few kinds itself. `base` narrows a module of several
+    groups to the subclasses of that name.
     """
 
     module: str
@@ -78,10 +87,16 @@ class Room:
             importlib.import_module(self.module)
         ]
         found = {kind: spec for module in modules for kind, spec in _kinds_in(module).items()}
-        return {k: s for k, s in found.items() if not self.base or self.base in (c.__name__ for c in s.__mro__)}
+        return {
+            k: s
+            for k, s in found.items()
+            if not self.base or self.base in (c.__name__ for c in s.__mro__)
+        }
 
     def load(self, kind: str) -> type[Kind] | None:
-        """The spec class of `kind`, importing only its own module where files name kinds; None when there is none."""
+        """The spec class of `kind`, importing only its own module where files name kinds; None when
+        there is none.
+        """
         if self.families or not self._folder().is_dir():
             return self.specs().get(kind)
         if kind not in self.names():
@@ -104,11 +119,12 @@ def did_you_mean(name: str, known: list[str]) -> str:
 
 
 def parse(cls: type[S], plain: dict[str, Any], *, stored: bool = False) -> S:
-    """The config that `plain` describes. Raises SpecError with one line per wrong field, all of them at once.
+    """The config that `plain` describes. Raises SpecError with one line per wrong field, all of
+    them at once.
 
-    Null entries of a set (a feature switched off by an overlay) are dropped before anything is checked. In `stored`
-    data, and there alone, a field added since has the value that it names to reproduce the old behaviour:
-    `json_schema_extra={"before": value}`.
+    Null entries of a set (a feature switched off by an overlay) are dropped before anything is
+    checked. In `stored` data, and there alone, a field added since has the value that it names to
+    reproduce the old behaviour: `json_schema_extra={"before": value}`.
     """
     plain = _with_before(cls, plain) if stored else dict(plain)
     errors: list[str] = []
@@ -122,7 +138,8 @@ def parse(cls: type[S], plain: dict[str, Any], *, stored: bool = False) -> S:
         else:
             narrowed[name] = _narrow(name, room, plain[name], errors)
     broken = [name for name, annotation in narrowed.items() if annotation is None]
-    # A field whose kind is unknown is reported once and left out; the others are checked all the same.
+    # A field whose kind is unknown is reported once and left out; the others are checked all the
+    # same.
     fields = {n: (a, cls.model_fields[n]) for n, a in narrowed.items() if a is not None}
     fields |= {n: (Any, ...) for n in broken}
     model = pydantic.create_model(cls.__name__, __base__=cls, **fields)
@@ -137,13 +154,20 @@ def parse(cls: type[S], plain: dict[str, Any], *, stored: bool = False) -> S:
 
 
 def _with_before(owner: Any, value: Any) -> Any:
-    """Stored data with the fields that did not exist then, wherever the class of their owner is known."""
+    """Stored data with the fields that did not exist then, wherever the class of their owner is
+    known.
+    """
     if not isinstance(value, dict):
         return value
     if _is_set(owner):
-        return {key: _with_before(_annotation_at(owner, key, value), entry) for key, entry in value.items()}
+        return {
+            key: _with_before(_annotation_at(owner, key, value), entry)
+            for key, entry in value.items()
+        }
     full = dict(value)
-    for name, field in owner.model_fields.items() if isinstance(owner, type) and issubclass(owner, Spec) else ():
+    for name, field in (
+        owner.model_fields.items() if isinstance(owner, type) and issubclass(owner, Spec) else ()
+    ):
         extra = field.json_schema_extra
         if name not in full and isinstance(extra, dict) and "before" in extra:
             full[name] = extra["before"]
@@ -159,7 +183,11 @@ def _module_names(folder: Path) -> list[str]:
 def _kinds_in(module: Any) -> dict[str, type[Kind]]:
     found = {}
     for value in vars(module).values():
-        if isinstance(value, type) and issubclass(value, Kind) and value.__module__ == module.__name__:
+        if (
+            isinstance(value, type)
+            and issubclass(value, Kind)
+            and value.__module__ == module.__name__
+        ):
             for kind in get_args(value.model_fields["kind"].annotation):
                 found[kind] = value
     return found
@@ -171,7 +199,9 @@ def _is_set(annotation: Any) -> bool:
 
 def _narrow(path: str, room: Room, value: Any, errors: list[str]) -> type[Kind] | None:
     if not isinstance(value, dict) or "kind" not in value:
-        errors.append(f"{path}: must be a mapping with a 'kind', got {value!r}; one of {', '.join(room.names())}")
+        errors.append(
+            f"{path}: must be a mapping with a 'kind', got {value!r}; one of {', '.join(room.names())}"
+        )
         return None
     kind = value["kind"]
     if not isinstance(kind, str) or not re.fullmatch(r"[a-z][a-z0-9_]*", kind):
@@ -183,7 +213,9 @@ def _narrow(path: str, room: Room, value: Any, errors: list[str]) -> type[Kind] 
     spec = room.load(kind)
     if spec is None:
         names = room.names()
-        errors.append(f"{path}.kind: no such kind {kind!r}{did_you_mean(kind, names)} (one of {', '.join(names)})")
+        errors.append(
+            f"{path}.kind: no such kind {kind!r}{did_you_mean(kind, names)} (one of {', '.join(names)})"
+        )
     return spec
 
 
@@ -197,8 +229,10 @@ def _narrow_set(name: str, room: Room, value: Any, errors: list[str]) -> tuple[A
     classes = tuple(dict.fromkeys(s for s in specs.values() if s is not None))
     if not classes:
         return (None if entries else dict[str, Any]), known
-    union = classes[0] if len(classes) == 1 else Annotated[Union[classes], Field(discriminator="kind")]  # noqa: UP007
-    return dict[str, union], known
+    if len(classes) == 1:
+        return dict[str, classes[0]], known
+    union = functools.reduce(operator.or_, classes)
+    return dict[str, Annotated[union, Field(discriminator="kind")]], known
 
 
 def _message(model: type[Spec], plain: Any, error: dict[str, Any]) -> str:
@@ -213,11 +247,13 @@ def _message(model: type[Spec], plain: Any, error: dict[str, Any]) -> str:
     where = ".".join(path) or "config"
     parent = _annotation_at_path(model, plain, path[:-1])
     if error["type"] == "extra_forbidden":
-        known = list(parent.model_fields) if isinstance(parent, type) and issubclass(parent, Spec) else []
-        label = getattr(parent, "__name__", "this mapping")
-        return (
-            f"{where}: {label} has no such field{did_you_mean(path[-1], known) or ', its fields: ' + ', '.join(known)}"
+        known = (
+            list(parent.model_fields)
+            if isinstance(parent, type) and issubclass(parent, Spec)
+            else []
         )
+        label = getattr(parent, "__name__", "this mapping")
+        return f"{where}: {label} has no such field{did_you_mean(path[-1], known) or ', its fields: ' + ', '.join(known)}"
     if error["type"] == "missing":
         return f"{where}: must be given ({_description(parent, path[-1])})"
     if value == "???":
@@ -235,14 +271,20 @@ def _annotation_at_path(model: type[Spec], plain: Any, path: list[str]) -> Any:
 
 
 def _annotation_at(owner: Any, part: Any, value: Any) -> Any:
-    """The annotation of `part` inside `owner`: a spec's field, or the member of a set's union with the entry's kind."""
+    """The annotation of `part` inside `owner`: a spec's field, or the member of a set's union with
+    the entry's kind.
+    """
     if isinstance(owner, type) and issubclass(owner, Spec):
         field = owner.model_fields.get(str(part))
         return field.annotation if field else None
     if _is_set(owner):
         member = get_args(owner)[1]
         choices = get_args(get_args(member)[0]) if hasattr(member, "__metadata__") else (member,)
-        kind = value[part].get("kind") if isinstance(value, dict) and isinstance(value.get(part), dict) else None
+        kind = (
+            value[part].get("kind")
+            if isinstance(value, dict) and isinstance(value.get(part), dict)
+            else None
+        )
         for choice in choices:
             is_kind = isinstance(choice, type) and issubclass(choice, Kind)
             if is_kind and kind in get_args(choice.model_fields["kind"].annotation):
@@ -252,9 +294,17 @@ def _annotation_at(owner: Any, part: Any, value: Any) -> Any:
 
 
 def _item(value: Any, part: Any) -> Any:
-    return value[part] if isinstance(value, list) and isinstance(part, int) and part < len(value) else value
+    return (
+        value[part]
+        if isinstance(value, list) and isinstance(part, int) and part < len(value)
+        else value
+    )
 
 
 def _description(parent: Any, name: str) -> str:
-    field = parent.model_fields.get(name) if isinstance(parent, type) and issubclass(parent, Spec) else None
+    field = (
+        parent.model_fields.get(name)
+        if isinstance(parent, type) and issubclass(parent, Spec)
+        else None
+    )
     return (field.description if field else None) or "required"

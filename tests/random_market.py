@@ -1,4 +1,6 @@
-"""A small random market for tests: no simulator, no files, ties in time, sides known, price a random walk."""
+"""A small random market for tests: no simulator, no files, ties in time, sides known, price a
+random walk.
+"""
 
 from __future__ import annotations
 
@@ -7,16 +9,23 @@ import datetime as dt
 import numpy as np
 import polars as pl
 
-from hft.data import Ticks
+from hft.market.data import Ticks
 from hft.schema import NS_PER_DAY, NS_PER_MS, QUOTES, TRADES, book_columns, empty
 
 
 def random_ticks(
-    seed: int = 0, *, n_trades: int = 5000, n_days: int = 1, quotes: bool = True, start: str = "2024-01-01"
+    seed: int = 0,
+    *,
+    n_trades: int = 5000,
+    n_days: int = 1,
+    quotes: bool = True,
+    start: str = "2024-01-01",
 ) -> Ticks:
-    """`n_trades` a day over `n_days` whole UTC days; times on a millisecond grid, a third of the trades tied.
+    """`n_trades` a day over `n_days` whole UTC days; times on a millisecond grid, a third of the
+    trades tied.
 
-    The day's range is half-open and complete (`end` is a midnight); quotes straddle the trade price by one tick of 0.1.
+    The day's range is half-open and complete (`end` is a midnight); quotes straddle the trade price
+    by one tick of 0.1.
     """
     rng = np.random.default_rng(seed)
     first = int(dt.datetime.fromisoformat(start).replace(tzinfo=dt.UTC).timestamp()) * 1_000_000_000

@@ -1,4 +1,6 @@
-"""The smoke experiment in process: configs with folders of their own, and the entry points as a shell calls them."""
+"""The smoke experiment in process: configs with folders of their own, and the entry points as a
+shell calls them.
+"""
 
 from __future__ import annotations
 
@@ -14,13 +16,13 @@ import polars as pl
 import pytest
 from safetensors.numpy import load_file
 
-from hft.compose import compose, make_config
-from hft.config import TrainConfig
-from hft.data.synthetic import Synthetic
-from hft.jobs import backtest_job
-from hft.pipeline import Outcome, backtest, train
-from hft.report import Scorecard
-from hft.runs import Run, find_run
+from hft.config.compose import compose, make_config
+from hft.config.configs import TrainConfig
+from hft.market.data.synthetic import Synthetic
+from hft.report.scorecard import Scorecard
+from hft.runs.jobs import backtest_job
+from hft.runs.registry import Run, find_run
+from hft.runs.train import Outcome, backtest, train
 from hft.schema import is_timing
 from hft.spec import PACKAGE
 
@@ -29,7 +31,11 @@ QUIET = ("trainer.progress=false", "trainer.threads=1")
 
 
 def folders(root: Path) -> list[str]:
-    return [f"paths.runs={root / 'runs'}", f"paths.sweeps={root / 'sweeps'}", f"paths.cache={root / 'cache'}"]
+    return [
+        f"paths.runs={root / 'runs'}",
+        f"paths.sweeps={root / 'sweeps'}",
+        f"paths.cache={root / 'cache'}",
+    ]
 
 
 def smoke_config(root: Path, *overrides: str) -> TrainConfig:
@@ -41,12 +47,16 @@ def train_smoke(root: Path, *overrides: str) -> Run:
 
 
 def score_run(root: Path, ckpt: str, *overrides: str) -> Scorecard:
-    return backtest(*backtest_job(compose([f"ckpt={ckpt}", *folders(root), *overrides], entry="backtest")))
+    return backtest(
+        *backtest_job(compose([f"ckpt={ckpt}", *folders(root), *overrides], entry="backtest"))
+    )
 
 
 @dataclass(frozen=True)
 class Smoke:
-    """One run, trained and scored once per session, not to be changed: `copy` gives one that may be."""
+    """One run, trained and scored once per session, not to be changed: `copy` gives one that may
+    be.
+    """
 
     root: Path
     run: Run
@@ -100,7 +110,9 @@ def edit_about(run: Run, part: str, **changes: object) -> None:
 
 
 def change_ticks_from(monkeypatch: pytest.MonkeyPatch, until: int) -> None:
-    """Every tick from `until` on is another one: prices doubled, sizes and sides changed, and some trades gone."""
+    """Every tick from `until` on is another one: prices doubled, sizes and sides changed, and some
+    trades gone.
+    """
     read_day = Synthetic.read_day
 
     def changed(spec, day, calibration):

@@ -1,10 +1,13 @@
-"""The shape of the house: imports point backwards, every kind has its YAML and test, start-up stays light."""
+"""The shape of the house: wings in order, folders are choices, tests mirror, start-up stays
+light.
+"""
 
 from __future__ import annotations
 
 import ast
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,68 +16,132 @@ from hft.spec import Room
 
 ROOT = Path(__file__).parents[1]
 HFT = ROOT / "hft"
-ORDER = [
-    "spec", "schema", "fees", "provenance", "files", "processes", "cache", "data", "bars", "features", "labels",
-    "splits", "transforms", "dataset", "stages", "model", "loss", "baseline", "optim", "trainer", "strategy",
-    "execution", "statistics", "classification", "checkpoint", "learner", "training", "run", "runs", "tracker",
-    "wandb_tracker", "workspace", "tracking", "report", "tables", "figures", "review", "compose", "config", "metrics",
-    "jobs", "audit", "frames", "money", "watch", "fold", "openings", "pipeline", "sweep", "launcher", "space",
-    "storage", "study", "claims", "trial", "study_frame", "study_tables", "study_figures", "study_report", "studies",
+# The data's way. A module imports from its own wing and from those before it.
+WINGS = [
+    "spec", "clock", "schema", "metrics", "system", "market", "dataset", "statistics", "learning",
+    "trading", "tracking", "report", "config", "runs", "space", "study", "search", "live", "cli",
 ]  # fmt: skip
-ROOMS = ["data", "bars", "labels", "splits", "model", "loss", "baseline", "strategy", "execution", "sweep", "launcher"]
+SUCCESSORS = {"studies.py", "audit.py"}  # what was typed before the one command; they name it
 HEAVY = (
-    "torch", "pytorch_lightning", "wandb", "polars", "numba", "matplotlib", "optuna", "pandas", "lightgbm", "submitit",
-    "pebble", "psutil", "sqlalchemy",
+    "torch", "pytorch_lightning", "wandb", "polars", "numba", "matplotlib", "optuna", "pandas",
+    "lightgbm", "submitit", "pebble", "psutil", "sqlalchemy",
 )  # fmt: skip
+MODULES = sorted(path for path in HFT.rglob("*.py") if path.parent != HFT or path.stem in WINGS)
+CHOICES = sorted(
+    path
+    for path in HFT.glob("*/*")
+    if path.is_dir() and (path / "__init__.py").exists() and path.name != "__pycache__"
+)
 
 
-def _room_of(path: Path) -> str:
-    return path.relative_to(HFT).parts[0].removesuffix(".py")
+def _name_of(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
 
 
-def _hft_imports(path: Path) -> set[str]:
-    rooms = set()
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ImportFrom) and node.module == "hft":
-            rooms |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("hft."):
-            rooms.add(node.module.split(".")[1])
+NAMES = {_name_of(path) for path in HFT.rglob("*.py")}
+
+
+def _nodes(node: ast.AST, *, typing_too: bool) -> Iterator[ast.AST]:
+    yield node
+    for_types = isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+    for child in ast.iter_child_nodes(node) if typing_too or not for_types else ():
+        yield from _nodes(child, typing_too=typing_too)
+
+
+def _imports(path: Path, *, typing_too: bool = True) -> set[str]:
+    """The modules of hft that a file imports, anywhere in its body."""
+    found = set()
+    for node in _nodes(ast.parse(path.read_text()), typing_too=typing_too):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "hft":
+            full = {f"{node.module}.{alias.name}" for alias in node.names}
+            found |= {name if name in NAMES else node.module for name in full}
         elif isinstance(node, ast.Import):
-            rooms |= {a.name.split(".")[1] for a in node.names if a.name.startswith("hft.")}
-    return rooms
+            found |= {alias.name for alias in node.names if alias.name.startswith("hft.")}
+    return found
 
 
-def test_every_module_has_a_place_in_the_order():
-    rooms = {_room_of(p) for p in HFT.rglob("*.py")} - {"__init__"}
-    assert rooms == set(ORDER)
+def _wing_of(module: str) -> str:
+    return module.split(".")[1]
 
 
-@pytest.mark.parametrize("path", sorted(HFT.rglob("*.py")), ids=lambda p: str(p.relative_to(HFT)))
-def test_imports_point_to_earlier_rooms(path):
-    room = _room_of(path)
-    if room == "__init__":
-        return
-    later = {r for r in _hft_imports(path) if ORDER.index(r) > ORDER.index(room)}
-    # A spec's types may be named for annotations only.
-    typing_only = "if TYPE_CHECKING:" in path.read_text()
-    assert not later or (typing_only and later <= {"runs"}), f"{path.name} imports later rooms {later}"
+def test_every_module_is_in_git():
+    listed = subprocess.run(
+        ["git", "ls-files", "--others", "--ignored", "--exclude-standard", "hft", "hydra_plugins"],
+        cwd=ROOT, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert [line for line in listed.stdout.splitlines() if line.endswith(".py")] == []
 
 
-@pytest.mark.parametrize("path", sorted(HFT.rglob("*.py")), ids=lambda p: str(p.relative_to(HFT)))
-def test_files_stay_short(path):
-    assert len(path.read_text().splitlines()) <= 300
+def test_every_module_has_a_wing():
+    outside = {p.name for p in HFT.glob("*.py") if p.stem not in WINGS}
+    assert outside <= {"__init__.py", "__main__.py", *SUCCESSORS}
+    wings = {p.name for p in HFT.iterdir() if p.is_dir() and p.name != "__pycache__"}
+    assert wings <= set(WINGS)
 
 
-@pytest.mark.parametrize("room", ROOMS)
-def test_every_kind_has_its_yaml_and_its_test(room):
+@pytest.mark.parametrize("path", MODULES, ids=_name_of)
+def test_imports_point_to_earlier_wings(path):
+    own = WINGS.index(_wing_of(_name_of(path)))
+    later = {m for m in _imports(path) - {"hft"} if WINGS.index(_wing_of(m)) > own}
+    assert not later, f"{path.relative_to(ROOT)} imports from later wings: {sorted(later)}"
+
+
+def test_no_modules_import_each_other():
+    graph = {_name_of(path): _imports(path, typing_too=False) & NAMES for path in MODULES}
+    state: dict[str, str] = {}
+
+    def visit(name: str, way: tuple[str, ...]) -> None:
+        assert state.get(name) != "open", f"a circle: {' -> '.join((*way, name))}"
+        if name in state:
+            return
+        state[name] = "open"
+        for other in sorted(graph.get(name, ())):
+            visit(other, (*way, name))
+        state[name] = "done"
+
+    for name in sorted(graph):
+        visit(name, ())
+
+
+@pytest.mark.parametrize("folder", CHOICES, ids=_name_of)
+def test_a_folder_of_a_wing_is_a_choice(folder):
+    assert (ROOT / "conf" / folder.name).is_dir(), f"{folder}: no group conf/{folder.name}/"
+    assert (ROOT / "tests" / folder.relative_to(HFT)).is_dir(), f"{folder}: its tests are elsewhere"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=_name_of)
+def test_a_file_of_a_wing_is_a_fact(path):
     import yaml
 
-    for kind in Room(f"hft.{room}").names():
-        path = ROOT / "conf" / room / f"{kind}.yaml"
+    is_of_a_wing = path.parent.parent == HFT and path.stem != "__init__"
+    choices = (ROOT / "conf" / path.stem).glob("*.yaml") if is_of_a_wing else ()
+    assert not [p.name for p in choices if "kind" in yaml.safe_load(p.read_text())]
+
+
+@pytest.mark.parametrize("folder", CHOICES, ids=_name_of)
+def test_every_kind_has_its_yaml_and_its_test(folder):
+    import yaml
+
+    families = folder.name == "features"  # a set of features is a YAML, a family of them a file
+    kinds = [] if families else Room(_name_of(folder)).names()
+    for kind in kinds:
+        path = ROOT / "conf" / folder.name / f"{kind}.yaml"
         assert path.is_file(), f"{path} is missing"
-        assert yaml.safe_load(path.read_text())["kind"] == kind
-        tests = list((ROOT / "tests" / room).glob("test_*.py"))
-        assert any(kind in t.read_text() for t in tests), f"no test in tests/{room} names {kind}"
+        body = yaml.safe_load(path.read_text())
+        assert kind in (
+            body.get("kind"),
+            *(e.get("kind") for e in body.values() if isinstance(e, dict)),
+        )
+        tests = list((ROOT / "tests" / folder.relative_to(HFT)).glob("test_*.py"))
+        assert any(kind in t.read_text() for t in tests), (
+            f"no test beside {folder.name} names {kind}"
+        )
+
+
+def test_tests_mirror():
+    """tests/<wing>/<choice>/: no folder of tests without its wing or choice."""
+    folders = {p.parent.relative_to(ROOT / "tests") for p in (ROOT / "tests").rglob("test_*.py")}
+    assert [str(folder) for folder in sorted(folders) if not (HFT / folder).is_dir()] == []
 
 
 def test_every_experiment_has_its_page():
@@ -94,5 +161,7 @@ def test_start_up_imports_nothing_heavy(entry, arguments):
         f"loaded = [m for m in {HEAVY!r} if m in sys.modules]\n"
         "assert not loaded, loaded\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60
+    )
     assert done.returncode == 0, done.stderr[-2000:]

@@ -17,15 +17,27 @@ from torch.utils.flop_counter import FlopCounterMode
 import benchmarks
 from benchmarks import Result, backtest, bars, claims, dense, labels, losses, race, sweep, training
 from benchmarks.__main__ import main
-from hft.model.se_tcn import SeTcn
+from hft.learning.model.se_tcn import SeTcn
 
 ROOT = Path(__file__).parents[1]
 TINY = {
     "bars": {"n_trades": 3_000, "n_loop": 1_100, "repeats": 1},
     "labels": {"n_trades": 6_000, "bar_size": 20, "n_loop": 40, "repeats": 1},
-    "dense": {"chunk": 8, "batch_chunks": 2, "long_chunk": 16, "windows": (8,), "compared": 8, "repeats": 1},
+    "dense": {
+        "chunk": 8,
+        "batch_chunks": 2,
+        "long_chunk": 16,
+        "windows": (8,),
+        "compared": 8,
+        "repeats": 1,
+    },
     "backtest": {"n_trades": 20_000, "n_quotes": 30_000, "bar_size": 20, "repeats": 1},
-    "training": {"cases": ["default fp32 eager", "default bf16 eager"], "repeats": 1, "chunk": 8, "batch_chunks": 2},
+    "training": {
+        "cases": ["default fp32 eager", "default bf16 eager"],
+        "repeats": 1,
+        "chunk": 8,
+        "batch_chunks": 2,
+    },
     "losses": {
         "hours": 1,
         "epochs": 1,
@@ -62,10 +74,14 @@ def _small_ceilings(monkeypatch):
 SLOW = {"sweep": [pytest.mark.slow]}  # starts workers
 
 
-@pytest.mark.parametrize("name", [pytest.param(name, marks=SLOW.get(name, [])) for name in benchmarks.NAMES])
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=SLOW.get(name, [])) for name in benchmarks.NAMES]
+)
 def test_measures_and_its_sides_agree(name, request):
     sizes = dict(TINY[name])
-    if name == "sweep":  # a market that is there already: to build one, a new worker compiles for 10 seconds
+    if (
+        name == "sweep"
+    ):  # a market that is there already: to build one, a new worker compiles for 10 seconds
         sizes["overrides"] += (f"paths.cache={request.getfixturevalue('smoke').root / 'cache'}",)
     found = MODULES[name].measure(**sizes)
     results = found if isinstance(found, list) else [found]
@@ -84,7 +100,9 @@ def test_shipped_sizes_are_arguments_of_measure(name):
 
 def test_bars_of_another_group_by_are_refused(monkeypatch):
     right = bars.group_by
-    monkeypatch.setattr(bars, "group_by", lambda *a, **k: right(*a, **k).with_columns(pl.col("high") + 1))
+    monkeypatch.setattr(
+        bars, "group_by", lambda *a, **k: right(*a, **k).with_columns(pl.col("high") + 1)
+    )
     with pytest.raises(AssertionError, match="disagree"):
         bars.measure(**TINY["bars"])
 
@@ -127,19 +145,25 @@ def test_overhead_is_what_passes_beside_the_fit():
 
     result = sweep.split_overhead([note(end) for end in (1.0, 2.0, 3.0, 4.0)], "data")
     assert result.own == pytest.approx(600)  # a trial a second, 0.4 s of it in the fit
-    parts = [rate for side, rate in result.rates.items() if side not in ("beyond training", "(training)")]
+    parts = [
+        rate for side, rate in result.rates.items() if side not in ("beyond training", "(training)")
+    ]
     assert sum(parts) == pytest.approx(600)
     assert (result.cost, result.met()) == (True, False)
 
 
 def test_windows_that_see_less_are_refused(monkeypatch):
-    """A network that reaches further back than it says gives other gradients in windows than in chunks.
+    """A network that reaches further back than it says gives other gradients in windows than in
+    chunks.
 
-    Its convolutions do, that is: what only the squeezes reach, a mean of means, is less than float32 resolves.
+    Its convolutions do, that is: what only the squeezes reach, a mean of means, is less than
+    float32 resolves.
     """
     right = training.load_tcn().receptive_field
     monkeypatch.setattr(
-        dense, "build_network", lambda spec: _understated(training.build_network(spec), right(spec) // 4)
+        dense,
+        "build_network",
+        lambda spec: _understated(training.build_network(spec), right(spec) // 4),
     )
     with pytest.raises(AssertionError, match="gradients"):
         dense.measure(**TINY["dense"])
@@ -163,7 +187,9 @@ def test_the_network_by_path_is_the_one_of_the_spec():
 
 def test_work_is_counted():
     x, weight = torch.ones(10, 4), torch.ones(4, 3, requires_grad=True)
-    flops, least, eager = training.count_work(lambda: (x @ weight).relu().sum(), torch.device("cpu"), "fp32")
+    flops, least, eager = training.count_work(
+        lambda: (x @ weight).relu().sum(), torch.device("cpu"), "fp32"
+    )
     assert flops == 2 * 2 * 10 * 4 * 3  # forward, and the weight's gradient
     assert least == 4 * 2 * (10 * 4 + 4 * 3 + 10 * 3)
     assert eager > least
@@ -171,7 +197,12 @@ def test_work_is_counted():
 
 def test_the_network_has_the_arithmetic_of_its_layers():
     spec = training.settings("default")
-    c, k, hidden, f = spec.channels, spec.kernel, spec.channels // spec.se_reduction, training.N_FEATURES
+    c, k, hidden, f = (
+        spec.channels,
+        spec.kernel,
+        spec.channels // spec.se_reduction,
+        training.N_FEATURES,
+    )
     taps = 2 * k * c * (f + (2 * spec.levels - 1) * c)
     least = taps + 2 * f * c + spec.levels * 4 * c * hidden + 2 * c * training.N_CLASSES
     with FlopCounterMode(display=False) as flops, torch.no_grad():
@@ -190,27 +221,37 @@ def test_training_runs_without_the_rest_of_the_house():
         "from benchmarks import training\n"
         "print(training.build_network(training.settings('default')).receptive_field)\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     assert int(done.stdout) == SeTcn(**vars(training.settings("default"))).receptive_field
 
 
 def test_race_takes_turns_after_an_untimed_call():
     calls = []
-    timed = race({"a": lambda: calls.append("a") or 1, "b": lambda: calls.append("b") or 2}, repeats=2)
+    timed = race(
+        {"a": lambda: calls.append("a") or 1, "b": lambda: calls.append("b") or 2}, repeats=2
+    )
     assert "".join(calls) == "ababab"
     assert (timed["a"].output, timed["b"].output) == (1, 2)
 
 
 def test_expectations_are_ratios_or_own_rates():
-    result = Result("x", "rows/s", {"hft": 30.0, "loop": 2.0}, "data", expected={"loop": 10.0, "": 20.0})
+    result = Result(
+        "x", "rows/s", {"hft": 30.0, "loop": 2.0}, "data", expected={"loop": 10.0, "": 20.0}
+    )
     assert result.met()
     assert result.plain()["ratios"] == {"loop": 15.0}
-    assert not Result("x", "rows/s", {"hft": 30.0, "loop": 4.0}, "data", expected={"loop": 10.0}).met()
+    assert not Result(
+        "x", "rows/s", {"hft": 30.0, "loop": 4.0}, "data", expected={"loop": 10.0}
+    ).met()
 
 
 def test_a_cost_must_stay_under_what_is_expected():
-    result = Result("x", "ms", {"hft": 3.0, "other": 2.0}, "data", expected={"": 4.0, "other": 1.25}, cost=True)
+    result = Result(
+        "x", "ms", {"hft": 3.0, "other": 2.0}, "data", expected={"": 4.0, "other": 1.25}, cost=True
+    )
     assert (result.met(""), result.met("other"), result.met()) == (True, False, False)
 
 

@@ -1,6 +1,8 @@
-"""Parsing: every mistake of a config in one message, each with its path, value, rule and a suggestion.
+"""Parsing: every mistake of a config in one message, each with its path, value, rule and a
+suggestion.
 
-The rooms of this file are a small package of their own, so that the tests hold whatever the real rooms offer.
+The rooms of this file are a small package of their own, so that the tests hold whatever the real
+rooms offer.
 """
 
 from __future__ import annotations
@@ -16,7 +18,17 @@ import pytest
 from pydantic import Field, ValidationError, model_validator
 
 from hft import spec as spec_module
-from hft.spec import PACKAGE, Kind, Room, Spec, SpecError, UserError, did_you_mean, fingerprint, parse
+from hft.spec import (
+    PACKAGE,
+    Kind,
+    Room,
+    Spec,
+    SpecError,
+    UserError,
+    did_you_mean,
+    fingerprint,
+    parse,
+)
 
 ROOMS = {
     "__init__.py": "",
@@ -144,7 +156,11 @@ def test_a_good_config_becomes_the_chosen_kinds():
     config = parse(Config, good())
     assert type(config.bars).__name__ == "Dollar"
     assert config.bars.size == 1e6
-    assert [type(f).__name__ for f in config.features.values()] == ["Ofi", "Imbalance", "Volatility"]
+    assert [type(f).__name__ for f in config.features.values()] == [
+        "Ofi",
+        "Imbalance",
+        "Volatility",
+    ]
     assert config.features["book"].levels == (1, 5)
     assert config.features["vol"].span == 50.0
     assert isinstance(config, Config)
@@ -187,19 +203,28 @@ ONE_MISTAKE = {
         {"bars": {"kind": "dollar", "size": 1.0, "offset": 2}},
         "bars.offset: Dollar has no such field, its fields: kind, size",
     ),
-    "unknown group": ({"bar": {"kind": "dollar"}}, "bar: Config has no such field, did you mean 'bars'?"),
+    "unknown group": (
+        {"bar": {"kind": "dollar"}},
+        "bar: Config has no such field, did you mean 'bars'?",
+    ),
     "unknown field of a plain spec": (
         {"paths": {"runs": "runs", "runz": "x"}},
         "paths.runz: Paths has no such field, did you mean 'runs'?",
     ),
     "wrong type": ({"seed": "seven"}, "seed: must be a valid integer, got 'seven'"),
-    "number as text": ({"bars": {"kind": "dollar", "size": "1e6"}}, "bars.size: must be a valid number, got '1e6'"),
+    "number as text": (
+        {"bars": {"kind": "dollar", "size": "1e6"}},
+        "bars.size: must be a valid number, got '1e6'",
+    ),
     "truth as number": ({"seed": True}, "seed: must be a valid integer, got True"),
     "fraction for a count": (
         {"bars": {"kind": "time", "size": 1.5, "offset": 0}},
         "bars.size: must be a valid integer, got 1.5",
     ),
-    "out of range": ({"bars": {"kind": "dollar", "size": 0}}, "bars.size: must be greater than 0, got 0"),
+    "out of range": (
+        {"bars": {"kind": "dollar", "size": 0}},
+        "bars.size: must be greater than 0, got 0",
+    ),
     "model rule": ({"seed": 13}, "config: seed must not be 13"),
     "unknown kind": (
         {"bars": {"kind": "dolar", "size": 1.0}},
@@ -221,7 +246,10 @@ ONE_MISTAKE = {
         {"bars": "dollar"},
         "bars: must be a mapping with a 'kind', got 'dollar'; one of broken, dollar, time",
     ),
-    "null": ({"bars": None}, "bars: must be a mapping with a 'kind', got None; one of broken, dollar, time"),
+    "null": (
+        {"bars": None},
+        "bars: must be a mapping with a 'kind', got None; one of broken, dollar, time",
+    ),
     "missing number": (
         {"bars": {"kind": "dollar"}},
         "bars.size: must be given (traded value that closes a bar, USD)",
@@ -243,7 +271,12 @@ ONE_MISTAKE = {
         "features.ofi.window: must be greater than 0, got 0",
     ),
     "feature named as its kind": (
-        {"features": {"ofi": {"kind": "ofi", "window": 0}, "vol": {"kind": "volatility", "span": 5}}},
+        {
+            "features": {
+                "ofi": {"kind": "ofi", "window": 0},
+                "vol": {"kind": "volatility", "span": 5},
+            }
+        },
         "features.ofi.window: must be greater than 0, got 0",
     ),
     "feature missing": (
@@ -279,7 +312,10 @@ ONE_MISTAKE = {
         {"fees": {"vip0": {"taker_bps": 5.0, "takr_bps": 1}}},
         "fees.vip0.takr_bps: Fee has no such field, did you mean 'taker_bps'?",
     ),
-    "missing in a mapping of specs": ({"fees": {"vip0": {}}}, "fees.vip0.taker_bps: must be given (taker fee, bps)"),
+    "missing in a mapping of specs": (
+        {"fees": {"vip0": {}}},
+        "fees.vip0.taker_bps: must be given (taker fee, bps)",
+    ),
     "plain spec is no mapping": ({"paths": "runs"}, "paths: must be an object, got 'runs'"),
 }
 
@@ -311,7 +347,7 @@ def test_an_empty_set_is_refused_where_one_is_needed(empty):
 
 CODE = [
     "os.system",
-    "hft.bars.dollar",
+    "hft.market.bars.dollar",
     "shop.bars.dollar",
     "../bars/dollar",
     "_walk",
@@ -334,9 +370,13 @@ def test_a_kind_cannot_name_code(group, kind, monkeypatch):
     Room("shop.training").specs()
     real = importlib.import_module
     known = {"shop.features.flow", "shop.features.risk", "shop.training"}
-    monkeypatch.setattr(importlib, "import_module", lambda name: real(name) if name in known else refuse(name))
+    monkeypatch.setattr(
+        importlib, "import_module", lambda name: real(name) if name in known else refuse(name)
+    )
     changes = {group: {"a": wanted} if group == "features" else wanted}
-    changes |= {"bars": {"kind": "nothing"}} if group != "bars" else {}  # keeps the good kind from being imported
+    changes |= (
+        {"bars": {"kind": "nothing"}} if group != "bars" else {}
+    )  # keeps the good kind from being imported
     lines = [line for line in errors_of(good(**changes)) if line.startswith(path)]
     assert len(lines) == 1
     assert lines[0].startswith(
@@ -384,7 +424,9 @@ def test_null_entries_of_a_set_are_dropped():
 
 
 def test_one_kind_may_stand_twice_in_a_set():
-    config = parse(Config, good(features={f"ofi_{w}": {"kind": "ofi", "window": w} for w in (20, 10)}))
+    config = parse(
+        Config, good(features={f"ofi_{w}": {"kind": "ofi", "window": w} for w in (20, 10)})
+    )
     assert {name: f.window for name, f in config.features.items()} == {"ofi_20": 20, "ofi_10": 10}
     assert list(config.features) == ["ofi_20", "ofi_10"]
 
@@ -417,10 +459,10 @@ def test_config_errors_are_user_errors():
 
 
 def test_importing_spec_is_light():
-    code = (
-        "import sys, hft.spec; print([m for m in ('polars', 'numba', 'torch', 'numpy', 'hydra') if m in sys.modules])"
+    code = "import sys, hft.spec; print([m for m in ('polars', 'numba', 'torch', 'numpy', 'hydra') if m in sys.modules])"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=PACKAGE.parent
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=PACKAGE.parent)
     assert done.stdout.strip() == "[]"
 
 
@@ -450,7 +492,10 @@ def stored(**changes):
 def test_stored_data_get_the_values_of_before_everywhere():
     config = parse(Grown, stored(), stored=True)
     assert (config.seeds, config.nested.maker_bps) == (1, 1.5)
-    assert {name: fee.maker_bps for name, fee in config.fees.items()} == {"vip0": 1.5, "rebate": 1.5}
+    assert {name: fee.maker_bps for name, fee in config.fees.items()} == {
+        "vip0": 1.5,
+        "rebate": 1.5,
+    }
 
 
 def test_what_is_stored_stands_before_the_value_of_before():
@@ -479,7 +524,10 @@ def test_a_field_without_a_value_of_before_is_named_in_stored_data():
 @pytest.fixture
 def grown_rooms(rooms, tmp_path):
     """`time` bars and `ofi` have a field more, as in a later version."""
-    for path, after in (("bars/time.py", "shift of the grid, s"), ("features/flow.py", "rolling window, bars")):
+    for path, after in (
+        ("bars/time.py", "shift of the grid, s"),
+        ("features/flow.py", "rolling window, bars"),
+    ):
         file = tmp_path / "shop" / path
         head, found, tail = file.read_text().partition(f'description="{after}")\n')
         line = '    lag: int = Field(ge=0, description="x", json_schema_extra={"before": 3})\n'
@@ -495,12 +543,18 @@ def test_kinds_of_rooms_and_sets_get_them_too():
     assert not hasattr(config.features["book"], "lag")
     with pytest.raises(SpecError) as error:
         parse(Config, plain)
-    assert str(error.value).splitlines() == ["bars.lag: must be given (x)", "features.ofi.lag: must be given (x)"]
+    assert str(error.value).splitlines() == [
+        "bars.lag: must be given (x)",
+        "features.ofi.lag: must be given (x)",
+    ]
 
 
 @pytest.mark.usefixtures("grown_rooms")
 def test_a_set_of_one_kind_gets_them_too():
-    features = {"ofi": {"kind": "ofi", "window": 10}, "ofi_5": {"kind": "ofi", "window": 5, "lag": 0}}
+    features = {
+        "ofi": {"kind": "ofi", "window": 10},
+        "ofi_5": {"kind": "ofi", "window": 5, "lag": 0},
+    }
     config = parse(Config, good(features=features), stored=True)
     assert [feature.lag for feature in config.features.values()] == [3, 0]
 

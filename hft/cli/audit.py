@@ -1,9 +1,10 @@
-"""The look-ahead prover: `python -m hft.audit [overrides]` exits with status 1 when anything sees the future.
+"""The look-ahead prover: `hft audit [overrides]` exits with status 1 when anything sees the future.
 
-In: a short market (a synthetic one across midnight, or what the overrides load). Every shipped kind of bar, feature,
-label and model is computed on all of it, on the market cut at random times, and on one with another future behind
-those times; what was known at the cut must be the same (to 1e-9 relative for frames, to the bit for models). Out: a
-table with a verdict per kind. A new kind is audited once its YAML is there.
+In: a short market (a synthetic one across midnight, or what the overrides load). Every shipped kind
+of bar, feature, label and model is computed on all of it, on the market cut at random times, and on
+one with another future behind those times; what was known at the cut must be the same (to 1e-9
+relative for frames, to the bit for models). Out: a table with a verdict per kind. A new kind is
+audited once its YAML is there.
 """
 
 from __future__ import annotations
@@ -16,13 +17,13 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from hft.bars import BarSpec, build_bars
-from hft.compose import CONF, make_config
-from hft.config import TrainConfig
-from hft.data import Ticks, cut_ticks, load_ticks, to_iso
-from hft.features import FeatureSpec, build_tick_columns
-from hft.labels import LabelSpec
-from hft.model import ModelSpec
+from hft.config.compose import CONF, make_config
+from hft.config.configs import TrainConfig
+from hft.dataset.features import FeatureSpec, build_tick_columns
+from hft.dataset.labels import LabelSpec
+from hft.learning.model import ModelSpec
+from hft.market.bars import BarSpec, build_bars
+from hft.market.data import Ticks, cut_ticks, load_ticks, to_iso
 from hft.spec import UserError
 
 MARKET = ("experiment=smoke", "data.start=2024-01-01T22:30", "data.end=2024-01-02T01:30")
@@ -30,12 +31,16 @@ N_CUTS = 6
 TOLERANCE = 1e-9
 N_BARS_MODEL = 1200  # well beyond the longest shipped receptive field
 
-Compute = Callable[[Ticks], pl.DataFrame]  # -> one row per bar, with the ns at which it is known as `known`
+Compute = Callable[
+    [Ticks], pl.DataFrame
+]  # -> one row per bar, with the ns at which it is known as `known`
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One kind's verdict: `leak` names the first value that changed with the future, empty when none did."""
+    """One kind's verdict: `leak` names the first value that changed with the future, empty when
+    none did.
+    """
 
     room: str
     kind: str
@@ -59,16 +64,23 @@ def audit(config: TrainConfig, *, seed: int = 0) -> Iterator[Finding]:
         yield audit_model(kind, spec, n_bars=min(len(bars), N_BARS_MODEL), rng=rng)
 
 
-def audit_frame(room: str, kind: str, ticks: Ticks, compute: Compute, *, rng: np.random.Generator) -> Finding:
-    """Truncate and compare, then change the future and compare, at random times of the market's second half.
+def audit_frame(
+    room: str, kind: str, ticks: Ticks, compute: Compute, *, rng: np.random.Generator
+) -> Finding:
+    """Truncate and compare, then change the future and compare, at random times of the market's
+    second half.
 
-    Labels are let off rows that the other market does not have: the last bars of any range have no label.
+    Labels are let off rows that the other market does not have: the last bars of any range have no
+    label.
     """
     whole = compute(ticks)
     middle = (ticks.start + ticks.end) // 2
     compared = 0
     for cut in np.sort(rng.integers(middle, ticks.end, N_CUTS)).tolist():
-        futures = {"cut off": cut_ticks(ticks, ticks.start, cut), "changed": change_future(ticks, cut, rng)}
+        futures = {
+            "cut off": cut_ticks(ticks, ticks.start, cut),
+            "changed": change_future(ticks, cut, rng),
+        }
         for what, other in futures.items():
             known, found = whole.filter(pl.col("known") < cut), compute(other)
             if room == "labels":
@@ -77,8 +89,15 @@ def audit_frame(room: str, kind: str, ticks: Ticks, compute: Compute, *, rng: np
             rows, leak = first_difference(known, found)
             compared += rows
             if leak:
-                return Finding(room, kind, compared, f"{leak}, with the future {what} at {to_iso(cut)}")
-    return Finding(room, kind, compared, "" if compared else "nothing was compared: the market is too short for it")
+                return Finding(
+                    room, kind, compared, f"{leak}, with the future {what} at {to_iso(cut)}"
+                )
+    return Finding(
+        room,
+        kind,
+        compared,
+        "" if compared else "nothing was compared: the market is too short for it",
+    )
 
 
 def first_difference(known: pl.DataFrame, found: pl.DataFrame) -> tuple[int, str]:
@@ -91,12 +110,16 @@ def first_difference(known: pl.DataFrame, found: pl.DataFrame) -> tuple[int, str
         same = (a == b) | (np.isnan(a) & np.isnan(b)) | (np.abs(a - b) <= TOLERANCE * np.abs(a))
         if not same.all():
             row = int(np.flatnonzero(~same)[0])
-            return len(known), f"{name} of row {row} is {a[row]!r} with one future and {b[row]!r} with another"
+            return len(
+                known
+            ), f"{name} of row {row} is {a[row]!r} with one future and {b[row]!r} with another"
     return len(known), ""
 
 
 def change_future(ticks: Ticks, cut: int, rng: np.random.Generator) -> Ticks:
-    """The same market up to `cut` (ns), another one from it on: prices move away and sizes and sides are drawn anew."""
+    """The same market up to `cut` (ns), another one from it on: prices move away and sizes and
+    sides are drawn anew.
+    """
 
     def changed(stream: pl.DataFrame) -> pl.DataFrame:
         later = (stream["ts_recv"] >= cut).to_numpy()
@@ -110,14 +133,24 @@ def change_future(ticks: Ticks, cut: int, rng: np.random.Generator) -> Ticks:
             elif "qty" in name:
                 columns[name] = values * size
             elif name == "side":
-                columns[name] = np.where(later, rng.choice([-1, 1], len(stream)), values).astype(np.int8)
-        return stream.with_columns(pl.Series(k, v, dtype=stream.schema[k]) for k, v in columns.items())
+                columns[name] = np.where(later, rng.choice([-1, 1], len(stream)), values).astype(
+                    np.int8
+                )
+        return stream.with_columns(
+            pl.Series(k, v, dtype=stream.schema[k]) for k, v in columns.items()
+        )
 
-    return replace(ticks, trades=changed(ticks.trades), quotes=changed(ticks.quotes), book=changed(ticks.book))
+    return replace(
+        ticks, trades=changed(ticks.trades), quotes=changed(ticks.quotes), book=changed(ticks.book)
+    )
 
 
-def audit_model(kind: str, spec: ModelSpec, *, n_bars: int, rng: np.random.Generator, n_features: int = 4) -> Finding:
-    """Outputs up to a bar stay the same to the bit when later inputs change, in training mode (dropout off) and not."""
+def audit_model(
+    kind: str, spec: ModelSpec, *, n_bars: int, rng: np.random.Generator, n_features: int = 4
+) -> Finding:
+    """Outputs up to a bar stay the same to the bit when later inputs change, in training mode
+    (dropout off) and not.
+    """
     import torch
 
     torch.manual_seed(0)
@@ -130,11 +163,16 @@ def audit_model(kind: str, spec: ModelSpec, *, n_bars: int, rng: np.random.Gener
             whole = network(x_BTF)
             for cut in rng.integers(1, n_bars, N_CUTS).tolist():
                 other = x_BTF.clone()
-                other[:, cut:] = 1e3 * torch.from_numpy(rng.normal(size=(1, n_bars - cut, n_features)))
+                other[:, cut:] = 1e3 * torch.from_numpy(
+                    rng.normal(size=(1, n_bars - cut, n_features))
+                )
                 if not torch.equal(whole[:, :cut], network(other)[:, :cut]):
                     mode = "training" if training else "evaluation"
                     return Finding(
-                        "model", kind, 2 * N_CUTS, f"logits before bar {cut} change with inputs from it on ({mode})"
+                        "model",
+                        kind,
+                        2 * N_CUTS,
+                        f"logits before bar {cut} change with inputs from it on ({mode})",
                     )
     return Finding("model", kind, 2 * N_CUTS, "")
 
@@ -184,7 +222,9 @@ def _labels_of(spec: LabelSpec, bar_spec: BarSpec) -> Compute:
 
 
 def main(overrides: list[str]) -> int:
-    """Prints a verdict per kind; 1 when one of them sees the future, 2 when the audit cannot run."""
+    """Prints a verdict per kind; 1 when one of them sees the future, 2 when the audit cannot
+    run.
+    """
     from hydra.errors import HydraException
     from rich.console import Console
     from rich.progress import track

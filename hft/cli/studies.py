@@ -1,6 +1,8 @@
-"""The studies below one root, from the command line: `python -m hft.studies status|best|export|dashboard study=<name>`.
+"""The studies below one root, from the command line: `hft studies status|best|export|dashboard
+study=<name>`.
 
-Without a command it lists them. A study's folder says where its storage is; `storage=` names another address of it.
+Without a command it lists them. A study's folder says where its storage is; `storage=` names
+another address of it.
 """
 
 from __future__ import annotations
@@ -14,15 +16,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hft.spec import UserError, did_you_mean
+from hft.study.find import REMEDY, StudiesError, find_study, names_of_studies
 
 if TYPE_CHECKING:
-    from hft.study import Study
+    from hft.study.study import Study
 
 HOST = "localhost"
 LOOK_UP_S = 0.2
 OPTIONS = {"study": "", "sweeps": "sweeps", "storage": "", "port": "8080"}
-USAGE = """usage: python -m hft.studies [sweeps=<folder>]
-       python -m hft.studies <command> study=<name> [sweeps=<folder>] [storage=<address>] [port=<port>]
+USAGE = """usage: hft studies [sweeps=<folder>]
+       hft studies <command> study=<name> [sweeps=<folder>] [storage=<address>] [port=<port>]
 
   (none)     the studies in the folder of sweeps (sweeps)
   status     how far a study is, and what runs now
@@ -30,10 +33,6 @@ USAGE = """usage: python -m hft.studies [sweeps=<folder>]
   export     writes results.parquet, best/ and report.html into its folder
   dashboard  serves optuna-dashboard on its storage (port 8080)
 """
-
-
-class StudiesError(UserError):
-    """A command that names no study, or cannot be carried out."""
 
 
 def main(arguments: list[str]) -> int:
@@ -70,41 +69,30 @@ def read_arguments(arguments: list[str]) -> tuple[str, dict[str, str]]:
             options[name] = value
     strange = [word for word in commands if word not in COMMANDS]
     if len(commands) == 2 and len(strange) == 1 and not options["study"]:
-        raise StudiesError(f"{strange[0]}: no such command; a study is named with study={strange[0]}")
+        raise StudiesError(
+            f"{strange[0]}: no such command; a study is named with study={strange[0]}"
+        )
     if len(commands) > 1:
         raise StudiesError(f"{' '.join(commands)}: one command at a time")
     command = commands[0] if commands else ""
     if command not in COMMANDS:
         known = [name for name in COMMANDS if name]
-        raise StudiesError(f"{command}: no such command{did_you_mean(command, known)} (one of {', '.join(known)})")
+        raise StudiesError(
+            f"{command}: no such command{did_you_mean(command, known)} (one of {', '.join(known)})"
+        )
     if bool(command) != bool(options["study"]):
-        which = f"{command}: which study? study=<name>" if command else f"study={options['study']}: for which command?"
-        known = ", ".join(_names(Path(options["sweeps"]))) if command else ", ".join(n for n in COMMANDS if n)
+        which = (
+            f"{command}: which study? study=<name>"
+            if command
+            else f"study={options['study']}: for which command?"
+        )
+        known = (
+            ", ".join(names_of_studies(Path(options["sweeps"])))
+            if command
+            else ", ".join(n for n in COMMANDS if n)
+        )
         raise StudiesError(f"{which} (one of {known or 'none yet'})")
     return command, options
-
-
-def find_study(sweeps: Path, name: str, storage: str = "") -> Study:
-    """The study of that name, from its folder; from `storage` alone where this machine has no folder of it."""
-    names = _names(sweeps)
-    if name in names or storage:
-        from hft.study import open_study
-
-        return open_study(sweeps / name, **({"storage": storage} if storage else {}))
-    if not sweeps.is_dir():
-        raise StudiesError(f"{sweeps}: no such folder, so no study {name!r}; {_remedy()}")
-    known = (
-        f"the studies in {sweeps}: {', '.join(names)}" if names else f"there are no studies in {sweeps}; {_remedy()}"
-    )
-    raise StudiesError(f"no study {name!r}{did_you_mean(name, names)}; {known}")
-
-
-def _names(sweeps: Path) -> list[str]:
-    return sorted(path.parent.name for path in sweeps.glob("*/study.json"))
-
-
-def _remedy() -> str:
-    return "start one: python train.py -m sweep=tpe, or say where they are: sweeps=<folder>"
 
 
 def _open(options: dict[str, str]) -> Study:
@@ -118,11 +106,15 @@ def _list(options: dict[str, str]) -> None:
     from rich.text import Text
 
     sweeps = Path(options["sweeps"])
-    names = _names(sweeps)
+    names = names_of_studies(sweeps)
     if not names:
-        where = f"there are no studies in {sweeps}" if sweeps.is_dir() else f"{sweeps}: no such folder"
-        raise StudiesError(f"{where}; {_remedy()}")
-    table = Table(title=f"studies in {sweeps}", title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+        where = (
+            f"there are no studies in {sweeps}" if sweeps.is_dir() else f"{sweeps}: no such folder"
+        )
+        raise StudiesError(f"{where}; {REMEDY}")
+    table = Table(
+        title=f"studies in {sweeps}", title_justify="left", box=SIMPLE_HEAD, pad_edge=False
+    )
     table.add_column("study", overflow="fold")
     table.add_column("done", justify="right", no_wrap=True)
     table.add_column("best", overflow="fold")
@@ -133,7 +125,7 @@ def _list(options: dict[str, str]) -> None:
 
 def _row(sweeps: Path, name: str) -> tuple[str, str]:
     """One bad study (a server that is down, a folder from elsewhere) does not hide the others."""
-    from hft.study_frame import run_id, total, values_of
+    from hft.study.trials import run_id, total, values_of
 
     try:
         study = find_study(sweeps, name)
@@ -148,13 +140,13 @@ def _row(sweeps: Path, name: str) -> tuple[str, str]:
 
 
 def _status(options: dict[str, str]) -> None:
-    from hft.study_tables import print_progress
+    from hft.study.tables import print_progress
 
     print_progress(_open(options))
 
 
 def _best(options: dict[str, str]) -> None:
-    from hft.study_tables import print_best
+    from hft.study.tables import print_best
 
     study = _open(options)
     if not print_best(study):
@@ -162,7 +154,7 @@ def _best(options: dict[str, str]) -> None:
 
 
 def _export(options: dict[str, str]) -> None:
-    from hft.study_report import export
+    from hft.study.export import export
 
     for path in export(_open(options)):
         sys.stdout.write(f"{path}\n")
@@ -173,10 +165,13 @@ def _dashboard(options: dict[str, str]) -> None:
     import optuna_dashboard
 
     number = study.optuna._study_id
-    sys.stdout.write(f"study {study.name}: http://{HOST}:{port}/dashboard/studies/{number}  (Ctrl-C ends it)\n")
+    sys.stdout.write(
+        f"study {study.name}: http://{HOST}:{port}/dashboard/studies/{number}  (Ctrl-C ends it)\n"
+    )
     sys.stdout.flush()
     where = {"host": HOST, "port": port}
-    # Not in the main thread: what answers a request swallows a Ctrl-C. And looking up, because polars restarts waits.
+    # Not in the main thread: what answers a request swallows a Ctrl-C. And looking up, because
+    # polars restarts waits.
     server = threading.Thread(
         target=optuna_dashboard.run_server, args=(study.address.open(),), kwargs=where, daemon=True
     )
@@ -195,7 +190,9 @@ def _free_port(text: str) -> int:
             probe.bind((HOST, int(text)))
         except OSError as error:
             reason = error.strerror or repr(error)
-            raise StudiesError(f"port={text}: cannot be served ({reason}); choose another: port=<port>") from None
+            raise StudiesError(
+                f"port={text}: cannot be served ({reason}); choose another: port=<port>"
+            ) from None
     return int(text)
 
 
@@ -206,6 +203,3 @@ COMMANDS: dict[str, Callable[[dict[str, str]], Any]] = {
     "export": _export,
     "dashboard": _dashboard,
 }
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

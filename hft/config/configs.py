@@ -1,7 +1,8 @@
-"""TrainConfig and BacktestConfig: field order is pipeline order; what Hydra composed is converted and parsed once here.
+"""TrainConfig and BacktestConfig: field order is pipeline order; what Hydra composed is converted
+and parsed once here.
 
-`python -m hft.config schema` writes JSON Schemas beside the YAML, so that editors complete and underline it;
-`python -m hft.config check` parses every shipped experiment.
+`hft schema` writes JSON Schemas beside the YAML, so that editors complete and underline it;
+`hft check` parses every shipped experiment.
 """
 
 from __future__ import annotations
@@ -13,19 +14,22 @@ from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
-from hft.compose import CONF, make_config
-from hft.fees import FeeSchedule
+from hft.config.compose import CONF, make_config
 from hft.spec import Kind, Room, Spec, SpecError, did_you_mean
+from hft.trading.fees import FeeSchedule
 
 OBJECTIVES = ("select/log_loss", "select/net_bps_day@<schedule>")
 MONEY = ("net_bps_day", "max_drawdown_bps", "turnover_day", "trades")
-# A change in any of these changes what the classes mean: no metric but MONEY can be compared across it (DESIGN 6).
+# A change in any of these changes what the classes mean: no metric but MONEY can be compared across
+# it (DESIGN 6).
 MONEY_ONLY = ("data", "bars", "labels", "splits", "latency_ms")
 
 
 class Paths(Spec):
     runs: str = Field(description="folder that holds one folder per run")
-    sweeps: str = Field(description="folder that holds one folder per sweep, with a run folder per trial")
+    sweeps: str = Field(
+        description="folder that holds one folder per sweep, with a run folder per trial"
+    )
     cache: str = Field(description="folder of the stage cache; safe to delete")
 
 
@@ -44,30 +48,40 @@ class TrainConfig(_Config):
         description="seeds that the run trains each fold with: seed .. seed + seeds - 1",
         json_schema_extra={"before": 1},
     )
-    objective: str = Field(description=f"what the run reports and a sweep maximises: {' or '.join(OBJECTIVES)}")
-    min_trades: int = Field(ge=1, description="trades on select below which a gain does not count in the objective")
+    objective: str = Field(
+        description=f"what the run reports and a sweep maximises: {' or '.join(OBJECTIVES)}"
+    )
+    min_trades: int = Field(
+        ge=1, description="trades on select below which a gain does not count in the objective"
+    )
     money_every: int = Field(
         ge=0,
         description="epochs between two looks at what select would earn, as a curve; 0: none",
         json_schema_extra={"before": 0},
     )
-    latency_ms: float = Field(ge=0, description="from decision to market, ms; one number for labels and execution")
+    latency_ms: float = Field(
+        ge=0, description="from decision to market, ms; one number for labels and execution"
+    )
     show_config: bool = Field(description="print the composed config as a tree before the run")
-    data: Annotated[Kind, Room("hft.data")]
-    bars: Annotated[Kind, Room("hft.bars")]
-    features: Annotated[dict[str, Kind], Room("hft.features", families=True)] = Field(min_length=1)
-    labels: Annotated[Kind, Room("hft.labels")]
-    splits: Annotated[Kind, Room("hft.splits")]
-    transforms: Annotated[dict[str, Kind], Room("hft.transforms")]
-    model: Annotated[Kind, Room("hft.model")]
-    loss: Annotated[Kind, Room("hft.loss")]
-    baseline: Annotated[Kind, Room("hft.baseline")] = Field(json_schema_extra={"before": {"kind": "none"}})
-    optim: Annotated[Kind, Room("hft.optim")]
-    trainer: Annotated[Kind, Room("hft.trainer")]
-    strategy: Annotated[Kind, Room("hft.strategy")]
-    execution: Annotated[Kind, Room("hft.execution")]
+    data: Annotated[Kind, Room("hft.market.data")]
+    bars: Annotated[Kind, Room("hft.market.bars")]
+    features: Annotated[dict[str, Kind], Room("hft.dataset.features", families=True)] = Field(
+        min_length=1
+    )
+    labels: Annotated[Kind, Room("hft.dataset.labels")]
+    splits: Annotated[Kind, Room("hft.dataset.splits")]
+    transforms: Annotated[dict[str, Kind], Room("hft.dataset.transforms")]
+    model: Annotated[Kind, Room("hft.learning.model")]
+    loss: Annotated[Kind, Room("hft.learning.loss")]
+    baseline: Annotated[Kind, Room("hft.learning.baseline")] = Field(
+        json_schema_extra={"before": {"kind": "none"}}
+    )
+    optim: Annotated[Kind, Room("hft.learning.optim")]
+    trainer: Annotated[Kind, Room("hft.learning.trainer")]
+    strategy: Annotated[Kind, Room("hft.trading.strategy")]
+    execution: Annotated[Kind, Room("hft.trading.execution")]
     fees: dict[str, FeeSchedule] = Field(min_length=1)
-    logger: Annotated[Kind, Room("hft.tracking")]
+    logger: Annotated[Kind, Room("hft.tracking.logger")]
 
     @model_validator(mode="after")
     def _one_latency(self) -> TrainConfig:
@@ -93,25 +107,32 @@ class TrainConfig(_Config):
 
 class BacktestConfig(_Config):
     ckpt: str = Field(
-        min_length=1, description="the run to score: its id, a unique beginning of it, a folder or 'latest'"
+        min_length=1,
+        description="the run to score: its id, a unique beginning of it, a folder or 'latest'",
     )
-    name: str = Field(pattern=r"^[a-z0-9_-]{1,64}$", description="folder under <run>/backtest/ for this scoring")
-    open_final: bool = Field(description="score the locked last period in place of test; each opening is recorded")
-    data: Annotated[Kind, Room("hft.data")]
-    execution: Annotated[Kind, Room("hft.execution")]
+    name: str = Field(
+        pattern=r"^[a-z0-9_-]{1,64}$", description="folder under <run>/backtest/ for this scoring"
+    )
+    open_final: bool = Field(
+        description="score the locked last period in place of test; each opening is recorded"
+    )
+    data: Annotated[Kind, Room("hft.market.data")]
+    execution: Annotated[Kind, Room("hft.trading.execution")]
     fees: dict[str, FeeSchedule] = Field(min_length=1)
-    logger: Annotated[Kind, Room("hft.tracking")]
+    logger: Annotated[Kind, Room("hft.tracking.logger")]
 
 
 class SweepConfig(Spec):
     """The groups that only a sweep reads."""
 
-    sweep: Annotated[Kind, Room("hft.sweep")]
-    launcher: Annotated[Kind, Room("hft.launcher")]
+    sweep: Annotated[Kind, Room("hft.study.sweep")]
+    launcher: Annotated[Kind, Room("hft.search.launcher")]
 
 
 class DataKeys(Spec):
-    """What a run remembers of its data: the range that its periods divide, and the keys of its days of bars."""
+    """What a run remembers of its data: the range that its periods divide, and the keys of its days
+    of bars.
+    """
 
     span: tuple[Annotated[int, Field(ge=0, lt=2**63)], Annotated[int, Field(ge=0, lt=2**63)]]
     bars: tuple[str, ...]
@@ -125,10 +146,16 @@ def _check_schedule(field: str, schedule: str, fees: dict[str, FeeSchedule]) -> 
 
 
 def refuse_incomparable(objective: str, jobs: list[dict[str, Any]]) -> None:
-    """Raises SpecError when `objective` is a class metric and the jobs differ in what the classes mean (DESIGN 6)."""
+    """Raises SpecError when `objective` is a class metric and the jobs differ in what the classes
+    mean (DESIGN 6).
+    """
     if objective.rpartition("/")[2].partition("@")[0] in MONEY:
         return
-    varying = [key for key in MONEY_ONLY if len({json.dumps(job.get(key), sort_keys=True) for job in jobs}) > 1]
+    varying = [
+        key
+        for key in MONEY_ONLY
+        if len({json.dumps(job.get(key), sort_keys=True) for job in jobs}) > 1
+    ]
     if varying:
         raise SpecError(
             f"objective={objective}: not comparable across different {', '.join(varying)} (the hold share alone goes "
@@ -155,7 +182,9 @@ def print_tree(config: Spec) -> None:
 
 
 def write_schemas(folder: Path) -> list[Path]:
-    """One JSON Schema per config group and entry point, for the `yaml-language-server` line that heads each YAML."""
+    """One JSON Schema per config group and entry point, for the `yaml-language-server` line that
+    heads each YAML.
+    """
     import pydantic
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -171,7 +200,9 @@ def write_schemas(folder: Path) -> list[Path]:
                 union = union | kind
             if getattr(field.annotation, "__origin__", None) is dict:
                 union = dict[str, union | list[Any]]  # a set may carry Hydra's `defaults:` list
-            written.append(_write_schema(folder / f"{name}.json", pydantic.TypeAdapter(union).json_schema()))
+            written.append(
+                _write_schema(folder / f"{name}.json", pydantic.TypeAdapter(union).json_schema())
+            )
         if entry:
             written.append(_write_schema(folder / f"{entry}.json", cls.model_json_schema()))
     ladder = pydantic.TypeAdapter(dict[str, FeeSchedule | list[Any]])
@@ -222,7 +253,7 @@ def main(arguments: list[str]) -> int:
         problems = check_experiments()
         sys.stdout.write("\n".join(problems or ["every shipped experiment parses"]) + "\n")
         return bool(problems)
-    sys.stderr.write("usage: python -m hft.config schema|check\n")
+    sys.stderr.write("usage: hft schema|check\n")
     return 2
 
 

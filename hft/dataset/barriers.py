@@ -1,6 +1,8 @@
-"""Barriers and the search for the print that touches one: the kernel that labels and backtests share.
+"""Barriers and the search for the print that touches one: the kernel that labels and backtests
+share.
 
-In: prints, bars as an index over them (highs, lows, bounds), two prices. Out: the first touching print and its side.
+In: prints, bars as an index over them (highs, lows, bounds), two prices. Out: the first touching
+print and its side.
 """
 
 from __future__ import annotations
@@ -13,10 +15,11 @@ from numba import njit
 
 @dataclass(frozen=True)
 class Exits:
-    """How a trade decided at each bar ends: price fractions from the entry, and the bar after which it expires.
+    """How a trade decided at each bar ends: price fractions from the entry, and the bar after which
+    it expires.
 
-    float64 of one value per bar, the same for longs and shorts; inf where there is no such barrier, nan where the
-    distance is unknown and no trade may be opened.
+    float64 of one value per bar, the same for longs and shorts; inf where there is no such barrier,
+    nan where the distance is unknown and no trade may be opened.
     """
 
     take_profit: np.ndarray
@@ -26,11 +29,12 @@ class Exits:
 
 @njit
 def first_touch(price, highs, lows, bounds, first, stop, upper, lower):
-    """The first print of [first, stop) with price >= upper (+1) or <= lower (-1): (index, side); (stop, 0) if none.
+    """The first print of [first, stop) with price >= upper (+1) or <= lower (-1): (index, side);
+    (stop, 0) if none.
 
-    Prints bounds[i]:bounds[i+1] belong to bar i; a bar that lies strictly inside the barriers is skipped whole, prints
-    outside all bars are read one by one. inf and -inf mean no barrier. Upper is judged first: 0 distance is the
-    caller's to refuse.
+    Prints bounds[i]:bounds[i+1] belong to bar i; a bar that lies strictly inside the barriers is
+    skipped whole, prints outside all bars are read one by one. inf and -inf mean no barrier. Upper
+    is judged first: 0 distance is the caller's to refuse.
     """
     at, side = _touch_in_prints(price, first, min(stop, bounds[0]), upper, lower)
     if side != 0:
@@ -39,7 +43,9 @@ def first_touch(price, highs, lows, bounds, first, stop, upper, lower):
     if inside < inside_stop:
         bar = np.searchsorted(bounds, inside, side="right") - 1
         last_bar = np.searchsorted(bounds, inside_stop, side="left") - 1
-        at, side = touch_in_bars(price, highs, lows, bounds, bar, last_bar, inside, inside_stop, upper, lower)
+        at, side = touch_in_bars(
+            price, highs, lows, bounds, bar, last_bar, inside, inside_stop, upper, lower
+        )
         if side != 0:
             return at, side
     at, side = _touch_in_prints(price, max(first, bounds[-1]), stop, upper, lower)
@@ -48,10 +54,14 @@ def first_touch(price, highs, lows, bounds, first, stop, upper, lower):
 
 @njit
 def touch_in_bars(price, highs, lows, bounds, bar, last_bar, first, stop, upper, lower):
-    """`first_touch` for a caller who knows that print `first` lies in `bar` and print stop - 1 in `last_bar`."""
+    """`first_touch` for a caller who knows that print `first` lies in `bar` and print stop - 1 in
+    `last_bar`.
+    """
     for b in range(bar, last_bar + 1):
         if highs[b] >= upper or lows[b] <= lower:
-            at, side = _touch_in_prints(price, max(first, bounds[b]), min(stop, bounds[b + 1]), upper, lower)
+            at, side = _touch_in_prints(
+                price, max(first, bounds[b]), min(stop, bounds[b + 1]), upper, lower
+            )
             if side != 0:
                 return at, side
     return stop, 0

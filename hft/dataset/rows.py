@@ -1,6 +1,8 @@
-"""BARS, FEATURES and LABELS in, one Dataset of aligned arrays out: what a model sees, over the whole loaded range.
+"""BARS, FEATURES and LABELS in, one Dataset of aligned arrays out: what a model sees, over the
+whole loaded range.
 
-Shapes: T bars, F features. Rows are matched by `bar` alone, and the three frames must hold the same bars.
+Shapes: T bars, F features. Rows are matched by `bar` alone, and the three frames must hold the same
+bars.
 """
 
 from __future__ import annotations
@@ -41,7 +43,9 @@ def to_dataset(bars: pl.DataFrame, features: pl.DataFrame, labels: pl.DataFrame)
     _check_same_bars(bar_T, labels, "labels")
     x = features.drop("bar")
     # order="c": a window of bars is one contiguous block of memory.
-    x_TF = x.with_columns(pl.all().cast(pl.Float32).fill_null(float("nan"))).to_numpy(order="c", writable=True)
+    x_TF = x.with_columns(pl.all().cast(pl.Float32).fill_null(float("nan"))).to_numpy(
+        order="c", writable=True
+    )
     return Dataset(
         x_TF=x_TF,
         y_T=labels["y"].cast(pl.Int64).fill_null(-1).to_numpy(writable=True),
@@ -55,7 +59,9 @@ def to_dataset(bars: pl.DataFrame, features: pl.DataFrame, labels: pl.DataFrame)
 
 
 def hide_rows(dataset: Dataset, seen_T: np.ndarray) -> Dataset:
-    """`dataset` with the features of rows outside `seen_T` as if unknown: no usable window reaches into them."""
+    """`dataset` with the features of rows outside `seen_T` as if unknown: no usable window reaches
+    into them.
+    """
     return replace(dataset, valid_T=dataset.valid_T & seen_T)
 
 
@@ -63,7 +69,8 @@ def usable(dataset: Dataset, receptive_field: int) -> np.ndarray:
     """bool[T]: the `receptive_field` bars that end at t are all valid and in one segment."""
     at = np.arange(dataset.valid_T.size)
     new_segment = np.diff(dataset.segment_T, prepend=dataset.segment_T[:1]) != 0
-    # The earliest bar that t's window may reach back to: behind the last invalid bar, and inside the segment.
+    # The earliest bar that t's window may reach back to: behind the last invalid bar, and inside
+    # the segment.
     reach = np.maximum(np.where(new_segment, at, 0), np.where(dataset.valid_T, 0, at + 1))
     return at - np.maximum.accumulate(reach) + 1 >= receptive_field
 

@@ -1,8 +1,10 @@
-"""The cached path from files to frames: ticks, bars and tick columns per UTC day, features and labels over the range.
+"""The cached path from files to frames: ticks, bars and tick columns per UTC day, features and
+labels over the range.
 
-In: the specs of the first rooms. Out: a Market and its frames. Days that are not in the cache are built in a pool of
-processes; a sweep over model settings finds everything here, one over a barrier width rebuilds labels only. A worker
-keeps its last market: reading a day of two million events from the cache takes 0.3 s, asking for its keys 2 ms.
+In: the specs of the first rooms. Out: a Market and its frames. Days that are not in the cache are
+built in a pool of processes; a sweep over model settings finds everything here, one over a barrier
+width rebuilds labels only. A worker keeps its last market: reading a day of two million events from
+the cache takes 0.3 s, asking for its keys 2 ms.
 """
 
 from __future__ import annotations
@@ -17,29 +19,35 @@ from typing import Any, TypeVar
 import numpy as np
 import polars as pl
 
-from hft.bars import BarSpec, build_bars, hourly_totals, join_bars, require_bars
-from hft.cache import Cache, Entry
-from hft.data import DataSpec, Ticks, cut_ticks, is_gap, join_ticks
-from hft.features import FeatureSpec, build_features, build_tick_columns, tick_plan
-from hft.labels import LabelSpec, build_labels, label_bars
-from hft.processes import end_with_parent
+from hft.dataset.features import FeatureSpec, build_features, build_tick_columns, tick_plan
+from hft.dataset.labels import LabelSpec, build_labels, label_bars
+from hft.market.bars import BarSpec, build_bars, hourly_totals, join_bars, require_bars
+from hft.market.data import DataSpec, Ticks, cut_ticks, is_gap, join_ticks
 from hft.spec import fingerprint
+from hft.system.cache import Cache, Entry
+from hft.system.processes import end_with_parent
 
 STREAMS = ("trades", "quotes", "book")
-# Where the files lie and which days are asked for do not change what one day holds; `content` says what does.
+# Where the files lie and which days are asked for do not change what one day holds; `content` says
+# what does.
 NOT_IDENTITY = ("path", "start", "end")
 T = TypeVar("T")
 
 
 class Last:
-    """The value that was asked for last, by its key: what trials one after the other share, and nobody may change."""
+    """The value that was asked for last, by its key: what trials one after the other share, and
+    nobody may change.
+    """
 
     def __init__(self) -> None:
         self.key, self.value = "", None
 
     def get(self, key: str, build: Callable[[], T]) -> T:
         if self.key != key:
-            self.key, self.value = "", None  # before the next is built: two markets may not fit into the memory
+            self.key, self.value = (
+                "",
+                None,
+            )  # before the next is built: two markets may not fit into the memory
             self.value = build()
             self.key = key
         return self.value
@@ -47,14 +55,18 @@ class Last:
 
 @dataclass(frozen=True)
 class Market:
-    """Ticks and bars of one range, the raw tick columns of each bar (a row per bar), and the keys of their days."""
+    """Ticks and bars of one range, the raw tick columns of each bar (a row per bar), and the keys
+    of their days.
+    """
 
     ticks: Ticks
     bars: pl.DataFrame
     tick_columns: pl.DataFrame
     bar_keys: tuple[str, ...]
     column_keys: tuple[str, ...]
-    last_frames: Last = field(default_factory=Last, compare=False, repr=False)  # gone with the market
+    last_frames: Last = field(
+        default_factory=Last, compare=False, repr=False
+    )  # gone with the market
 
     def before(self, end: int) -> Market:
         """What was known before `end` ns: no tick at or after it, no bar known at or after it."""
@@ -71,7 +83,9 @@ class Market:
 
 @dataclass(frozen=True)
 class DayStage:
-    """One cached step of one UTC day. All of it can be sent to a worker process, its parents being stages too."""
+    """One cached step of one UTC day. All of it can be sent to a worker process, its parents being
+    stages too.
+    """
 
     cache: Cache
     name: str
@@ -84,7 +98,12 @@ class DayStage:
     @property
     def identity(self) -> dict[str, Any]:
         parents = [i.key for i in self.inputs if isinstance(i, DayStage)]
-        return {"spec": self.spec, "module": self.modules, "parents": parents, "content": self.content}
+        return {
+            "spec": self.spec,
+            "module": self.modules,
+            "parents": parents,
+            "content": self.content,
+        }
 
     @property
     def key(self) -> str:
@@ -95,28 +114,45 @@ class DayStage:
 
 
 def build_market(
-    data: DataSpec, bars: BarSpec, features: dict[str, FeatureSpec], cache: Cache, *, last: Last | None = None
+    data: DataSpec,
+    bars: BarSpec,
+    features: dict[str, FeatureSpec],
+    cache: Cache,
+    *,
+    last: Last | None = None,
 ) -> Market:
-    """Loads or builds every day of `data`, unless `last` has the market of just these files and specs.
+    """Loads or builds every day of `data`, unless `last` has the market of just these files and
+    specs.
 
     Raises DataError where the files are wrong, or give no trade or no bar.
     """
     calibration = data.calibrate()
     tick_stages = [_tick_stage(data, day, calibration, cache) for day in data.days()]
-    days = [stage.key for stage in tick_stages]  # looks at the files: a market of other files is another one
+    days = [
+        stage.key for stage in tick_stages
+    ]  # looks at the files: a market of other files is another one
     kinds = [type(spec).__module__ for spec in (bars, *features.values())]
     key = fingerprint([str(cache.root.resolve()), days, bars.plain(), tick_plan(features), kinds])
     return (last or Last()).get(key, lambda: _load_market(data, bars, features, tick_stages, cache))
 
 
 def _load_market(
-    data: DataSpec, bars: BarSpec, features: dict[str, FeatureSpec], tick_stages: list[DayStage], cache: Cache
+    data: DataSpec,
+    bars: BarSpec,
+    features: dict[str, FeatureSpec],
+    tick_stages: list[DayStage],
+    cache: Cache,
 ) -> Market:
     days = [_to_ticks(entry) for entry in run_all(tick_stages)]
     joined = join_ticks(days, data.gap_s)
     histories = _histories(bars, days)
-    bar_stages = [_bar_stage(bars, *inputs, cache) for inputs in zip(tick_stages, histories, strict=True)]
-    column_stages = [_column_stage(features, *inputs, cache) for inputs in zip(tick_stages, bar_stages, strict=True)]
+    bar_stages = [
+        _bar_stage(bars, *inputs, cache) for inputs in zip(tick_stages, histories, strict=True)
+    ]
+    column_stages = [
+        _column_stage(features, *inputs, cache)
+        for inputs in zip(tick_stages, bar_stages, strict=True)
+    ]
     columns = run_all(column_stages)  # a worker that lacks the day's bars builds them first
     joined_bars = _join_days([stage.run().frame("bars") for stage in bar_stages], days, data.gap_s)
     return Market(
@@ -133,29 +169,38 @@ def market_features(market: Market, specs: dict[str, FeatureSpec], cache: Cache)
     entry = cache.stage(
         "features",
         spec={name: spec.plain() for name, spec in specs.items()},
-        module=["hft.features", *(type(s).__module__ for s in specs.values())],
+        module=["hft.dataset.features", *(type(s).__module__ for s in specs.values())],
         parents=market.column_keys,
         build=lambda: ({"features": build_features(market.bars, market.tick_columns, specs)}, {}),
     )
     return entry.frame("features")
 
 
-def market_labels(market: Market, features: pl.DataFrame, spec: LabelSpec, cache: Cache) -> pl.DataFrame:
-    """LABELS of every bar of `market`; `features` are its FEATURES, of which a kind may read columns."""
+def market_labels(
+    market: Market, features: pl.DataFrame, spec: LabelSpec, cache: Cache
+) -> pl.DataFrame:
+    """LABELS of every bar of `market`; `features` are its FEATURES, of which a kind may read
+    columns.
+    """
     bars = label_bars(market.bars, features, spec)
     entry = cache.stage(
         "labels",
         spec=spec.plain(),
         module=type(spec).__module__,
         parents=market.bar_keys,
-        content=[hashlib.sha256(features[name].fill_null(np.nan).to_numpy()).hexdigest() for name in spec.columns],
+        content=[
+            hashlib.sha256(features[name].fill_null(np.nan).to_numpy()).hexdigest()
+            for name in spec.columns
+        ],
         build=lambda: ({"labels": build_labels(market.ticks, bars, spec)}, {}),
     )
     return entry.frame("labels")
 
 
 def run_all(stages: list[DayStage]) -> list[Entry]:
-    """The entries of all days, those not yet in the cache built first, with a progress bar, in a pool where it pays."""
+    """The entries of all days, those not yet in the cache built first, with a progress bar, in a
+    pool where it pays.
+    """
     missing = [stage for stage in stages if not stage.cache.has(stage.name, stage.key)]
     if missing:
         from rich.console import Console
@@ -169,7 +214,8 @@ def run_all(stages: list[DayStage]) -> list[Entry]:
 
 def _build(missing: list[DayStage]) -> Iterator[None]:
     """Yields after each day."""
-    # A worker imports and compiles for seconds before its first day: two days are faster one after the other, here.
+    # A worker imports and compiles for seconds before its first day: two days are faster one after
+    # the other, here.
     n_workers = min(len(missing) // 2, os.cpu_count() or 1)
     if n_workers < 2:
         for stage in missing:
@@ -178,7 +224,9 @@ def _build(missing: list[DayStage]) -> Iterator[None]:
     from concurrent.futures import ProcessPoolExecutor, as_completed
     from multiprocessing import get_context
 
-    pool = ProcessPoolExecutor(n_workers, mp_context=get_context("spawn"), initializer=end_with_parent)
+    pool = ProcessPoolExecutor(
+        n_workers, mp_context=get_context("spawn"), initializer=end_with_parent
+    )
     try:
         for future in as_completed([pool.submit(_warm, stage) for stage in missing]):
             yield future.result()
@@ -190,9 +238,12 @@ def _warm(stage: DayStage) -> None:
     stage.run()
 
 
-def _tick_stage(data: DataSpec, day: dt.date, calibration: dict[str, Any], cache: Cache) -> DayStage:
+def _tick_stage(
+    data: DataSpec, day: dt.date, calibration: dict[str, Any], cache: Cache
+) -> DayStage:
     first, last = day.isoformat(), (day + dt.timedelta(days=1)).isoformat()
-    # The configured bounds as far as they cut into this day: asking for more days leaves this one's key alone.
+    # The configured bounds as far as they cut into this day: asking for more days leaves this one's
+    # key alone.
     clip = [data.start if data.start > first else "", data.end if data.end < last else ""]
     return DayStage(
         cache,
@@ -214,7 +265,13 @@ def _build_ticks(data: DataSpec, day: dt.date, calibration: dict[str, Any]) -> t
 def _to_ticks(entry: Entry) -> Ticks:
     m = entry.meta
     frames = {name: entry.frame(name) for name in STREAMS}
-    return Ticks(**frames, start=m["start"], end=m["end"], gaps=np.array(m["gaps"], np.int64), notes=m["notes"])
+    return Ticks(
+        **frames,
+        start=m["start"],
+        end=m["end"],
+        gaps=np.array(m["gaps"], np.int64),
+        notes=m["notes"],
+    )
 
 
 def _histories(spec: BarSpec, days: list[Ticks]) -> list[pl.DataFrame | None]:
@@ -222,21 +279,30 @@ def _histories(spec: BarSpec, days: list[Ticks]) -> list[pl.DataFrame | None]:
     if not spec.history_hours:
         return [None] * len(days)
     totals = [hourly_totals(day) for day in days]
-    return [pl.concat([totals[0].clear(), *totals[:i]]).tail(spec.history_hours) for i in range(len(days))]
+    return [
+        pl.concat([totals[0].clear(), *totals[:i]]).tail(spec.history_hours)
+        for i in range(len(days))
+    ]
 
 
 def _join_days(frames: list[pl.DataFrame], days: list[Ticks], gap_s: float) -> pl.DataFrame:
-    """One run of bars, a new segment where silence lay between two days or after a day's last bar."""
+    """One run of bars, a new segment where silence lay between two days or after a day's last
+    bar.
+    """
 
     def parted(i: int) -> bool:
         unseen = days[i].gaps > (frames[i]["ts"][-1] if frames[i].height else 0)
         last, following = days[i].last_event(), days[i + 1].first_event()
-        return bool(unseen.any()) or (None not in (last, following) and is_gap(last, following, gap_s))
+        return bool(unseen.any()) or (
+            None not in (last, following) and is_gap(last, following, gap_s)
+        )
 
     return join_bars(frames, [parted(i) for i in range(len(days) - 1)])
 
 
-def _bar_stage(spec: BarSpec, ticks: DayStage, history: pl.DataFrame | None, cache: Cache) -> DayStage:
+def _bar_stage(
+    spec: BarSpec, ticks: DayStage, history: pl.DataFrame | None, cache: Cache
+) -> DayStage:
     return DayStage(
         cache,
         "bars",
@@ -252,18 +318,22 @@ def _build_bars(spec: BarSpec, ticks: DayStage, history: pl.DataFrame | None) ->
     return {"bars": build_bars(_to_ticks(ticks.run()), spec, history, allow_empty=True)}, {}
 
 
-def _column_stage(features: dict[str, FeatureSpec], ticks: DayStage, bars: DayStage, cache: Cache) -> DayStage:
+def _column_stage(
+    features: dict[str, FeatureSpec], ticks: DayStage, bars: DayStage, cache: Cache
+) -> DayStage:
     return DayStage(
         cache,
         "columns",
         spec=tick_plan(features),
-        modules=("hft.features", *(type(s).__module__ for s in features.values())),
+        modules=("hft.dataset.features", *(type(s).__module__ for s in features.values())),
         content=None,
         build=_build_columns,
         inputs=(features, ticks, bars),
     )
 
 
-def _build_columns(features: dict[str, FeatureSpec], ticks: DayStage, bars: DayStage) -> tuple[dict, dict]:
+def _build_columns(
+    features: dict[str, FeatureSpec], ticks: DayStage, bars: DayStage
+) -> tuple[dict, dict]:
     columns = build_tick_columns(_to_ticks(ticks.run()), bars.run().frame("bars"), features)
     return {"columns": columns}, {}

@@ -1,8 +1,10 @@
-"""`last.ckpt`, the state of a training that was cut short: for resume only, on this machine's own terms.
+"""`last.ckpt`, the state of a training that was cut short: for resume only, on this machine's own
+terms.
 
-In: a dict of tensors, numbers, text, lists and dicts. Out: a file that holds all of it or, after a kill, all of the one
-before. A first line with the payload's hash goes ahead, so that a damaged or foreign file is refused before anything
-of it is read, and the rest is loaded with `weights_only=True`.
+In: a dict of tensors, numbers, text, lists and dicts. Out: a file that holds all of it or, after a
+kill, all of the one before. A first line with the payload's hash goes ahead, so that a damaged or
+foreign file is refused before anything of it is read, and the rest is loaded with
+`weights_only=True`.
 """
 
 from __future__ import annotations
@@ -14,8 +16,8 @@ from typing import Any
 
 import torch
 
-from hft.files import write_atomic
-from hft.model import CheckpointError
+from hft.learning.model import CheckpointError
+from hft.system.files import write_atomic
 
 MAGIC = b"hft training state 1 "
 _REMEDY = "train again, or restore the file"
@@ -30,26 +32,34 @@ def save_state(path: Path, state: dict[str, Any], *, identity: dict[str, Any]) -
 
 
 def load_state(path: Path, *, identity: dict[str, Any]) -> dict[str, Any] | None:
-    """The state saved last, None where there is none yet; CheckpointError for any other file or training."""
+    """The state saved last, None where there is none yet; CheckpointError for any other file or
+    training.
+    """
     try:
         head, _, payload = path.read_bytes().partition(b"\n")
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read: {error.strerror}; make it readable, or train again") from None
+        raise CheckpointError(
+            f"{path}: cannot be read: {error.strerror}; make it readable, or train again"
+        ) from None
     if not head.startswith(MAGIC):
         raise CheckpointError(f"{path}: not a training's state of this version; {_REMEDY}")
     if head != MAGIC + _digest(payload):
         raise CheckpointError(f"{path}: damaged, its content does not match its hash; {_REMEDY}")
     try:
-        content = torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)  # noqa: TID251
+        content = torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
         stored, state = dict(content["identity"]), dict(content["state"])
     except Exception as error:  # whatever a forged file makes the reader raise
-        raise CheckpointError(f"{path}: not a training's state ({type(error).__name__}); {_REMEDY}") from None
+        raise CheckpointError(
+            f"{path}: not a training's state ({type(error).__name__}); {_REMEDY}"
+        ) from None
     differ = sorted(k for k in stored.keys() | identity.keys() if stored.get(k) != identity.get(k))
     if differ:
         parts = "; ".join(f"{k} was {stored.get(k)}, is {identity.get(k)}" for k in differ)
-        raise CheckpointError(f"{path}: the state of another training: {parts}; resume with the run's own config")
+        raise CheckpointError(
+            f"{path}: the state of another training: {parts}; resume with the run's own config"
+        )
     return state
 
 

@@ -1,9 +1,11 @@
-"""Training, the only file that imports Lightning (inside functions): loop, interruption, resume, predictions.
+"""Training, the only file that imports Lightning (inside functions): loop, interruption, resume,
+predictions.
 
-In: a Classifier, a Dataset, every row's role. Out: the classifier with its best state, in place and as
-`weights.safetensors`, and a FitResult. A row counts when it has a label and a weight, its role asks for it and its R
-bars are usable. What a step and an epoch do stands in `hft/learner.py`; Lightning drives it. A resumed training is a
-new one whose first epoch is what was left of the one cut short, so of Lightning's own state nothing is kept.
+In: a Classifier, a Dataset, every row's role. Out: the classifier with its best state, in place and
+as `weights.safetensors`, and a FitResult. A row counts when it has a label and a weight, its role
+asks for it and its R bars are usable. What a step and an epoch do stands in
+`hft/learning/learner.py`; Lightning drives it. A resumed training is a new one whose first epoch is
+what was left of the one cut short, so of Lightning's own state nothing is kept.
 """
 
 from __future__ import annotations
@@ -24,22 +26,24 @@ import numpy as np
 import torch
 from torch.nn.functional import pad
 
-from hft.checkpoint import load_state, save_state
-from hft.dataset import Dataset, usable
-from hft.learner import FitResult as FitResult
-from hft.learner import Learner, Steps
-from hft.loss import LossSpec
-from hft.model import Classifier, dense_logits
-from hft.optim import OptimSpec
+from hft.dataset.rows import Dataset, usable
+from hft.dataset.splits import ROLES
+from hft.learning.checkpoint import load_state, save_state
+from hft.learning.learner import FitResult as FitResult
+from hft.learning.learner import Learner, Steps
+from hft.learning.loss import LossSpec
+from hft.learning.model import Classifier, dense_logits
+from hft.learning.optim import OptimSpec
+from hft.learning.trainer import TrainerSpec, TrainingError
 from hft.spec import UserError
-from hft.splits import ROLES
-from hft.trainer import TrainerSpec, TrainingError
 
 PROFILED = 10  # steps, after the first
 
 
 class Interrupted(UserError):
-    """A signal ended the training, and its state is saved: `fit(..., resume=True)` goes on with the same bits."""
+    """A signal ended the training, and its state is saved: `fit(..., resume=True)` goes on with the
+    same bits.
+    """
 
     def __init__(self, signal_number: int, where: str) -> None:
         self.signal_number = signal_number
@@ -64,19 +68,28 @@ def fit(
     on_epoch: Callable[[int, dict[str, float]], bool],
     resume: bool = False,
 ) -> FitResult:
-    """Trains in place on `train` and calibrates on `tune` after every epoch; the state with the best `trainer.monitor`
-    ends in `classifier` (in eval mode) and in `folder/weights.safetensors`. `on_epoch(epoch, metrics)` may predict with
-    the classifier as it is then, and stops training by returning True; after a kill it may see an epoch twice. On a
-    CPU, the same seed and number of threads give the same bits, with any number of interruptions between.
+    """Trains in place on `train` and calibrates on `tune` after every epoch; the state with the
+    best `trainer.monitor` ends in `classifier` (in eval mode) and in `folder/weights.safetensors`.
+    `on_epoch(epoch, metrics)` may predict with the classifier as it is then, and stops training by
+    returning True; after a kill it may see an epoch twice. On a CPU, the same seed and number of
+    threads give the same bits, with any number of interruptions between.
 
-    `resume` goes on from `folder/last.ckpt` where there is one; a training that had ended is read back from it. Raises
-    Interrupted, with the state saved, on SIGTERM and Ctrl-C; a second Ctrl-C does not wait for the step to end.
+    `resume` goes on from `folder/last.ckpt` where there is one; a training that had ended is read
+    back from it. Raises Interrupted, with the state saved, on SIGTERM and Ctrl-C; a second Ctrl-C
+    does not wait for the step to end.
     """
     path, device = folder / "last.ckpt", trainer.device()
     with _settings(trainer.threads, device), _memory_advice(trainer):
         rows = _counted(dataset, role_T, classifier.receptive_field)
-        learner = Learner(classifier, dataset, rows, loss=loss, optim=optim, trainer=trainer, seed=seed)
-        identity = {"seed": seed, "optim": optim.plain(), "loss": loss.plain(), "rows": _identity_of(dataset, rows)}
+        learner = Learner(
+            classifier, dataset, rows, loss=loss, optim=optim, trainer=trainer, seed=seed
+        )
+        identity = {
+            "seed": seed,
+            "optim": optim.plain(),
+            "loss": loss.plain(),
+            "rows": _identity_of(dataset, rows),
+        }
         saver = _Saver(learner, path, identity)
         if resume and (state := load_state(path, identity=identity)):
             learner.restore(state)
@@ -89,14 +102,18 @@ def fit(
 
 
 def predict(classifier: Classifier, dataset: Dataset, *, device: torch.device | str) -> np.ndarray:
-    """Calibrated probabilities float64 [T, 3] of every bar, nan where not all of its R bars are usable."""
+    """Calibrated probabilities float64 [T, 3] of every bar, nan where not all of its R bars are
+    usable.
+    """
     x_TF = classifier.to(device).scale(torch.from_numpy(dataset.x_TF).to(device))
     x_PF = pad(x_TF, (0, 0, classifier.receptive_field - 1, 0))
     logits_TC = dense_logits(classifier.network, x_PF, usable(dataset, classifier.receptive_field))
     return classifier.apply_calibration(logits_TC).softmax(-1).cpu().numpy()
 
 
-def _counted(dataset: Dataset, role_T: np.ndarray, receptive_field: int) -> tuple[np.ndarray, np.ndarray]:
+def _counted(
+    dataset: Dataset, role_T: np.ndarray, receptive_field: int
+) -> tuple[np.ndarray, np.ndarray]:
     """bool[T] of train and of tune: labelled, with weight, and with R usable bars."""
     counted, usable_T = [], usable(dataset, receptive_field)
     for role in ("train", "tune"):
@@ -112,7 +129,9 @@ def _counted(dataset: Dataset, role_T: np.ndarray, receptive_field: int) -> tupl
 
 
 def _identity_of(dataset: Dataset, rows: tuple[np.ndarray, np.ndarray]) -> str:
-    """A hash of what is trained on, but for the features: those are too large to read for every training."""
+    """A hash of what is trained on, but for the features: those are too large to read for every
+    training.
+    """
     digest = hashlib.sha256(repr((dataset.x_TF.shape, dataset.names)).encode())
     for values in (*rows, dataset.y_T, dataset.w_T):
         digest.update(np.ascontiguousarray(values).tobytes())
@@ -138,7 +157,9 @@ class _Saver:
             raise self.interrupted(self.signal_number)
 
     def interrupted(self, signal_number: int) -> Interrupted:
-        where = f"at epoch {self.learner.epoch}, batch {self.learner.batch} of {self.learner.n_batches}"
+        where = (
+            f"at epoch {self.learner.epoch}, batch {self.learner.batch} of {self.learner.n_batches}"
+        )
         return Interrupted(signal_number, f"{where}; the state to resume from is {self.path}")
 
     def on_signal(self, signal_number: int, _: object) -> None:
@@ -149,7 +170,9 @@ class _Saver:
 
 @contextmanager
 def _settings(threads: int, device: torch.device) -> Iterator[None]:
-    """Process-wide settings of a fit, put back afterwards: threads, generators, cuDNN, Lightning's chatter."""
+    """Process-wide settings of a fit, put back afterwards: threads, generators, cuDNN, Lightning's
+    chatter.
+    """
     log = logging.getLogger("pytorch_lightning.utilities.rank_zero")
     threads_before, level_before = torch.get_num_threads(), log.level
     torch.set_num_threads(threads or threads_before)
@@ -179,7 +202,9 @@ def _memory_advice(trainer: TrainerSpec) -> Iterator[None]:
 
 @contextmanager
 def _signals(saver: _Saver) -> Iterator[Callable[[], None]]:
-    """Gives what puts our handlers in place of Lightning's, whose SIGTERM ends a fit with status 0."""
+    """Gives what puts our handlers in place of Lightning's, whose SIGTERM ends a fit with status
+    0.
+    """
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     in_main = threading.current_thread() is threading.main_thread()
 
@@ -189,7 +214,9 @@ def _signals(saver: _Saver) -> Iterator[Callable[[], None]]:
 
     try:
         yield install
-    except SystemExit as error:  # Lightning's own, of a signal before our handlers stood or of a second Ctrl-C
+    except (
+        SystemExit
+    ) as error:  # Lightning's own, of a signal before our handlers stood or of a second Ctrl-C
         if type(error).__name__ == "SIGTERMException":
             raise saver.interrupted(signal.SIGTERM) from None
         if isinstance(error.__context__, KeyboardInterrupt):
@@ -200,7 +227,9 @@ def _signals(saver: _Saver) -> Iterator[Callable[[], None]]:
             signal.signal(number, handler if handler is not None else signal.SIG_DFL)
 
 
-def _run_lightning(learner: Learner, saver: _Saver, on_epoch: Callable[[int, dict[str, float]], bool]) -> None:
+def _run_lightning(
+    learner: Learner, saver: _Saver, on_epoch: Callable[[int, dict[str, float]], bool]
+) -> None:
     import pytorch_lightning as lightning
     from pytorch_lightning.plugins.environments import LightningEnvironment
 
@@ -210,7 +239,9 @@ def _run_lightning(learner: Learner, saver: _Saver, on_epoch: Callable[[int, dic
     class Module(lightning.LightningModule):
         def __init__(self) -> None:
             super().__init__()
-            self.automatic_optimization = False  # one batch is one step, of any number of backward passes
+            self.automatic_optimization = (
+                False  # one batch is one step, of any number of backward passes
+            )
             self.classifier = learner.classifier
 
         def configure_optimizers(self) -> torch.optim.Optimizer:
@@ -250,13 +281,17 @@ def _run_lightning(learner: Learner, saver: _Saver, on_epoch: Callable[[int, dic
             saver.save_if_due()
 
     with warnings.catch_warnings(), _signals(saver) as install_handlers:
-        # Lightning 2.6 asks torch 2.13 in a way that torch deprecates, and looks for Slurm wherever srun is installed.
-        warnings.filterwarnings("ignore", message=r"`isinstance\(treespec, LeafSpec\)`", category=FutureWarning)
+        # Lightning 2.6 asks torch 2.13 in a way that torch deprecates, and looks for Slurm wherever
+        # srun is installed.
+        warnings.filterwarnings(
+            "ignore", message=r"`isinstance\(treespec, LeafSpec\)`", category=FutureWarning
+        )
         warnings.filterwarnings("ignore", message="The `srun` command is available")
         trainer = lightning.Trainer(
             accelerator=learner.x_PF.device.type,
             devices=1,
-            # In a Slurm job it would count the job's tasks as ranks, and answer the signals that are the launcher's.
+            # In a Slurm job it would count the job's tasks as ranks, and answer the signals that
+            # are the launcher's.
             plugins=[LightningEnvironment()],
             max_epochs=spec.epochs,
             reload_dataloaders_every_n_epochs=1,
@@ -264,7 +299,9 @@ def _run_lightning(learner: Learner, saver: _Saver, on_epoch: Callable[[int, dic
             enable_checkpointing=False,
             enable_model_summary=False,
             enable_progress_bar=spec.progress,
-            callbacks=[lightning.callbacks.RichProgressBar(refresh_rate=10)] if spec.progress else None,
+            callbacks=[lightning.callbacks.RichProgressBar(refresh_rate=10)]
+            if spec.progress
+            else None,
         )
         epochs = trainer.fit_loop.epoch_progress.current
         epochs.processed = epochs.completed = learner.epoch
@@ -274,10 +311,14 @@ def _run_lightning(learner: Learner, saver: _Saver, on_epoch: Callable[[int, dic
 
 
 class _Profiler:
-    """A table of the operations that a few steps, and evaluations between them, spend their time in."""
+    """A table of the operations that a few steps, and evaluations between them, spend their time
+    in.
+    """
 
     def __init__(self, path: Path) -> None:
-        os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # it tells standard error about each start and stop
+        os.environ.setdefault(
+            "KINETO_LOG_LEVEL", "99"
+        )  # it tells standard error about each start and stop
         self.path, self.steps, self.torch = path, 0, torch.profiler.profile()
 
     def count_step(self) -> None:

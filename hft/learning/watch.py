@@ -1,6 +1,8 @@
-"""Who may end a run early: told what it comes to, epoch by epoch or unit by unit, it answers whether to stop.
+"""Who may end a run early: told what it comes to, epoch by epoch or unit by unit, it answers
+whether to stop.
 
-A sweep's pruner is one (hft/trial.py). What a stopped run has is kept: the best weights so far, calibrated and scored.
+A sweep's pruner is one (hft/search/worker.py). What a stopped run has is kept: the best weights so
+far, calibrated and scored.
 """
 
 from __future__ import annotations
@@ -17,8 +19,10 @@ class WatchError(UserError):
 
 
 class Watch(Protocol):
-    """`objective` names the metric to report. After each epoch of each unit (fold and seed) in turn the step is
-    finished units * epochs + epoch; with `per_epoch` False it is the unit's index, after each unit."""
+    """`objective` names the metric to report. After each epoch of each unit (fold and seed) in turn
+    the step is finished units * epochs + epoch; with `per_epoch` False it is the unit's index,
+    after each unit.
+    """
 
     objective: str
     per_epoch: bool

@@ -1,7 +1,9 @@
-"""What a fitted fold shows to whoever reviews the run: figures and tables of `select`, feature importance on `tune`.
+"""What a fitted fold shows to whoever reviews the run: figures and tables of `select`, feature
+importance on `tune`.
 
-In: the classifier, the rows it is judged by and its forecast. Out: figures and tables on a Tracker; nothing is computed
-for a tracker that keeps nothing. To add one: a function here that shows it, called by `review_fold`.
+In: the classifier, the rows it is judged by and its forecast. Out: figures and tables on a Tracker;
+nothing is computed for a tracker that keeps nothing. To add one: a function here that shows it,
+called by `review_fold`.
 
 Legend: T bars, N rows, C classes, P padded bars, F features.
 """
@@ -13,16 +15,9 @@ import polars as pl
 import torch
 from torch.nn.functional import pad
 
-from hft.classification import (
-    average_precision,
-    calibration_error,
-    confusion,
-    coverage_accuracy,
-    pr_curve,
-    reliability,
-)
-from hft.dataset import Dataset
-from hft.figures import (
+from hft.dataset.rows import Dataset
+from hft.learning.model import Classifier, dense_logits, gate_activity, permutation_importance
+from hft.report.figures import (
     plot_confusion,
     plot_coverage,
     plot_gates,
@@ -30,11 +25,20 @@ from hft.figures import (
     plot_pr_curves,
     plot_reliability,
 )
-from hft.model import Classifier, dense_logits, gate_activity, permutation_importance
 from hft.schema import CLASS_NAMES
-from hft.tracker import Tracker
+from hft.statistics.classes import (
+    average_precision,
+    calibration_error,
+    confusion,
+    coverage_accuracy,
+    pr_curve,
+    reliability,
+)
+from hft.tracking.tracker import Tracker
 
-IMPORTANCE_ROWS = 20_000  # the last of tune: one pass per feature over all rows would take longer than an epoch
+IMPORTANCE_ROWS = (
+    20_000  # the last of tune: one pass per feature over all rows would take longer than an epoch
+)
 N_SHOWN = 500  # predictions in the table
 N_PARTS = 60  # of select, for the gates
 
@@ -49,9 +53,11 @@ def review_fold(
     *,
     prefix: str,
 ) -> None:
-    """`rows` are the labelled, usable rows of `tune` and `select`; a row without a forecast (nan) is left out.
+    """`rows` are the labelled, usable rows of `tune` and `select`; a row without a forecast (nan)
+    is left out.
 
-    `p_T3` may be restricted to the classes on offer (0 elsewhere): the uncalibrated forecast is, in the same way.
+    `p_T3` may be restricted to the classes on offer (0 elsewhere): the uncalibrated forecast is, in
+    the same way.
     """
     if not tracker.keeps:
         return
@@ -76,38 +82,62 @@ def _show_confusion(tracker: Tracker, p_N3: np.ndarray, y_N: np.ndarray, prefix:
     tracker.figure(f"{prefix}select/confusion_matrix", plot_confusion(counts_CC, title=title))
 
 
-def _show_curves(tracker: Tracker, p_N3: np.ndarray, y_N: np.ndarray, prior_C: np.ndarray, prefix: str) -> None:
+def _show_curves(
+    tracker: Tracker, p_N3: np.ndarray, y_N: np.ndarray, prior_C: np.ndarray, prefix: str
+) -> None:
     curves = {name: pr_curve(p_N3[:, c], y_N == c) for c, name in enumerate(CLASS_NAMES)}
     averages = {name: average_precision(p_N3[:, c], y_N == c) for c, name in enumerate(CLASS_NAMES)}
     title = f"{prefix}select: precision and recall"
-    tracker.figure(f"{prefix}select/pr_curves", plot_pr_curves(curves, averages=averages, title=title))
+    tracker.figure(
+        f"{prefix}select/pr_curves", plot_pr_curves(curves, averages=averages, title=title)
+    )
     curve = coverage_accuracy(p_N3, y_N, prior_C=prior_C)
     title = f"{prefix}select: accuracy of the rows answered"
     tracker.figure(f"{prefix}select/coverage", plot_coverage(curve, title=title))
 
 
-def _show_reliability(tracker: Tracker, raw_N3: np.ndarray, p_N3: np.ndarray, y_N: np.ndarray, prefix: str) -> None:
+def _show_reliability(
+    tracker: Tracker, raw_N3: np.ndarray, p_N3: np.ndarray, y_N: np.ndarray, prefix: str
+) -> None:
     forecasts = {"before calibration": raw_N3, "after": p_N3}
-    found = {name: reliability(q_N3.max(axis=1), q_N3.argmax(axis=1) == y_N) for name, q_N3 in forecasts.items()}
+    found = {
+        name: reliability(q_N3.max(axis=1), q_N3.argmax(axis=1) == y_N)
+        for name, q_N3 in forecasts.items()
+    }
     errors = {name: calibration_error(q_N3, y_N) for name, q_N3 in forecasts.items()}
-    figure = plot_reliability(found, errors=errors, title=f"{prefix}select: reliability of the likeliest class")
+    figure = plot_reliability(
+        found, errors=errors, title=f"{prefix}select: reliability of the likeliest class"
+    )
     tracker.figure(f"{prefix}select/reliability", figure)
 
 
 def _show_gates(
-    tracker: Tracker, classifier: Classifier, x_PF: torch.Tensor, near_T: np.ndarray, ts_N: np.ndarray, prefix: str
+    tracker: Tracker,
+    classifier: Classifier,
+    x_PF: torch.Tensor,
+    near_T: np.ndarray,
+    ts_N: np.ndarray,
+    prefix: str,
 ) -> None:
     """Nothing for a network without gates."""
     n_parts = min(N_PARTS, len(ts_N))
     gates_LKH = gate_activity(classifier.network, x_PF, near_T, n_parts=n_parts)
     if len(gates_LKH):
-        times_K = ts_N[-(-np.arange(1, n_parts + 1) * len(ts_N) // n_parts) - 1]  # of each part's last row
-        figure = plot_gates(gates_LKH, times_K, title=f"{prefix}select: squeeze-and-excitation gates over time")
+        times_K = ts_N[
+            -(-np.arange(1, n_parts + 1) * len(ts_N) // n_parts) - 1
+        ]  # of each part's last row
+        figure = plot_gates(
+            gates_LKH, times_K, title=f"{prefix}select: squeeze-and-excitation gates over time"
+        )
         tracker.figure(f"{prefix}select/gates", figure)
 
 
-def _show_predictions(tracker: Tracker, dataset: Dataset, rows_T: np.ndarray, p_T3: np.ndarray, prefix: str) -> None:
-    """N_SHOWN rows spread evenly over `select`. Times are text: a browser's numbers cannot hold nanoseconds."""
+def _show_predictions(
+    tracker: Tracker, dataset: Dataset, rows_T: np.ndarray, p_T3: np.ndarray, prefix: str
+) -> None:
+    """N_SHOWN rows spread evenly over `select`. Times are text: a browser's numbers cannot hold
+    nanoseconds.
+    """
     at_N = np.flatnonzero(rows_T)
     at_N = at_N[np.unique(np.linspace(0, len(at_N) - 1, N_SHOWN).round().astype(int))]
     frame = pl.DataFrame(
@@ -130,15 +160,22 @@ def _show_importance(
     rises = permutation_importance(classifier, dataset, last_T, seed=0)
     frame = pl.DataFrame({"feature": list(rises), "log_loss_rise": list(rises.values())})
     tracker.table(f"{prefix}tune/importance", frame.sort("log_loss_rise", descending=True))
-    shown = f"{len(at_N):,} rows" if len(at_N) == rows_T.sum() else f"last {len(at_N):,} rows of {rows_T.sum():,}"
+    shown = (
+        f"{len(at_N):,} rows"
+        if len(at_N) == rows_T.sum()
+        else f"last {len(at_N):,} rows of {rows_T.sum():,}"
+    )
     title = f"{prefix}tune: what each feature is worth ({shown})"
     tracker.figure(f"{prefix}tune/importance_bars", plot_importance(rises, title=title))
 
 
 @torch.no_grad()
-def _network_input(classifier: Classifier, dataset: Dataset, rows_T: np.ndarray) -> tuple[torch.Tensor, np.ndarray]:
-    """What the network sees from R - 1 bars before the first of the rows to the last, padded once more for
-    `dense_logits`, and which of those bars the rows are."""
+def _network_input(
+    classifier: Classifier, dataset: Dataset, rows_T: np.ndarray
+) -> tuple[torch.Tensor, np.ndarray]:
+    """What the network sees from R - 1 bars before the first of the rows to the last, padded once
+    more for `dense_logits`, and which of those bars the rows are.
+    """
     reach = classifier.receptive_field - 1
     at_N = np.flatnonzero(rows_T)
     period = slice(max(at_N[0] - reach, 0), at_N[-1] + 1)
@@ -146,7 +183,9 @@ def _network_input(classifier: Classifier, dataset: Dataset, rows_T: np.ndarray)
     return pad(x_PF, (0, 0, reach, 0)), rows_T[period]
 
 
-def _uncalibrated(classifier: Classifier, x_PF: torch.Tensor, near_T: np.ndarray, p_N3: np.ndarray) -> np.ndarray:
+def _uncalibrated(
+    classifier: Classifier, x_PF: torch.Tensor, near_T: np.ndarray, p_N3: np.ndarray
+) -> np.ndarray:
     """Softmax of the logits as trained, among the classes that `p_N3` has on offer."""
     logits_NC = dense_logits(classifier.network, x_PF, near_T)[torch.from_numpy(near_T)].double()
     logits_NC = logits_NC.masked_fill(torch.from_numpy(p_N3 == 0).to(logits_NC.device), -torch.inf)

@@ -1,7 +1,9 @@
-"""A ledger in, a Scorecard under every fee schedule at once out: as data and a figure; hft/tables.py prints it.
+"""A ledger in, a Scorecard under every fee schedule at once out: as data and a figure;
+hft/report/tables.py prints it.
 
-Fills do not depend on fees, so one simulation is scored under all of them. A figure that the data cannot carry is None
-with the reason beside it. To add a figure: a field here, computed in hft/statistics.py.
+Fills do not depend on fees, so one simulation is scored under all of them. A figure that the data
+cannot carry is None with the reason beside it. To add a figure: a field here, computed in
+hft/statistics.
 """
 
 from __future__ import annotations
@@ -17,11 +19,11 @@ import numpy as np
 import polars as pl
 from pydantic import Field
 
-from hft.fees import FeeSchedule
-from hft.files import write_atomic
 from hft.schema import NS_PER_DAY, NS_PER_S
 from hft.spec import Spec
-from hft.statistics import MIN_TRADES, Interval, break_even, max_drawdown, sharpe
+from hft.statistics.returns import MIN_TRADES, Interval, break_even, max_drawdown, sharpe
+from hft.system.files import write_atomic
+from hft.trading.fees import FeeSchedule
 
 if TYPE_CHECKING:
     pass
@@ -35,10 +37,16 @@ Fees = Mapping[str, FeeSchedule]
 class ScheduleScore(Spec):
     maker_bps: float
     taker_bps: float
-    net_bps_trade: float | None = Field(description="mean net return per trade, bps; None without trades")
-    net_bps_day: float = Field(description="net return per calendar day, bps of the position's notional")
+    net_bps_trade: float | None = Field(
+        description="mean net return per trade, bps; None without trades"
+    )
+    net_bps_day: float = Field(
+        description="net return per calendar day, bps of the position's notional"
+    )
     net_bps_total: float
-    hit_rate: float | None = Field(description="share of trades with a net gain; None without trades")
+    hit_rate: float | None = Field(
+        description="share of trades with a net gain; None without trades"
+    )
     sharpe: float | None = Field(description="yearly; None where sharpe_reason says why")
     psr: float | None = Field(description="probability that the true Sharpe ratio is above 0")
     sharpe_reason: str
@@ -55,20 +63,38 @@ class Scorecard(Spec):
     long_share: float | None
     holding_s: float | None = Field(description="median time in position, s")
     reasons: dict[str, int] = Field(description="trades by how they ended")
-    markouts: dict[str, float | None] = Field(description="mean move in the trade's favour after entry, bps")
-    gross_bps_trade: float | None = Field(description="mean return per trade before fees, spread paid, bps")
-    break_even_bps: float | None = Field(description="cost one way at which the trades earn nothing, bps")
-    break_even_low_bps: float | None = Field(description="lower end of its 95 % interval; None below 30 trades")
+    markouts: dict[str, float | None] = Field(
+        description="mean move in the trade's favour after entry, bps"
+    )
+    gross_bps_trade: float | None = Field(
+        description="mean return per trade before fees, spread paid, bps"
+    )
+    break_even_bps: float | None = Field(
+        description="cost one way at which the trades earn nothing, bps"
+    )
+    break_even_low_bps: float | None = Field(
+        description="lower end of its 95 % interval; None below 30 trades"
+    )
     break_even_high_bps: float | None
-    notes: tuple[str, ...] = Field(description="what the data forced to assume, and what to bear in mind")
+    notes: tuple[str, ...] = Field(
+        description="what the data forced to assume, and what to bear in mind"
+    )
     verdict: str
     schedules: dict[str, ScheduleScore]
 
 
 def score(
-    ledger: pl.DataFrame, fees: Fees, start: int, end: int, *, notes: Sequence[str] = (), seed: int = 0
+    ledger: pl.DataFrame,
+    fees: Fees,
+    start: int,
+    end: int,
+    *,
+    notes: Sequence[str] = (),
+    seed: int = 0,
 ) -> Scorecard:
-    """The trades of [start, end) under every schedule; `notes` (the execution's assumptions, ...) go along."""
+    """The trades of [start, end) under every schedule; `notes` (the execution's assumptions, ...)
+    go along.
+    """
     margin = break_even(ledger["gross_bps"].to_numpy(), seed=seed)
     days = (end - start) / NS_PER_DAY
     held = ledger["ts_exit"] - ledger["ts_entry"]
@@ -77,10 +103,17 @@ def score(
         end=end,
         days=days,
         trades=len(ledger),
-        turnover_day=float((ledger["qty"] * (ledger["price_entry"] + ledger["price_exit"])).sum() / days),
+        turnover_day=float(
+            (ledger["qty"] * (ledger["price_entry"] + ledger["price_exit"])).sum() / days
+        ),
         long_share=_mean(ledger["side"] > 0),
         holding_s=float(held.median()) / NS_PER_S if len(ledger) else None,
-        reasons=dict(ledger["reason"].value_counts().sort("count", "reason", descending=[True, False]).iter_rows()),
+        reasons=dict(
+            ledger["reason"]
+            .value_counts()
+            .sort("count", "reason", descending=[True, False])
+            .iter_rows()
+        ),
         markouts={name: _mean(ledger[name]) for name in MARKOUTS},
         gross_bps_trade=_mean(ledger["gross_bps"]),
         break_even_bps=margin.mean,
@@ -92,13 +125,19 @@ def score(
     )
 
 
-def net_bps_day(ledger: pl.DataFrame, schedule: FeeSchedule, start: int, end: int, *, min_trades: int) -> float:
-    """The objective: net bps per calendar day of [start, end). With fewer than `min_trades` trades a gain is 0."""
+def net_bps_day(
+    ledger: pl.DataFrame, schedule: FeeSchedule, start: int, end: int, *, min_trades: int
+) -> float:
+    """The objective: net bps per calendar day of [start, end). With fewer than `min_trades` trades
+    a gain is 0.
+    """
     value = float(schedule.net_bps(ledger).sum()) / ((end - start) / NS_PER_DAY)
     return value if len(ledger) >= min_trades else min(value, 0.0)
 
 
-def _score_under(schedule: FeeSchedule, ledger: pl.DataFrame, margin: Interval, start: int, end: int) -> ScheduleScore:
+def _score_under(
+    schedule: FeeSchedule, ledger: pl.DataFrame, margin: Interval, start: int, end: int
+) -> ScheduleScore:
     net = schedule.net_bps(ledger)
     ratio = sharpe(ledger["ts_exit"].to_numpy(), net, start=start, end=end)
     return ScheduleScore(
@@ -157,7 +196,9 @@ def _cautions(ledger: pl.DataFrame, days: float) -> list[str]:
     stamps = ledger.select(pl.col("ts_entry", "ts_exit") // (FUNDING_HOURS * 3600 * NS_PER_S))
     held_over = int((stamps["ts_exit"] > stamps["ts_entry"]).sum())
     if held_over:
-        cautions.append(f"funding is left out; {held_over} positions were held across a stamp (00, 08, 16 UTC)")
+        cautions.append(
+            f"funding is left out; {held_over} positions were held across a stamp (00, 08, 16 UTC)"
+        )
     return cautions
 
 
@@ -167,7 +208,9 @@ def _mean(values: pl.Series | np.ndarray) -> float | None:
 
 
 def headline(fees: Mapping[str, FeeSchedule | ScheduleScore]) -> list[str]:
-    """The dearest and the cheapest tier of each ladder: names up to their last `_` are one ladder."""
+    """The dearest and the cheapest tier of each ladder: names up to their last `_` are one
+    ladder.
+    """
     ladders: dict[str, list[str]] = {}
     for name in sorted(fees, key=lambda name: -fees[name].taker_bps):
         ladders.setdefault(name.rpartition("_")[0], []).append(name)
@@ -189,8 +232,12 @@ def save_scorecards(cards: Mapping[str, Scorecard], folder: Path) -> None:
     write_atomic(folder / "scorecards.json", json.dumps(content, indent=1).encode() + b"\n")
 
 
-def plot_equity(ledger: pl.DataFrame, fees: Fees, path: Path, *, start: int, end: int, title: str) -> Path:
-    """PNG of the cumulative return, booked at the exits: before fees and under a few schedules, cheap to dear."""
+def plot_equity(
+    ledger: pl.DataFrame, fees: Fees, path: Path, *, start: int, end: int, title: str
+) -> Path:
+    """PNG of the cumulative return, booked at the exits: before fees and under a few schedules,
+    cheap to dear.
+    """
     import matplotlib.dates as dates
     from matplotlib.figure import Figure
 
@@ -200,7 +247,11 @@ def plot_equity(ledger: pl.DataFrame, fees: Fees, path: Path, *, start: int, end
     times = np.array([start, *ledger["ts_exit"], end]).astype("datetime64[ns]")
     for rank, (label, returns) in enumerate(_curves(ledger, fees)):
         equity = np.concatenate([[0.0], np.cumsum(returns)])
-        look = {"color": f"C{rank - 1}", "linewidth": 1.4} if rank else {"color": "black", "linewidth": 2.0}
+        look = (
+            {"color": f"C{rank - 1}", "linewidth": 1.4}
+            if rank
+            else {"color": "black", "linewidth": 2.0}
+        )
         axes.step(times, [*equity, equity[-1]], where="post", label=label, **look)
     axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), frameon=False, fontsize=9)
     axes.xaxis.set_major_formatter(dates.ConciseDateFormatter(axes.xaxis.get_major_locator()))
@@ -215,7 +266,9 @@ def plot_equity(ledger: pl.DataFrame, fees: Fees, path: Path, *, start: int, end
 
 
 def _curves(ledger: pl.DataFrame, fees: Fees) -> list[tuple[str, np.ndarray]]:
-    """(legend, returns): before fees first, then headline schedules of different cost, no more than N_CURVES."""
+    """(legend, returns): before fees first, then headline schedules of different cost, no more than
+    N_CURVES.
+    """
     costs = {_cost_bps(fees[name], ledger): name for name in reversed(headline(fees))}
     chosen = sorted(cost for cost in costs if cost)
     if len(chosen) > N_CURVES:

@@ -1,8 +1,10 @@
-"""One fold with one seed: fitted, calibrated, its strategy learnt on `tune`, scored on `tune` and `select`.
+"""One fold with one seed: fitted, calibrated, its strategy learnt on `tune`, scored on `tune` and
+`select`.
 
-In: the frames of everything before the end of validation, a Split, a seed. Out: metrics and predictions, and in the
-run's `fold-<f>/seed-<s>/` the weights, the strategy, the baseline, `metrics.json` and `predictions.parquet`. A folder
-that has its metrics is finished: a resumed run reads it back.
+In: the frames of everything before the end of validation, a Split, a seed. Out: metrics and
+predictions, and in the run's `fold-<f>/seed-<s>/` the weights, the strategy, the baseline,
+`metrics.json` and `predictions.parquet`. A folder that has its metrics is finished: a resumed run
+reads it back.
 """
 
 from __future__ import annotations
@@ -12,24 +14,33 @@ from collections.abc import Callable
 import numpy as np
 import polars as pl
 
-from hft.classification import classification_metrics, log_loss_excess
-from hft.config import TrainConfig
-from hft.frames import SCORED, Frames, Unit, report_labels, to_predictions
-from hft.model import Classifier, fit_classifier
-from hft.money import daily_returns, earn
-from hft.review import review_fold
-from hft.run import Run
+from hft.config.configs import TrainConfig
+from hft.learning.fit import FitResult, fit, predict
+from hft.learning.model import Classifier, fit_classifier
+from hft.learning.watch import Watched
+from hft.report.review import review_fold
+from hft.report.tables import print_fit
+from hft.runs.folder import Run
+from hft.runs.frames import SCORED, Frames, Unit, report_labels, to_predictions
+from hft.runs.money import daily_returns, earn
 from hft.schema import CLASS_NAMES, PREDICTIONS, check, metric, money_metric
-from hft.tables import print_fit
-from hft.tracking import Tracker
-from hft.training import FitResult, fit, predict
-from hft.watch import Watched
+from hft.statistics.classes import classification_metrics, log_loss_excess
+from hft.tracking.tracker import Tracker
 
 
 def fit_unit(
-    config: TrainConfig, frames: Frames, unit: Unit, run: Run, tracker: Tracker, watched: Watched, *, prefix: str
+    config: TrainConfig,
+    frames: Frames,
+    unit: Unit,
+    run: Run,
+    tracker: Tracker,
+    watched: Watched,
+    *,
+    prefix: str,
 ) -> tuple[dict[str, float], pl.DataFrame]:
-    """Metrics and predictions; goes on from what a kill left of an earlier attempt. Curves are named under `prefix`."""
+    """Metrics and predictions; goes on from what a kill left of an earlier attempt. Curves are
+    named under `prefix`.
+    """
     fold, seed = unit.split.fold, unit.seed
     if (finished := run.read_unit(fold, seed)) is not None:
         return finished
@@ -47,20 +58,36 @@ def fit_unit(
         on_epoch=_on_epoch(config, frames, unit, classifier, tracker, watched, prefix),
         resume=True,
     )
-    watched.pruned |= result.stopped == "callback"  # also where a kill came between that and the scores
-    p_T3 = frames.forecast(predict(classifier, unit.dataset, device=config.trainer.scoring_device()))
+    watched.pruned |= (
+        result.stopped == "callback"
+    )  # also where a kill came between that and the scores
+    p_T3 = frames.forecast(
+        predict(classifier, unit.dataset, device=config.trainer.scoring_device())
+    )
     prior_C = result.class_counts / result.class_counts.sum()
     money = earn(config, frames, unit.split, p_T3)
     run.write_strategy(fold, seed, money.fitted)
     prior_T3 = _priors(frames, unit)
     metrics = _class_metrics(config, unit, p_T3, prior_T3) | money.metrics
     metrics |= _baseline_metrics(config, frames, unit, run, prior_T3)
-    metrics |= {f"labels/{name}": value for name, value in report_labels(config, frames, unit).items()}
+    metrics |= {
+        f"labels/{name}": value for name, value in report_labels(config, frames, unit).items()
+    }
     metrics |= _training_metrics(result)
-    review_fold(tracker, classifier, unit.dataset, {r: unit.rows(r) for r in SCORED}, p_T3, prior_C, prefix=prefix)
+    review_fold(
+        tracker,
+        classifier,
+        unit.dataset,
+        {r: unit.rows(r) for r in SCORED},
+        p_T3,
+        prior_C,
+        prefix=prefix,
+    )
     print_fit(metrics, name=unit.name, strategy=money.fitted["reason"])
     predictions = _predictions(frames, unit, p_T3)
-    run.write_unit(fold, seed, metrics, predictions, daily_returns(config, unit.split, money.ledger, seed=seed))
+    run.write_unit(
+        fold, seed, metrics, predictions, daily_returns(config, unit.split, money.ledger, seed=seed)
+    )
     return metrics, predictions
 
 
@@ -73,13 +100,16 @@ def _on_epoch(
     watched: Watched,
     prefix: str,
 ) -> Callable[[int, dict[str, float]], bool]:
-    """Curves to the tracker and to who watches; every `money_every` epochs, and where the watch is for money after each
-    one, what `select` would earn at the objective's fees."""
+    """Curves to the tracker and to who watches; every `money_every` epochs, and where the watch is
+    for money after each one, what `select` would earn at the objective's fees.
+    """
     schedule = config.objective.partition("@")[2] or config.strategy.schedule
     shown = (money_metric("select", schedule), metric("select", "trades"), watched.objective)
 
     def look(wanted: str, *, money: bool) -> dict[str, float]:
-        p_T3 = frames.forecast(predict(classifier, unit.dataset, device=config.trainer.scoring_device()))
+        p_T3 = frames.forecast(
+            predict(classifier, unit.dataset, device=config.trainer.scoring_device())
+        )
         found = _scores(unit, "select", p_T3, _priors(frames, unit)) if wanted else {}
         if money or (wanted and wanted not in found):
             found |= earn(config, frames, unit.split, p_T3).metrics
@@ -97,8 +127,10 @@ def _on_epoch(
 
 
 def _priors(frames: Frames, unit: Unit) -> np.ndarray:
-    """float64[T, 3]: what a forecast knows from the classes on offer alone, their shares among the training rows with
-    the same offer. Against the shares of all rows, a meta label's side alone would look like skill."""
+    """float64[T, 3]: what a forecast knows from the classes on offer alone, their shares among the
+    training rows with the same offer. Against the shares of all rows, a meta label's side alone
+    would look like skill.
+    """
     offer_T = frames.offered_T3 @ (1 << np.arange(len(CLASS_NAMES)))
     rows_T = unit.rows("train") & (unit.dataset.w_T > 0)
     counts_OC = np.zeros((1 << len(CLASS_NAMES), len(CLASS_NAMES)))
@@ -107,25 +139,36 @@ def _priors(frames: Frames, unit: Unit) -> np.ndarray:
     return frames.forecast((counts_OC / counts_OC.sum(axis=1, keepdims=True))[offer_T])
 
 
-def _class_metrics(config: TrainConfig, unit: Unit, p_T3: np.ndarray, prior_T3: np.ndarray) -> dict[str, float]:
-    """Calibrated, per split; `log_loss_excess` is against the training rows' class frequencies, with its interval."""
+def _class_metrics(
+    config: TrainConfig, unit: Unit, p_T3: np.ndarray, prior_T3: np.ndarray
+) -> dict[str, float]:
+    """Calibrated, per split; `log_loss_excess` is against the training rows' class frequencies,
+    with its interval.
+    """
     metrics: dict[str, float] = {}
     for role in SCORED:
         p_N3, y_N, prior_N3 = _rows_of(unit, role, p_T3, prior_T3)
-        excess = log_loss_excess(p_N3, y_N, prior_C=prior_N3, seed=unit.seed, min_block=2 * config.labels.horizon)
+        excess = log_loss_excess(
+            p_N3, y_N, prior_C=prior_N3, seed=unit.seed, min_block=2 * config.labels.horizon
+        )
         values = {
             "log_loss_excess": excess.mean,
             "log_loss_excess_low": excess.low,
             "log_loss_excess_high": excess.high,
             "rows": len(y_N),
         }
-        metrics |= _scores(unit, role, p_T3, prior_T3) | {metric(role, name): value for name, value in values.items()}
+        metrics |= _scores(unit, role, p_T3, prior_T3) | {
+            metric(role, name): value for name, value in values.items()
+        }
     return metrics
 
 
 def _scores(unit: Unit, role: str, p_T3: np.ndarray, prior_T3: np.ndarray) -> dict[str, float]:
     p_N3, y_N, prior_N3 = _rows_of(unit, role, p_T3, prior_T3)
-    return {metric(role, name): v for name, v in classification_metrics(p_N3, y_N, prior_C=prior_N3).items()}
+    return {
+        metric(role, name): v
+        for name, v in classification_metrics(p_N3, y_N, prior_C=prior_N3).items()
+    }
 
 
 def _rows_of(
@@ -141,7 +184,9 @@ def _baseline_metrics(
 ) -> dict[str, float]:
     """The same class metrics of the baseline, fitted on the same rows; none without one."""
     folder = run.fold_folder(unit.split.fold, unit.seed)
-    baseline = config.baseline.fit(unit.dataset, unit.rows("train"), unit.rows("tune"), seed=unit.seed, folder=folder)
+    baseline = config.baseline.fit(
+        unit.dataset, unit.rows("train"), unit.rows("tune"), seed=unit.seed, folder=folder
+    )
     if baseline is None:
         return {}
     values = _class_metrics(config, unit, frames.forecast(baseline.predict(unit.dataset)), prior_T3)
@@ -160,7 +205,9 @@ def _training_metrics(result: FitResult) -> dict[str, float]:
 def _predictions(frames: Frames, unit: Unit, p_T3: np.ndarray) -> pl.DataFrame:
     fold, seed = unit.split.fold, unit.seed
     parts = [
-        to_predictions(frames, unit.split.periods[role], p_T3, fold=fold, seed=seed, split=role, path=0)
+        to_predictions(
+            frames, unit.split.periods[role], p_T3, fold=fold, seed=seed, split=role, path=0
+        )
         for role in SCORED
     ]
     return check(pl.concat(parts), PREDICTIONS, where="predictions")

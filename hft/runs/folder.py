@@ -1,12 +1,13 @@
 """A run on disk: what was asked, what came out, and how far it got.
 
-In: plain configs, metrics, predictions. Out: a folder `<root>/<UTC time>-<4 hex>/`, a trial's `<study>/<number>/`, of
-JSON, parquet and safetensors that another process reads back. Every file is written beside its place, synced and
-renamed, so a kill leaves the old file or the new one. To keep a further file in a run: a write and a read method on
-Run, going through `write_atomic`.
+In: plain configs, metrics, predictions. Out: a folder `<root>/<UTC time>-<4 hex>/`, a trial's
+`<study>/<number>/`, of JSON, parquet and safetensors that another process reads back. Every file is
+written beside its place, synced and renamed, so a kill leaves the old file or the new one. To keep
+a further file in a run: a write and a read method on Run, going through `write_atomic`.
 
-A folder may come from a stranger: it is data only, nothing in it is executed, and `read_config` gives plain data that
-must pass `hft.spec.parse`. Paths in it are not to be followed: the caller puts its own in their place.
+A folder may come from a stranger: it is data only, nothing in it is executed, and `read_config`
+gives plain data that must pass `hft.spec.parse`. Paths in it are not to be followed: the caller
+puts its own in their place.
 """
 
 from __future__ import annotations
@@ -27,10 +28,10 @@ from typing import Any, Literal, get_args
 
 import polars as pl
 
-from hft.files import is_locked, locked, writable, write_atomic
-from hft.provenance import git_state, versions
 from hft.schema import NET, PREDICTIONS, check, daily_columns
 from hft.spec import UserError, fingerprint
+from hft.system.files import is_locked, locked, writable, write_atomic
+from hft.system.provenance import git_state, versions
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 TRIAL = re.compile(r"\d{4,7}")
@@ -60,7 +61,9 @@ class Run:
     @property
     def id(self) -> str:
         """`20240102-030405-a1b2`, or of a sweep's trial `<study>/<number>`."""
-        return f"{self.folder.parent.name}/{self.folder.name}" if self.is_trial else self.folder.name
+        return (
+            f"{self.folder.parent.name}/{self.folder.name}" if self.is_trial else self.folder.name
+        )
 
     @property
     def is_trial(self) -> bool:
@@ -73,25 +76,34 @@ class Run:
 
     @property
     def state(self) -> State:
-        """`interrupted` also for a run whose process is gone: only one that reached its end says `done` or `pruned`."""
+        """`interrupted` also for a run whose process is gone: only one that reached its end says
+        `done` or `pruned`.
+        """
         state = self._read_json("state.json").get("state")
         if state not in get_args(State):
-            raise RunError(f"{self.folder / 'state.json'}: state must be one of {get_args(State)}, got {state!r}")
+            raise RunError(
+                f"{self.folder / 'state.json'}: state must be one of {get_args(State)}, got {state!r}"
+            )
         return "interrupted" if state == "running" and not is_locked(self._work_lock) else state
 
     def mark(self, state: State) -> None:
         started = self._read_json("state.json").get("started_ns")
-        self._write_json("state.json", {"state": state, "started_ns": started, "changed_ns": time.time_ns()})
+        self._write_json(
+            "state.json", {"state": state, "started_ns": started, "changed_ns": time.time_ns()}
+        )
 
     @contextlib.contextmanager
     def working(self) -> Iterator[Work]:
-        """Marks the run running, and at the end done (or as the block says), interrupted (by a signal: `exit_status`),
-        or failed.
+        """Marks the run running, and at the end done (or as the block says), interrupted (by a
+        signal: `exit_status`), or failed.
 
-        A kernel lock tells others that this process is alive. Raises RunError where another one works on the run.
+        A kernel lock tells others that this process is alive. Raises RunError where another one
+        works on the run.
         """
         if is_locked(self._work_lock):
-            raise RunError(f"run {self.id}: another process is working on it; wait for it, or choose another run")
+            raise RunError(
+                f"run {self.id}: another process is working on it; wait for it, or choose another run"
+            )
         with locked(self._work_lock):
             self.mark("running")
             work = Work()
@@ -108,11 +120,15 @@ class Run:
         return self.folder / ".lock-working"
 
     def write_config(self, config: dict[str, Any], *, data_keys: dict[str, Any]) -> None:
-        """The parsed config as plain data, the cache keys of the data it used, and the code and versions that ran."""
+        """The parsed config as plain data, the cache keys of the data it used, and the code and
+        versions that ran.
+        """
         self._write_json("config.json", {"config": config, "data_keys": data_keys} | what_runs())
 
     def read_config(self) -> dict[str, Any]:
-        """The config as plain data, not parsed yet; its paths are the writer's and not to be followed."""
+        """The config as plain data, not parsed yet; its paths are the writer's and not to be
+        followed.
+        """
         return self.read_about()["config"]
 
     def read_about(self) -> dict[str, Any]:
@@ -120,7 +136,9 @@ class Run:
         about = self._read_json("config.json")
         for part in ("config", "data_keys", "versions", "git"):
             if not isinstance(about.get(part), dict):
-                raise RunError(f"{self.folder / 'config.json'}: must hold a mapping {part!r}; {_RETRAIN}")
+                raise RunError(
+                    f"{self.folder / 'config.json'}: must hold a mapping {part!r}; {_RETRAIN}"
+                )
         return about
 
     def write_metrics(self, metrics: dict[str, Any]) -> None:
@@ -154,11 +172,18 @@ class Run:
 
     def backtest_folder(self, name: str) -> Path:
         if not NAME.fullmatch(name):
-            raise RunError(f"backtest name: must be letters, digits, '.', '_' or '-', at most 64, got {name!r}")
+            raise RunError(
+                f"backtest name: must be letters, digits, '.', '_' or '-', at most 64, got {name!r}"
+            )
         return self._make_folder("backtest", name)
 
     def write_unit(
-        self, fold: int, seed: int, metrics: dict[str, Any], predictions: pl.DataFrame, daily: pl.DataFrame
+        self,
+        fold: int,
+        seed: int,
+        metrics: dict[str, Any],
+        predictions: pl.DataFrame,
+        daily: pl.DataFrame,
     ) -> None:
         """The outcome of one fold and seed; the metrics come last, and say that it is finished."""
         folder = self.fold_folder(fold, seed)
@@ -169,7 +194,8 @@ class Run:
     def read_unit(self, fold: int, seed: int) -> tuple[dict[str, Any], pl.DataFrame] | None:
         """Metrics and predictions of a finished fold and seed, None where there are none yet."""
         folder = self.fold_folder(fold, seed)
-        # Of an older version there may be no daily returns: the unit is scored again, from its training's last state.
+        # Of an older version there may be no daily returns: the unit is scored again, from its
+        # training's last state.
         if not all((folder / name).exists() for name in ("metrics.json", "daily.parquet")):
             return None
         metrics = self._read_json(f"{folder.relative_to(self.folder)}/metrics.json")
@@ -177,13 +203,17 @@ class Run:
 
     def write_strategy(self, fold: int, seed: int, fitted: dict[str, Any]) -> None:
         """What the strategy of one fold and seed learnt on `tune`."""
-        self._write_json(f"{self.fold_folder(fold, seed).relative_to(self.folder)}/strategy.json", fitted)
+        self._write_json(
+            f"{self.fold_folder(fold, seed).relative_to(self.folder)}/strategy.json", fitted
+        )
 
     def read_strategy(self, fold: int, seed: int) -> dict[str, Any]:
         return self._read_json(f"fold-{fold:d}/seed-{seed:d}/strategy.json")
 
     def count_opening(self, period: str, what: dict[str, Any]) -> int:
-        """Records that a locked period's rows are read now, and for what config; returns how often they have been."""
+        """Records that a locked period's rows are read now, and for what config; returns how often
+        they have been.
+        """
         name = f"{period}_openings.json"
         lock = self.folder / f".lock-{name}"
         with writable(lock), locked(lock):
@@ -199,7 +229,9 @@ class Run:
             return []
         openings = self._read_json(name).get("openings")
         if not isinstance(openings, list):
-            raise RunError(f"{self.folder / name}: must hold a list 'openings'; restore it, the count must not restart")
+            raise RunError(
+                f"{self.folder / name}: must hold a list 'openings'; restore it, the count must not restart"
+            )
         return openings
 
     def _make_folder(self, *parts: str) -> Path:
@@ -219,7 +251,9 @@ class Run:
                 raise ValueError(f"must have at most {MAX_JSON_BYTES} bytes")
             content = json.loads(path.read_bytes())
         except FileNotFoundError:
-            raise RunError(f"{path}: missing, so {self.folder} is no complete run; {_RETRAIN}") from None
+            raise RunError(
+                f"{path}: missing, so {self.folder} is no complete run; {_RETRAIN}"
+            ) from None
         except (OSError, ValueError, RecursionError) as error:
             raise RunError(f"{path}: cannot be read ({_first_line(error)}); {_RETRAIN}") from error
         if not isinstance(content, dict):
@@ -237,7 +271,9 @@ def _finite(value: Any) -> Any:
 
 @functools.cache
 def what_runs() -> dict[str, Any]:
-    """Versions of the libraries and state of the checkout, as this process found them: what it imported stays."""
+    """Versions of the libraries and state of the checkout, as this process found them: what it
+    imported stays.
+    """
     return {"versions": versions(), "git": git_state()}
 
 
@@ -257,8 +293,11 @@ def _read_frame(path: Path) -> pl.DataFrame:
     try:
         data, digest = path.read_bytes(), path.with_suffix(".sha256").read_bytes()
     except OSError as error:
-        raise RunError(f"{path}: missing or unreadable ({_first_line(error)}); {_RETRAIN}") from error
-    # On a flipped byte polars may panic or end the process (seen: an allocation of 2e18 bytes): it never sees one.
+        raise RunError(
+            f"{path}: missing or unreadable ({_first_line(error)}); {_RETRAIN}"
+        ) from error
+    # On a flipped byte polars may panic or end the process (seen: an allocation of 2e18 bytes): it
+    # never sees one.
     if _sha256_line(data, path) != digest:
         raise RunError(f"{path}: does not match its hash in {path.stem}.sha256; {_RETRAIN}")
     try:

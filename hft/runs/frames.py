@@ -1,8 +1,10 @@
-"""What every fold of a run is cut from: features, labels and the dataset of one market; and a unit's part of them.
+"""What every fold of a run is cut from: features, labels and the dataset of one market; and a
+unit's part of them.
 
-In: a TrainConfig, the market up to the end of validation. Out: Frames, one row per bar in each; per fold and seed a
-Unit, with what that fold may see. A market keeps the frames asked for last, and they the label reports made of them:
-trials one after the other that share a market build neither again.
+In: a TrainConfig, the market up to the end of validation. Out: Frames, one row per bar in each; per
+fold and seed a Unit, with what that fold may see. A market keeps the frames asked for last, and
+they the label reports made of them: trials one after the other that share a market build neither
+again.
 """
 
 from __future__ import annotations
@@ -15,21 +17,23 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from hft.cache import Cache
-from hft.config import TrainConfig
-from hft.dataset import Dataset, hide_rows, to_dataset, usable
-from hft.labels import Exits, label_bars, label_report, restrict, train_weights
+from hft.config.configs import TrainConfig
+from hft.dataset.labels import Exits, label_bars, label_report, restrict, train_weights
+from hft.dataset.rows import Dataset, hide_rows, to_dataset, usable
+from hft.dataset.splits import ROLES, Block, Split, check_rows, inside
+from hft.dataset.stages import Market, market_features, market_labels
 from hft.schema import CLASS_NAMES, PREDICTIONS
 from hft.spec import fingerprint
-from hft.splits import ROLES, Block, Split, check_rows, inside
-from hft.stages import Market, market_features, market_labels
+from hft.system.cache import Cache
 
 SCORED = ("tune", "select")  # what training looks at besides train
 
 
 @dataclass(frozen=True)
 class Frames:
-    """One row per bar in each. `bars` also hold the features that labels read, `offered_T3` the classes on offer."""
+    """One row per bar in each. `bars` also hold the features that labels read, `offered_T3` the
+    classes on offer.
+    """
 
     market: Market
     bars: pl.DataFrame
@@ -64,7 +68,9 @@ class Unit:
 
 
 def build_frames(config: TrainConfig, market: Market) -> Frames:
-    features = [[name, spec.plain()] for name, spec in config.features.items()]  # their order is that of the columns
+    features = [
+        [name, spec.plain()] for name, spec in config.features.items()
+    ]  # their order is that of the columns
     key = fingerprint([market.bar_keys, market.column_keys, features, config.labels.plain()])
     return market.last_frames.get(key, lambda: _make_frames(config, market))
 
@@ -75,7 +81,9 @@ def _make_frames(config: TrainConfig, market: Market) -> Frames:
     labels = market_labels(market, features, config.labels, cache)
     bars = label_bars(market.bars, features, config.labels)
     dataset = to_dataset(market.bars, features, labels)
-    return Frames(market, bars, labels, dataset, config.labels.exits(bars), config.labels.offered(bars))
+    return Frames(
+        market, bars, labels, dataset, config.labels.exits(bars), config.labels.offered(bars)
+    )
 
 
 def make_unit(config: TrainConfig, frames: Frames, split: Split, seed: int) -> Unit:
@@ -91,27 +99,47 @@ def make_unit(config: TrainConfig, frames: Frames, split: Split, seed: int) -> U
 
 
 def report_labels(config: TrainConfig, frames: Frames, unit: Unit) -> dict[str, float]:
-    """What a run logs of its training rows' labels; 0.2 s the first time, most of it for the random walk's shares."""
+    """What a run logs of its training rows' labels; 0.2 s the first time, most of it for the random
+    walk's shares.
+    """
     rows_T, period_T = unit.rows("train"), unit.split.rows("train", frames.bars)
-    key = hashlib.sha256(rows_T.tobytes() + period_T.tobytes() + str(unit.seed).encode()).hexdigest()
+    key = hashlib.sha256(
+        rows_T.tobytes() + period_T.tobytes() + str(unit.seed).encode()
+    ).hexdigest()
 
     def build() -> dict[str, float]:
         market, bars, spec = frames.market, frames.bars, config.labels
-        return label_report(market.ticks, bars, frames.labels, spec, rows_T=rows_T, period_T=period_T, seed=unit.seed)
+        return label_report(
+            market.ticks,
+            bars,
+            frames.labels,
+            spec,
+            rows_T=rows_T,
+            period_T=period_T,
+            seed=unit.seed,
+        )
 
     return _remembered(frames.reports, key, build)
 
 
-def _remembered(known: dict[str, dict[str, float]], key: str, build: Callable[[], dict[str, float]]) -> dict:
+def _remembered(
+    known: dict[str, dict[str, float]], key: str, build: Callable[[], dict[str, float]]
+) -> dict:
     if key not in known:
         known[key] = build()
     return known[key]
 
 
-def to_predictions(frames: Frames, blocks: Sequence[Block], p_T3: np.ndarray, **constants: int | str) -> pl.DataFrame:
-    """PREDICTIONS of the bars in `blocks` that have a forecast; `constants` are its fold, seed, split and path."""
+def to_predictions(
+    frames: Frames, blocks: Sequence[Block], p_T3: np.ndarray, **constants: int | str
+) -> pl.DataFrame:
+    """PREDICTIONS of the bars in `blocks` that have a forecast; `constants` are its fold, seed,
+    split and path.
+    """
     rows_T = inside(frames.bars, blocks) & ~np.isnan(p_T3).any(axis=1)
     columns = {"bar": frames.dataset.bar_T[rows_T], "ts": frames.dataset.ts_T[rows_T]}
     probabilities = {f"p_{name}": p_T3[rows_T, c] for c, name in enumerate(CLASS_NAMES)}
-    frame = pl.DataFrame(columns | probabilities).with_columns(pl.lit(v).alias(k) for k, v in constants.items())
+    frame = pl.DataFrame(columns | probabilities).with_columns(
+        pl.lit(v).alias(k) for k, v in constants.items()
+    )
     return frame.select(*PREDICTIONS).cast(PREDICTIONS)

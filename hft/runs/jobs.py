@@ -1,8 +1,9 @@
 """What an entry point is asked to do: train, go on with a run, repeat one, or score one.
 
-In: what Hydra composed. Out: a typed job. A run that is resumed, repeated or scored brings its own config; the command
-line may choose where it computes and where it is logged, nothing that would change the numbers. A path that a run's own
-files name is never followed: this machine's note, or the command line, says where its data are.
+In: what Hydra composed. Out: a typed job. A run that is resumed, repeated or scored brings its own
+config; the command line may choose where it computes and where it is logged, nothing that would
+change the numbers. A path that a run's own files name is never followed: this machine's note, or
+the command line, says where its data are.
 """
 
 from __future__ import annotations
@@ -11,22 +12,32 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hft.compose import from_hydra, refuse_sweep_keys, to_plain
-from hft.config import BacktestConfig, DataKeys, Paths, SweepConfig, TrainConfig
-from hft.run import Run, RunError
-from hft.runs import find_run, list_runs, remembered_path
+from hft.config.compose import from_hydra, refuse_sweep_keys, to_plain
+from hft.config.configs import BacktestConfig, DataKeys, Paths, SweepConfig, TrainConfig
+from hft.runs.folder import Run, RunError
+from hft.runs.registry import find_run, list_runs, remembered_path
 from hft.spec import Room, SpecError, parse
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
 FROM_RUN = "from_run"
-FREE = ("resume", "reproduce", "trainer", "logger", "paths", "show_config", "tags")  # cannot change a run's numbers
+FREE = (
+    "resume",
+    "reproduce",
+    "trainer",
+    "logger",
+    "paths",
+    "show_config",
+    "tags",
+)  # cannot change a run's numbers
 
 
 @dataclass(frozen=True)
 class TrainJob:
-    """`resumed` is the run to go on with, `repeated` the one whose numbers to compare with; at most one of them."""
+    """`resumed` is the run to go on with, `repeated` the one whose numbers to compare with; at most
+    one of them.
+    """
 
     config: TrainConfig
     resumed: Run | None = None
@@ -44,9 +55,13 @@ def train_job(composed: DictConfig) -> TrainJob:
     return read_train_job(composed, choices=hydra.runtime.choices, overrides=overrides)
 
 
-def read_train_job(composed: DictConfig, *, choices: dict[str, Any], overrides: list[str]) -> TrainJob:
+def read_train_job(
+    composed: DictConfig, *, choices: dict[str, Any], overrides: list[str]
+) -> TrainJob:
     """`choices` are Hydra's group choices, `overrides` the command line."""
-    if any(o.lstrip("+~").split("=")[0].split(".")[0] in SweepConfig.model_fields for o in overrides):
+    if any(
+        o.lstrip("+~").split("=")[0].split(".")[0] in SweepConfig.model_fields for o in overrides
+    ):
         read_sweep(composed)
     resume, repeat = str(composed.get("resume") or ""), str(composed.get("reproduce") or "")
     if not resume and not repeat:
@@ -72,21 +87,29 @@ def read_sweep(composed: DictConfig) -> SweepConfig:
     from omegaconf.errors import OmegaConfBaseException
 
     try:
-        plain = {name: OmegaConf.to_container(composed[name], resolve=True) for name in SweepConfig.model_fields}
+        plain = {
+            name: OmegaConf.to_container(composed[name], resolve=True)
+            for name in SweepConfig.model_fields
+        }
     except OmegaConfBaseException as error:
-        raise SpecError(f"{error.full_key or 'sweep'}: an interpolation does not resolve: {error.msg}") from None
+        raise SpecError(
+            f"{error.full_key or 'sweep'}: an interpolation does not resolve: {error.msg}"
+        ) from None
     return parse(SweepConfig, plain)
 
 
 def backtest_job(composed: DictConfig) -> tuple[BacktestConfig, TrainConfig, Run]:
-    """The scoring to do, the config of the run it scores, and that run; `from_run` groups are taken from the run.
+    """The scoring to do, the config of the run it scores, and that run; `from_run` groups are taken
+    from the run.
 
     Keys set beside `kind: from_run` replace the run's: `+execution.latency_ms=200`.
     """
     plain = to_plain(composed)
     paths = _paths(plain)
     if plain.get("ckpt", "???") == "???":
-        raise SpecError("ckpt: has no value yet (the run to score); set it: ckpt=<run>, or ckpt=latest")
+        raise SpecError(
+            "ckpt: has no value yet (the run to score); set it: ckpt=<run>, or ckpt=latest"
+        )
     run = _done(paths, str(plain["ckpt"]))
     trained = stored_config(run, Path(paths.runs), plain, overrides=[])
     own = trained.plain()
@@ -97,8 +120,12 @@ def backtest_job(composed: DictConfig) -> tuple[BacktestConfig, TrainConfig, Run
     return config, trained, run
 
 
-def stored_config(run: Run, root: Path, plain: dict[str, Any], *, overrides: list[str]) -> TrainConfig:
-    """The run's config with this machine's paths, and what the command line may choose beside it."""
+def stored_config(
+    run: Run, root: Path, plain: dict[str, Any], *, overrides: list[str]
+) -> TrainConfig:
+    """The run's config with this machine's paths, and what the command line may choose beside
+    it.
+    """
     stored = {**run.read_config(), "paths": plain["paths"]}
     stored["data"] = _data_here(stored.get("data"), plain.get("data"), root, run)
     given = [o.lstrip("+").partition("=")[0] for o in overrides]
@@ -107,12 +134,15 @@ def stored_config(run: Run, root: Path, plain: dict[str, Any], *, overrides: lis
         if name in ("logger", "tags", "show_config"):
             stored[name] = plain[name]
         elif group in ("trainer", "logger") and isinstance(stored.get(group), dict):
-            # Another trainer is another device: how long and in what portions the run trains stays its own.
+            # Another trainer is another device: how long and in what portions the run trains stays
+            # its own.
             stored[group] = stored[group] | {field or "kind": plain[group][field or "kind"]}
     try:
         return parse(TrainConfig, stored, stored=True)
     except SpecError as error:
-        raise SpecError(f"{run.folder / 'config.json'}: not a config of ours; choose another run\n{error}") from None
+        raise SpecError(
+            f"{run.folder / 'config.json'}: not a config of ours; choose another run\n{error}"
+        ) from None
 
 
 def read_data_keys(run: Run) -> DataKeys:
@@ -120,7 +150,9 @@ def read_data_keys(run: Run) -> DataKeys:
         return parse(DataKeys, run.read_about()["data_keys"])
     except SpecError as error:
         place = f"{run.folder / 'config.json'}: data_keys"
-        raise RunError(f"{place}: not those of a run of ours; choose another run\n{error}") from None
+        raise RunError(
+            f"{place}: not those of a run of ours; choose another run\n{error}"
+        ) from None
 
 
 def _paths(plain: dict[str, Any]) -> Paths:
@@ -136,7 +168,9 @@ def _done(paths: Paths, name: str) -> Run:
     runs = list_runs(Path(paths.runs)) if name == "latest" else []
     run = next((run for run in runs if _state(run) == "done"), None) or _find(paths, name)
     if run.is_trial and run.state != "done":
-        raise RunError(f"trial {run.id} is {run.state}, not done: choose one that its sweep finished")
+        raise RunError(
+            f"trial {run.id} is {run.state}, not done: choose one that its sweep finished"
+        )
     if run.state != "done":
         raise RunError(
             f"run {run.id} is {run.state}, not done: go on with it (python train.py resume={run.id}), choose another, "
@@ -153,13 +187,15 @@ def _state(run: Run) -> str:
 
 
 def _unfinished(paths: Paths, name: str) -> Run:
-    """The run to go on with: `latest` is the newest that has not ended and knows what it was asked."""
+    """The run to go on with: `latest` is the newest that has not ended and knows what it was
+    asked.
+    """
     root = Path(paths.runs)
     if name == "latest":
         known = [run for run in list_runs(root) if (run.folder / "config.json").is_file()]
         open_runs = [run for run in known if _state(run) in ("new", "interrupted", "failed")]
         if not open_runs:
-            raise RunError(f"resume=latest: no run in {root} waits to go on; python -m hft.runs lists them")
+            raise RunError(f"resume=latest: no run in {root} waits to go on; hft runs lists them")
         return open_runs[0]
     run = _find(paths, name)
     if run.is_trial:
@@ -168,19 +204,27 @@ def _unfinished(paths: Paths, name: str) -> Run:
             f"command again, with sweep.study={run.folder.parent.name}"
         )
     if run.state == "done":
-        raise RunError(f"run {run.id} is done: score it (python backtest.py ckpt={run.id}) or repeat it (reproduce=)")
+        raise RunError(
+            f"run {run.id} is done: score it (python backtest.py ckpt={run.id}) or repeat it (reproduce=)"
+        )
     return run
 
 
 def _data_here(stored: Any, asked: Any, root: Path, run: Run) -> Any:
     """The run's data with this machine's path."""
     room = next(m for m in TrainConfig.model_fields["data"].metadata if isinstance(m, Room))
-    spec = room.load(stored["kind"]) if isinstance(stored, dict) and isinstance(stored.get("kind"), str) else None
+    spec = (
+        room.load(stored["kind"])
+        if isinstance(stored, dict) and isinstance(stored.get("kind"), str)
+        else None
+    )
     if spec is None or "path" not in spec.model_fields:
         return stored
     path = remembered_path(root, run.id)
     if isinstance(asked, dict) and asked.get("kind") == FROM_RUN:
         path = asked.get("path") or path
         if not path:
-            raise SpecError(f"data.path: where the data of run {run.id} lie here is not known; set it: +data.path=...")
+            raise SpecError(
+                f"data.path: where the data of run {run.id} lie here is not known; set it: +data.path=..."
+            )
     return {**stored, "path": path or "(not known here)"}

@@ -1,7 +1,9 @@
-"""What a forecast would earn on `select`: its strategy learnt on `tune`, simulated, under every fee schedule, by day.
+"""What a forecast would earn on `select`: its strategy learnt on `tune`, simulated, under every fee
+schedule, by day.
 
-In: frames, a split, calibrated probabilities. Out: a ledger and its metrics, through the simulator that backtest.py
-uses; and DAILY, what each UTC day closed. To add a metric of money: a line in `_metrics`, its name in hft/metrics.py.
+In: frames, a split, calibrated probabilities. Out: a ledger and its metrics, through the simulator
+that backtest.py uses; and DAILY, what each UTC day closed. To add a metric of money: a line in
+`_metrics`, its name in hft/config/objectives.py.
 """
 
 from __future__ import annotations
@@ -12,14 +14,14 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from hft.config import TrainConfig
-from hft.data import day_of
-from hft.execution import ExecutionSpec, fit_strategy, simulate
-from hft.frames import Frames
-from hft.report import net_bps_day
+from hft.config.configs import TrainConfig
+from hft.dataset.splits import Block, Split, inside
+from hft.market.data import day_of
+from hft.report.scorecard import net_bps_day
+from hft.runs.frames import Frames
 from hft.schema import NET, NS_PER_DAY, daily_columns, drawdown_metric, metric, money_metric
-from hft.splits import Block, Split, inside
-from hft.statistics import max_drawdown
+from hft.statistics.returns import max_drawdown
+from hft.trading.execution import ExecutionSpec, fit_strategy, simulate
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,10 @@ def earn(config: TrainConfig, frames: Frames, split: Split, p_T3: np.ndarray) ->
         until=split.hull("tune")[1],
     )
     blocks = split.periods["select"]
-    ledger = pl.concat(trade(config, frames, split.fold, b, p_T3, fitted, execution=config.execution) for b in blocks)
+    ledger = pl.concat(
+        trade(config, frames, split.fold, b, p_T3, fitted, execution=config.execution)
+        for b in blocks
+    )
     return Money(fitted, ledger, _metrics(config, split, ledger))
 
 
@@ -58,7 +63,9 @@ def trade(
     *,
     execution: ExecutionSpec,
 ) -> pl.DataFrame:
-    """LEDGER of acting on the forecasts of one block of time; nothing at or after its end is read."""
+    """LEDGER of acting on the forecasts of one block of time; nothing at or after its end is
+    read.
+    """
     return simulate(
         np.where(inside(frames.bars, [block])[:, None], p_T3, np.nan),
         frames.market.ticks,
@@ -81,14 +88,20 @@ def _metrics(config: TrainConfig, split: Split, ledger: pl.DataFrame) -> dict[st
         metric("select", "turnover_day"): float(traded / ((end - start) / NS_PER_DAY)),
     }
     for name, schedule in config.fees.items():
-        found[money_metric("select", name)] = net_bps_day(ledger, schedule, start, end, min_trades=config.min_trades)
+        found[money_metric("select", name)] = net_bps_day(
+            ledger, schedule, start, end, min_trades=config.min_trades
+        )
         found[drawdown_metric("select", name)] = max_drawdown(schedule.net_bps(ledger))
     return found
 
 
-def daily_returns(config: TrainConfig, split: Split, ledger: pl.DataFrame, *, seed: int) -> pl.DataFrame:
-    """DAILY over all UTC days that `select` touches, the first and the last maybe in part; a day without a closed
-    position earned 0. Unlike the objective, a gain of fewer than `min_trades` trades counts."""
+def daily_returns(
+    config: TrainConfig, split: Split, ledger: pl.DataFrame, *, seed: int
+) -> pl.DataFrame:
+    """DAILY over all UTC days that `select` touches, the first and the last maybe in part; a day
+    without a closed position earned 0. Unlike the objective, a gain of fewer than `min_trades`
+    trades counts.
+    """
     start, end = split.hull("select")
     first, last = start // NS_PER_DAY, (end - 1) // NS_PER_DAY
     day_N = ledger["ts_exit"].to_numpy() // NS_PER_DAY - first
@@ -100,7 +113,10 @@ def daily_returns(config: TrainConfig, split: Split, ledger: pl.DataFrame, *, se
         "day": [day_of(day * NS_PER_DAY) for day in range(first, last + 1)],
         "gross_bps": by_day(ledger["gross_bps"].to_numpy()),
         "trades": by_day(),
-        **{f"{NET}{name}": by_day(schedule.net_bps(ledger)) for name, schedule in config.fees.items()},
+        **{
+            f"{NET}{name}": by_day(schedule.net_bps(ledger))
+            for name, schedule in config.fees.items()
+        },
     }
     contract = daily_columns(config.fees)
     frame = pl.DataFrame(columns).with_columns(fold=pl.lit(split.fold), seed=pl.lit(seed))

@@ -1,20 +1,22 @@
-"""Which rows a backtest may read: a run's own test period, its locked final one, or other data; readings are counted.
+"""Which rows a backtest may read: a run's own test period, its locked final one, or other data;
+readings are counted.
 
-In: a BacktestConfig, the run's own config, the market. Out: the blocks to score, where to cut the market, and what to
-note about it; DataError where the data hold rows that the run was trained on, or that are locked.
+In: a BacktestConfig, the run's own config, the market. Out: the blocks to score, where to cut the
+market, and what to note about it; DataError where the data hold rows that the run was trained on,
+or that are locked.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from hft.config import BacktestConfig, TrainConfig
-from hft.data import DataError, to_iso
-from hft.jobs import read_data_keys
-from hft.run import Run
+from hft.config.configs import BacktestConfig, TrainConfig
+from hft.dataset.splits import Block, Split, make_periods, open_until, reads_until
+from hft.dataset.stages import Market
+from hft.market.data import DataError, to_iso
+from hft.runs.folder import Run
+from hft.runs.jobs import read_data_keys
 from hft.spec import SpecError
-from hft.splits import Block, Split, make_periods, open_until, reads_until
-from hft.stages import Market
 
 Part = tuple[int, int, Block]  # fold, path, block of time
 
@@ -22,7 +24,8 @@ Part = tuple[int, int, Block]  # fold, path, block of time
 def rows_to_score(
     config: BacktestConfig, trained: TrainConfig, market: Market, run: Run
 ) -> tuple[list[Part], int, list[str]]:
-    """(fold, path, block) of all that is scored, the time at which the market is cut, and what to note about it.
+    """(fold, path, block) of all that is scored, the time at which the market is cut, and what to
+    note about it.
 
     None of it was trained on; each reading of a locked or test period is counted.
     """
@@ -39,7 +42,9 @@ def rows_to_score(
     if config.open_final:
         parts = [(latest.fold, 0, block) for block in latest.periods["final"]]
     else:
-        parts = [(s.fold, p, b) for s in splits for p, b in zip(s.paths, s.periods["test"], strict=True)]
+        parts = [
+            (s.fold, p, b) for s in splits for p, b in zip(s.paths, s.periods["test"], strict=True)
+        ]
     first, last = min(block[0] for _, _, block in parts), max(block[1] for _, _, block in parts)
     if first < start or end < last:
         raise DataError(
@@ -53,14 +58,21 @@ def rows_to_score(
 
 
 def _open_elsewhere(
-    config: BacktestConfig, trained: TrainConfig, market: Market, run: Run, splits: list[Split], latest: Split
+    config: BacktestConfig,
+    trained: TrainConfig,
+    market: Market,
+    run: Run,
+    splits: list[Split],
+    latest: Split,
 ) -> str:
     """Counts the reading of other data than the run's own, or of another part of them, and says so.
 
     Raises DataError where they hold rows that the run was trained on, or rows that are locked.
     """
     if config.open_final:
-        raise SpecError("open_final: the locked period is one of the run's own data; leave data=from_run")
+        raise SpecError(
+            "open_final: the locked period is one of the run's own data; leave data=from_run"
+        )
     same = config.data.source() == trained.data.source()
     start, end = market.ticks.start, market.ticks.end
     first, until = read_data_keys(run).span[0], reads_until(splits)
@@ -81,5 +93,7 @@ def _open_elsewhere(
             f"data.end={to_iso(locked[0][0])} or earlier, or open it: open_final=true with data=from_run"
         )
     if any(touches(split.periods["test"]) for split in splits):
-        return f"opening {run.count_opening('test', config.plain())} of rows of this run's test period"
+        return (
+            f"opening {run.count_opening('test', config.plain())} of rows of this run's test period"
+        )
     return f"opening {run.count_opening('other', config.plain())} of other data than the run's own test period"

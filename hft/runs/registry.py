@@ -1,6 +1,6 @@
 """The runs below one root, and the trials below a study: made, found, listed.
 
-`python -m hft.runs` prints them with their state, objective and the command that goes on. One run is `hft/run.py`.
+`hft runs` (hft/cli/runs.py) prints them. One run is `hft/runs/folder.py`.
 """
 
 from __future__ import annotations
@@ -12,22 +12,23 @@ import os
 import re
 import secrets
 import shutil
-import sys
 import time
 from pathlib import Path
 
-from hft.files import writable, write_atomic
-from hft.run import NAME
-from hft.run import Run as Run
-from hft.run import RunError as RunError
+from hft.runs.folder import NAME
+from hft.runs.folder import Run as Run
+from hft.runs.folder import RunError as RunError
 from hft.spec import did_you_mean
+from hft.system.files import writable, write_atomic
 
 RUN_ID = re.compile(r"\d{8}-\d{6}-[0-9a-f]{4}")
 TRIAL_ID = re.compile(rf"(?P<study>{NAME.pattern})/(?P<number>\d{{1,7}})")
 
 
 def create_run(root: Path) -> Run:
-    """A new folder below `root`, of this process alone, marked new. Ids sort by time: they are in UTC."""
+    """A new folder below `root`, of this process alone, marked new. Ids sort by time: they are in
+    UTC.
+    """
     with writable(root):
         root.mkdir(parents=True, exist_ok=True)
         while True:
@@ -41,10 +42,12 @@ def create_run(root: Path) -> Run:
 
 
 def create_trial(study: Path, number: int, *, copy_of: Path | None = None) -> Run:
-    """The folder of a study's trial, of this process alone; RunError where there is one already: none is used twice.
+    """The folder of a study's trial, of this process alone; RunError where there is one already:
+    none is used twice.
 
-    With `copy_of`, another trial's folder, the run goes on from what that one left, and its curves are kept with it.
-    What is made anew: state, log, the locks, and the place in W&B, which the other trial keeps.
+    With `copy_of`, another trial's folder, the run goes on from what that one left, and its curves
+    are kept with it. What is made anew: state, log, the locks, and the place in W&B, which the
+    other trial keeps.
     """
     folder = study / f"{number:04d}"
     partial = study / f".partial-{folder.name}-{secrets.token_hex(4)}"
@@ -92,7 +95,9 @@ def _mark_new(folder: Path) -> Run:
 
 
 def remember_path(root: Path, run_id: str, path: str) -> None:
-    """Keeps beside the runs, not in one, where this machine has a run's data: a run that travels names no paths."""
+    """Keeps beside the runs, not in one, where this machine has a run's data: a run that travels
+    names no paths.
+    """
     write_atomic(_path_note(root, run_id), json.dumps({"data.path": path}).encode())
 
 
@@ -114,13 +119,16 @@ def list_runs(root: Path) -> list[Run]:
 
 
 def find_run(root: Path, name: str, *, sweeps: Path | None = None) -> Run:
-    """The run that `name` means: an id, a unique beginning of one, `latest`, the path of a run folder, or below
-    `sweeps` the trial `<study>/<number>`."""
+    """The run that `name` means: an id, a unique beginning of one, `latest`, the path of a run
+    folder, or below `sweeps` the trial `<study>/<number>`.
+    """
     if sweeps is not None and (trial := TRIAL_ID.fullmatch(name)):
         return _find_trial(sweeps, trial["study"], int(trial["number"]))
     runs = list_runs(root)
     ids = [run.id for run in runs]
-    latest = f"the latest in {root}: {', '.join(ids[:5])}" if ids else f"there are no runs in {root}"
+    latest = (
+        f"the latest in {root}: {', '.join(ids[:5])}" if ids else f"there are no runs in {root}"
+    )
     if name == "latest":
         if not runs:
             raise RunError(f"no run 'latest': {latest}; train one first: python train.py")
@@ -138,7 +146,9 @@ def find_run(root: Path, name: str, *, sweeps: Path | None = None) -> Run:
             f"run {name!r}: {len(found)} runs begin so: {', '.join(r.id for r in found[:5])}; give more of it"
         )
     if name and sweeps is not None and (sweeps / name / "study.json").is_file():
-        raise RunError(f"{name!r} is a study, not a run: give one of its trials, such as {name}/0000")
+        raise RunError(
+            f"{name!r} is a study, not a run: give one of its trials, such as {name}/0000"
+        )
     raise RunError(f"no run {name!r}{did_you_mean(name, ids)}; {latest}")
 
 
@@ -156,49 +166,11 @@ def _find_trial(sweeps: Path, study: str, number: int) -> Run:
 
 
 def _started_ns(run: Run) -> int:
-    """For the order within a second; a folder without a readable state is the oldest of its second."""
+    """For the order within a second; a folder without a readable state is the oldest of its
+    second.
+    """
     try:
         started = run._read_json("state.json").get("started_ns")
     except RunError:
         return 0
     return started if isinstance(started, int) else 0
-
-
-def print_runs(root: Path) -> None:
-    """The runs below `root`, newest first: state, objective, and the command that goes on from each."""
-    from rich.box import SIMPLE_HEAD
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(title=f"runs in {root}", title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
-    table.add_column("run", no_wrap=True)
-    table.add_column("state", no_wrap=True)
-    table.add_column("objective, tags and next", overflow="fold")
-    for run in list_runs(root):
-        table.add_row(run.id, *_state_and_lines(run))
-    Console().print(table, markup=False)
-
-
-def _state_and_lines(run: Run) -> tuple[str, str]:
-    try:
-        state, config = run.state, run.read_config()
-        value = run.read_metrics().get(config["objective"]) if state == "done" else None
-        objective = config["objective"] + ("" if value is None else f"={value:.6g}")
-        lines = [" ".join([objective, *config["tags"]])]
-    except (RunError, KeyError, TypeError, ValueError) as error:
-        return "unreadable", str(error)
-    going_on = f"python train.py resume={run.id}"
-    following = {"done": f"python backtest.py ckpt={run.id}", "interrupted": going_on, "failed": going_on}
-    return state, "\n".join([*lines, following.get(state, "")]).strip()
-
-
-def main(arguments: list[str]) -> int:
-    if len(arguments) > 1 or arguments[:1] in (["-h"], ["--help"]):
-        sys.stderr.write("usage: python -m hft.runs [folder of runs]\n")
-        return 2
-    print_runs(Path(arguments[0] if arguments else "runs"))
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

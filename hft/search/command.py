@@ -1,7 +1,9 @@
-"""What a `-m` command asks for: arguments in, a study driven to its end out, with its table and reports.
+"""What a `-m` command asks for: arguments in, a study driven to its end out, with its table and
+reports.
 
-Everything is composed from a copy of conf/ taken first, which the study keeps: what is edited afterwards changes
-nothing. Nothing is trained before the settings, the space and the study's identity are known to be right.
+Everything is composed from a copy of conf/ taken first, which the study keeps: what is edited
+afterwards changes nothing. Nothing is trained before the settings, the space and the study's
+identity are known to be right.
 """
 
 from __future__ import annotations
@@ -15,33 +17,40 @@ from typing import Any
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from hft.claims import reap
-from hft.compose import CONF, Composer
-from hft.config import TrainConfig
-from hft.launcher import Where
+from hft.config.compose import CONF, Composer
+from hft.config.configs import TrainConfig
+from hft.search.driver import Driver, SweepInterrupted
+from hft.search.launcher import Where
+from hft.search.plan import Plan, Point, make_plan, points_of
+from hft.search.screen import Live
 from hft.spec import SpecError
-from hft.storage import read_address
-from hft.study import Study, conf_hash, create_study, freeze_conf
-from hft.study_report import export, log_study
-from hft.study_tables import print_results
-from hydra_plugins.hft_sweep._driver import Driver, SweepInterrupted
-from hydra_plugins.hft_sweep._live import Live
-from hydra_plugins.hft_sweep._plan import Plan, Point, make_plan, points_of
+from hft.study.claims import reap
+from hft.study.export import export, log_study
+from hft.study.storage import read_address
+from hft.study.study import Study, conf_hash, create_study, freeze_conf
+from hft.study.tables import print_results
 
-WARM = ("pytorch_lightning", "lightgbm", "hft.trial")  # what a worker imports before its first trial
+WARM = (
+    "pytorch_lightning",
+    "lightgbm",
+    "hft.search.worker",
+)  # what a worker imports before its first trial
 
 
 def run_sweep(arguments: list[str], *, config_loader: ConfigLoader) -> None:
     """Raises SpecError or StudyError before the first trial for whatever is wrong with the command.
 
-    Exits with status 1 after the table when the sweep ended early, nothing completed, or a point of a grid failed.
+    Exits with status 1 after the table when the sweep ended early, nothing completed, or a point of
+    a grid failed.
     """
     single = [a for a in arguments if a.lstrip("+").partition("=")[0] in ("resume", "reproduce")]
     if single:
         raise SpecError(f"{', '.join(single)}: means one run; take out -m")
     with tempfile.TemporaryDirectory(prefix="hft-conf-") as folder:
         conf = freeze_conf(CONF, Path(folder) / "conf")
-        plan = make_plan(OverridesParser.create(config_loader=config_loader).parse_overrides(arguments), conf)
+        plan = make_plan(
+            OverridesParser.create(config_loader=config_loader).parse_overrides(arguments), conf
+        )
         study = _begin(plan, conf)
     _drive(study, plan)
 
@@ -58,7 +67,9 @@ def _begin(plan: Plan, conf: Path) -> Study:
         name, number = plan.default_name, 2
         while (root / name).exists():
             name, number = f"{plan.default_name}-{number}", number + 1
-    study = create_study(root / name, sweep=sweep, space=plan.space, base=plan.base, conf=conf, overrides=plan.fixed)
+    study = create_study(
+        root / name, sweep=sweep, space=plan.space, base=plan.base, conf=conf, overrides=plan.fixed
+    )
     if conf_hash(study.folder / "conf") != conf_hash(conf):
         sys.stderr.write(
             f"conf/ changed since study {name} began; it goes on with its own copy, {study.folder / 'conf'} "
@@ -80,7 +91,9 @@ def _drive(study: Study, plan: Plan) -> None:
     reap(study)  # what a killed driver left runs no more, and is counted as what it is
     points, total = points_of(plan, study)
     before = study.counts()
-    if study.optuna.user_attrs.get("n_trials") != max(total, before.points):  # status never says 3 of 1
+    if study.optuna.user_attrs.get("n_trials") != max(
+        total, before.points
+    ):  # status never says 3 of 1
         study.optuna.set_user_attr("n_trials", max(total, before.points))
     left = max(0, total - before.points)
     sys.stderr.write(
@@ -93,7 +106,9 @@ def _drive(study: Study, plan: Plan) -> None:
         except SweepInterrupted as error:
             interrupted = error
     else:
-        sys.stderr.write("all of it is done: sweep.study=new runs it again, a greater sweep.n_trials goes on\n")
+        sys.stderr.write(
+            "all of it is done: sweep.study=new runs it again, a greater sweep.n_trials goes on\n"
+        )
     _report(study, plan)
     if interrupted:
         raise interrupted
@@ -105,12 +120,18 @@ def _drive(study: Study, plan: Plan) -> None:
 
 
 def _run(study: Study, plan: Plan, points: list[Point], total: int) -> str:
-    """Why the sweep ended before its total, "" where it did not, or where only its time was spent."""
-    where = Where(study.folder, device=plan.device, threads=max(1, plan.config.trainer.threads), warm=WARM)
+    """Why the sweep ended before its total, "" where it did not, or where only its time was
+    spent.
+    """
+    where = Where(
+        study.folder, device=plan.device, threads=max(1, plan.config.trainer.threads), warm=WARM
+    )
     with plan.launcher.open(where) as engine:
         sys.stderr.write(f"{engine.describe()}\n")
         with Live(study, slots=engine.slots, n_total=total, in_place=not engine.in_process) as live:
-            driver = Driver(study, engine, compose=composer(study, plan), points=points, total=total, watch=live)
+            driver = Driver(
+                study, engine, compose=composer(study, plan), points=points, total=total, watch=live
+            )
             driver.run()
     if driver.out_of_time:
         sys.stderr.write(f"{driver.stop_reason}; a greater one goes on\n")

@@ -1,8 +1,9 @@
 """The driver of a sweep: it owns ask and tell, and keeps every slot of the engine at work.
 
-In: a study, an engine, and what makes a trial's config of a point. Any number of drivers may work on one study, at once
-or one after the other; what each may take is settled under the study's lock (hft/claims.py). A driver that is killed
-leaves trials that the next one finds by their free locks.
+In: a study, an engine, and what makes a trial's config of a point. Any number of drivers may work
+on one study, at once or one after the other; what each may take is settled under the study's lock
+(hft/study/claims.py). A driver that is killed leaves trials that the next one finds by their free
+locks.
 """
 
 from __future__ import annotations
@@ -17,12 +18,12 @@ from concurrent.futures import CancelledError
 from dataclasses import dataclass
 from typing import Any
 
-from hft.claims import Claim, claim, release, settle
-from hft.launcher import Engine, Future, OverLimit, PlaceLost, WorkerDied
-from hft.provenance import code_hash
+from hft.search.launcher import Engine, Future, OverLimit, PlaceLost, WorkerDied
+from hft.search.worker import run_trial
 from hft.spec import SpecError, UserError
-from hft.study import Study
-from hft.trial import run_trial
+from hft.study.claims import Claim, claim, release, settle
+from hft.study.study import Study
+from hft.system.provenance import code_hash
 
 MIN_FAILURES = 3  # finally failed trials without one that worked, after which a sweep ends
 IDLE_S = 0.5
@@ -46,7 +47,9 @@ class Flight:
 
 
 class Driver:
-    """`compose(params)` gives a trial's plain config or raises SpecError; `watch` is told of everything that ends."""
+    """`compose(params)` gives a trial's plain config or raises SpecError; `watch` is told of
+    everything that ends.
+    """
 
     def __init__(
         self,
@@ -79,7 +82,9 @@ class Driver:
             finally:
                 self._note_spent()
         if self.signal_number:
-            raise SweepInterrupted(f"{self.stop_reason}; the same command goes on with the study", self.signal_number)
+            raise SweepInterrupted(
+                f"{self.stop_reason}; the same command goes on with the study", self.signal_number
+            )
 
     def _loop(self) -> None:
         noted = time.monotonic()
@@ -134,13 +139,22 @@ class Driver:
             try:
                 outcome = flight.future.result()
             except PlaceLost as error:
-                outcome = self._stored(flight.claim) or {"status": "interrupted", "reason": str(error)}
+                outcome = self._stored(flight.claim) or {
+                    "status": "interrupted",
+                    "reason": str(error),
+                }
             except WorkerDied as error:
-                outcome = self._stored(flight.claim) or {"status": "died", "reason": f"its worker died: {error}"}
+                outcome = self._stored(flight.claim) or {
+                    "status": "died",
+                    "reason": f"its worker died: {error}",
+                }
             except OverLimit as error:
                 outcome = self._stored(flight.claim) or {"status": "failed", "reason": str(error)}
             except CancelledError:  # it may have come to its end before it was told
-                outcome = self._stored(flight.claim) or {"status": "interrupted", "reason": "stopped"}
+                outcome = self._stored(flight.claim) or {
+                    "status": "interrupted",
+                    "reason": "stopped",
+                }
             self._finish(flight.claim, outcome)
 
     def _finish(self, taken: Claim, outcome: dict[str, Any]) -> None:
@@ -159,7 +173,9 @@ class Driver:
         self.watch.finished()
 
     def _is_death(self, taken: Claim, status: str) -> bool:
-        """A signal from outside (preemption, a time limit) that let the trial save is no fault of the trial."""
+        """A signal from outside (preemption, a time limit) that let the trial save is no fault of
+        the trial.
+        """
         saved = any(self.study.trial_folder(taken.number).glob("fold-*/seed-*/*"))
         return status == "died" or (status == "interrupted" and not saved and not self.stop_reason)
 
@@ -174,7 +190,9 @@ class Driver:
             self.failures.append((number, reason))
         limit = max(MIN_FAILURES, self.engine.slots)
         if not self.succeeded and len(self.failures) >= limit and not self.stop_reason:
-            self.stop_reason = f"all of the first {len(self.failures)} trials failed; {self.common_cause()}"
+            self.stop_reason = (
+                f"all of the first {len(self.failures)} trials failed; {self.common_cause()}"
+            )
 
     def common_cause(self) -> str:
         """The reason that most failures share, and where the log of one of them lies."""
@@ -210,9 +228,11 @@ class Driver:
             time.sleep(IDLE_S)
 
     def _stop_now(self) -> None:
-        """Ends what runs: each worker saves its state if it can, and its trial waits for the next call.
+        """Ends what runs: each worker saves its state if it can, and its trial waits for the next
+        call.
 
-        From now on a Ctrl-C waits for nobody: a Slurm that does not answer says of no job that it ended.
+        From now on a Ctrl-C waits for nobody: a Slurm that does not answer says of no job that it
+        ended.
         """
         self.stopping = True
         for flight in self.flights.values():
@@ -236,7 +256,9 @@ class Driver:
                 )
                 os.write(2, told.encode())  # sys.stderr may be in the middle of a write
 
-        before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
+        before = {
+            number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)
+        }
         try:
             yield
         finally:

@@ -1,8 +1,8 @@
 """A sweep as the command line asks for it: overrides in, a checked Plan out.
 
-The base config, what varies, and the settings of search and engine; refused here, before any trial, are typos, spaces
-that can never be valid, objectives that nobody logs or that cannot be compared across the space, and points to try
-first that are not in it.
+The base config, what varies, and the settings of search and engine; refused here, before any trial,
+are typos, spaces that can never be valid, objectives that nobody logs or that cannot be compared
+across the space, and points to try first that are not in it.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from typing import Any, Literal
 
 from hydra.core.override_parser.types import Override
 
-from hft.compose import Composer, compose, overlay_conflicts, to_plain
-from hft.config import TrainConfig, refuse_incomparable
-from hft.jobs import read_sweep
-from hft.launcher import LauncherSpec
-from hft.metrics import known_metrics
-from hft.provenance import INERT
+from hft.config.compose import Composer, compose, overlay_conflicts, to_plain
+from hft.config.configs import TrainConfig, refuse_incomparable
+from hft.config.objectives import known_metrics
+from hft.runs.jobs import read_sweep
+from hft.search.launcher import LauncherSpec
 from hft.space import Space, check_space, read_groups, read_space
 from hft.spec import SpecError, UserError, did_you_mean, fingerprint
-from hft.studies import find_study
-from hft.study import Study
-from hft.sweep import SweepSpec
+from hft.study.find import find_study
+from hft.study.study import Study
+from hft.study.sweep import SweepSpec
+from hft.system.provenance import INERT
 
 N_FROM_STUDY = 5  # best points that `enqueue: [study:<name>]` takes over
 Point = dict[str, Any]
@@ -33,8 +33,10 @@ Point = dict[str, Any]
 
 @dataclass(frozen=True)
 class Plan:
-    """`base` is what all trials share and can change a number, `points` a grid's or those to try first, `fixed` the
-    overrides of all trials, `choice` the name of the sweep's YAML, `config` one config of the space."""
+    """`base` is what all trials share and can change a number, `points` a grid's or those to try
+    first, `fixed` the overrides of all trials, `choice` the name of the sweep's YAML, `config` one
+    config of the space.
+    """
 
     choice: str
     sweep: SweepSpec
@@ -68,7 +70,9 @@ def make_plan(overrides: list[Override], conf: Path) -> Plan:
     settings = read_sweep(composed)
     sweep = settings.sweep
     base = to_plain(composed)
-    space, fixed = read_space(sweep.space, overrides, base=base, choices=choices, known=read_groups(conf))
+    space, fixed = read_space(
+        sweep.space, overrides, base=base, choices=choices, known=read_groups(conf)
+    )
     points = space.grid() if sweep.kind == "grid" else []  # refuses what has no last value
     _refuse_overlaid(space, fixed, choices, conf)
     _refuse_one_point(sweep, space)
@@ -83,15 +87,20 @@ def make_plan(overrides: list[Override], conf: Path) -> Plan:
             points += _best_of(Path(configs[0].paths.sweeps) / entry.removeprefix("study:"), space)
     shared = {name: value for name, value in base.items() if name not in (*INERT, "paths")}
     shared.get("data", {}).pop("path", None)  # where the data lie is no part of what they are
-    return Plan(choices["sweep"], sweep, settings.launcher, space, points, fixed, shared, configs[0])
+    return Plan(
+        choices["sweep"], sweep, settings.launcher, space, points, fixed, shared, configs[0]
+    )
 
 
 def points_of(plan: Plan, study: Study) -> tuple[list[Point], int]:
-    """The points, each at the place of the trial that shall have it, and how many trials the study is to have."""
+    """The points, each at the place of the trial that shall have it, and how many trials the study
+    is to have.
+    """
     if plan.sweep.kind == "grid":
         return plan.points, min(plan.sweep.n_trials or len(plan.points), len(plan.points))
     given = [trial.system_attrs.get("fixed_params") for trial in study.trials()]
-    # The k-th trial of a study takes the k-th point: those of an earlier call keep their places, new ones come next.
+    # The k-th trial of a study takes the k-th point: those of an earlier call keep their places,
+    # new ones come next.
     tried = [point for point in plan.points if point in given]
     ahead = [{}] * (study.counts().points - len(tried))
     return [*tried, *ahead, *(p for p in plan.points if p not in tried)], plan.sweep.n_trials
@@ -102,16 +111,26 @@ def _single(overrides: list[Override]) -> list[str]:
 
 
 def _refuse_overlaid(space: Space, fixed: list[str], choices: dict[str, Any], conf: Path) -> None:
-    """Raises SpecError where an experiment fills in the kind that it chose, and the sweep tries other kinds too: what
-    helps a single run, to take the fields out, would leave the experiment's own kind without them."""
+    """Raises SpecError where an experiment fills in the kind that it chose, and the sweep tries
+    other kinds too: what helps a single run, to take the fields out, would leave the experiment's
+    own kind without them.
+    """
     errors = []
     for group in (d for d in space.dimensions if d.choices and choices.get(d.path) in d.choices):
         own, others = choices[group.path], [v for v in group.choices if v != choices[group.path]]
         for other in others:
             point = {group.path: other}
-            given = [d.path for d in space.dimensions if all(point.get(on, v[0]) in v for on, v in d.when)]
+            given = [
+                d.path
+                for d in space.dimensions
+                if all(point.get(on, v[0]) in v for on, v in d.when)
+            ]
             left = overlay_conflicts(choices | point, [*fixed, *given], conf=conf)
-            said = [line.partition("; the command line")[0] for line in left if line.startswith(f"{group.path}: ")]
+            said = [
+                line.partition("; the command line")[0]
+                for line in left
+                if line.startswith(f"{group.path}: ")
+            ]
             errors += [
                 f"{line}, which was not meant for what else the sweep tries ({', '.join(map(str, others))})"
                 for line in said[:1]
@@ -127,7 +146,11 @@ def _refuse_overlaid(space: Space, fixed: list[str], choices: dict[str, Any], co
 
 def _refuse_one_point(sweep: SweepSpec, space: Space) -> None:
     """Trials of the same config and seed have the same result."""
-    if sweep.kind != "grid" and sweep.n_trials > 1 and all(d.choices and len(d.choices) == 1 for d in space.dimensions):
+    if (
+        sweep.kind != "grid"
+        and sweep.n_trials > 1
+        and all(d.choices and len(d.choices) == 1 for d in space.dimensions)
+    ):
         held = "nothing varies" if not space.dimensions else "every path of it has one value"
         raise SpecError(
             f"sweep.space: {held}, so all {sweep.n_trials} trials would be the same run; give a path more values, "
@@ -156,7 +179,9 @@ def _check_objectives(sweep: SweepSpec, configs: Iterable[TrainConfig]) -> None:
     plains = [config.plain() for config in configs]
     named = {config.objective for config in configs}
     if len(named) > 1:
-        raise SpecError(f"objective: all jobs of a sweep need the same one, got {', '.join(sorted(named))}")
+        raise SpecError(
+            f"objective: all jobs of a sweep need the same one, got {', '.join(sorted(named))}"
+        )
     known = [name for name in known_metrics(configs[0]) if name.startswith("select/")]
     for field, names in (("objectives", sweep.objectives), ("constraints", sweep.constraints)):
         for name in names:
@@ -164,7 +189,9 @@ def _check_objectives(sweep: SweepSpec, configs: Iterable[TrainConfig]) -> None:
                 longer = next((metric for metric in known if metric.startswith(name)), "")
                 hint = f", did you mean {longer!r}?" if longer else did_you_mean(name, known)
                 hint = hint or f"; one of {', '.join(known)}"
-                raise SpecError(f"sweep.{field}: no run of this sweep logs {name!r} on select{hint}")
+                raise SpecError(
+                    f"sweep.{field}: no run of this sweep logs {name!r} on select{hint}"
+                )
     for name in sweep.objectives:
         refuse_incomparable(name, plains)
 
@@ -186,5 +213,7 @@ def _best_of(folder: Path, space: Space) -> list[Point]:
     complete.sort(key=lambda t: [s * v for s, v in zip(signs, t.values, strict=True)])
     points = [space.point(t.params) for t in complete if not space.fits(t.params)]
     if not points:
-        raise SpecError(f"sweep.enqueue: none of the {len(complete)} complete trials of {other.name} is in this space")
+        raise SpecError(
+            f"sweep.enqueue: none of the {len(complete)} complete trials of {other.name} is in this space"
+        )
     return points[:N_FROM_STUDY]

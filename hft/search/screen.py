@@ -1,4 +1,6 @@
-"""What a sweep shows while it runs: a table that stays in place on a terminal, elsewhere a line per finished trial."""
+"""What a sweep shows while it runs: a table that stays in place on a terminal, elsewhere a line per
+finished trial.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +8,22 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
-from hft.study_frame import ENDED, MIN_FOR_IMPORTANCE, Labels, complete_trials, importances, retried, state_of, total
-from hft.study_tables import finished_line, progress
+from hft.study.tables import finished_line, progress
+from hft.study.trials import (
+    ENDED,
+    MIN_FOR_IMPORTANCE,
+    Labels,
+    complete_trials,
+    importances,
+    retried,
+    state_of,
+    total,
+)
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
-    from hft.study import Study
+    from hft.study.study import Study
 
 EVERY_S = 0.5  # between two looks at the storage
 
@@ -20,11 +31,13 @@ EVERY_S = 0.5  # between two looks at the storage
 class Live:
     """A context around the driver's loop, which calls `update` as often as it likes.
 
-    Other drivers' trials are seen as well: everything is read from the storage. `in_place=False` where the trials write
-    to this terminal themselves.
+    Other drivers' trials are seen as well: everything is read from the storage. `in_place=False`
+    where the trials write to this terminal themselves.
     """
 
-    def __init__(self, study: Study, *, slots: int, n_total: int | None = None, in_place: bool = True) -> None:
+    def __init__(
+        self, study: Study, *, slots: int, n_total: int | None = None, in_place: bool = True
+    ) -> None:
         self.study, self.slots = study, slots
         self.n_total = total(study) if n_total is None else n_total
         self.labels = Labels(study)
@@ -52,14 +65,20 @@ class Live:
         self.looked = float("-inf")
 
     def update(self, *_: object, now: bool = False) -> None:
-        """Shows what changed; does nothing within EVERY_S of the last look unless `now` or something finished."""
+        """Shows what changed; does nothing within EVERY_S of the last look unless `now` or
+        something finished.
+        """
         if not now and time.monotonic() - self.looked < EVERY_S:
             return
         self.looked = time.monotonic()
         if self.screen:
             elapsed_s = time.monotonic() - self.started
             view = progress(
-                self.study, slots=self.slots, n_total=self.n_total, shares=self._shares(), elapsed_s=elapsed_s
+                self.study,
+                slots=self.slots,
+                n_total=self.n_total,
+                shares=self._shares(),
+                elapsed_s=elapsed_s,
             )
             self.screen.update(view, refresh=True)
         else:
@@ -78,7 +97,9 @@ class Live:
         for trial, state in sorted(fresh, key=lambda f: f[0].datetime_complete):
             done += state in ENDED
             place = f"{done}/{self.n_total}"
-            line = finished_line(self.study, trial, state=state, place=place, label=self.labels(trial))
+            line = finished_line(
+                self.study, trial, state=state, place=place, label=self.labels(trial)
+            )
             sys.stderr.write(f"{line}\n")
             self.told.add(trial.number)
         sys.stderr.flush()
@@ -95,4 +116,8 @@ class Live:
         from rich.live import Live as Screen
 
         console = Console(stderr=True, markup=False, highlight=False)
-        return Screen(console=console, auto_refresh=False, transient=True) if console.is_terminal else None
+        return (
+            Screen(console=console, auto_refresh=False, transient=True)
+            if console.is_terminal
+            else None
+        )

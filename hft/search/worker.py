@@ -1,8 +1,10 @@
-"""One trial of a sweep, in the worker that an engine gave it: a task in, an outcome out, a run folder in between.
+"""One trial of a sweep, in the worker that an engine gave it: a task in, an outcome out, a run
+folder in between.
 
-The worker reports through the study's storage and never tells: the driver does, by the outcome, which is also stored as
-the trial's user attribute `outcome`, so that a driver that died loses nothing. While it works it holds the lease
-`trial-<number>`; what it prints is in the folder's `log.txt`. torch and Optuna wait until a trial begins.
+The worker reports through the study's storage and never tells: the driver does, by the outcome,
+which is also stored as the trial's user attribute `outcome`, so that a driver that died loses
+nothing. While it works it holds the lease `trial-<number>`; what it prints is in the folder's
+`log.txt`. torch and Optuna wait until a trial begins.
 """
 
 from __future__ import annotations
@@ -24,18 +26,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
-from hft.files import FileError, writable
-from hft.provenance import code_hash
-from hft.run import Run, RunError
-from hft.runs import create_trial
+from hft.runs.folder import Run, RunError
+from hft.runs.registry import create_trial
 from hft.spec import Kind, Room, Spec, UserError, did_you_mean, parse
-from hft.storage import Locks, StorageError, read_address
+from hft.study.storage import Locks, StorageError, read_address
+from hft.system.files import FileError, writable
+from hft.system.provenance import code_hash
 
 if TYPE_CHECKING:
     import optuna
 
-    from hft.config import TrainConfig
-    from hft.stages import Last
+    from hft.config.configs import TrainConfig
+    from hft.dataset.stages import Last
 
 LOG = "log.txt"
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
@@ -53,7 +55,7 @@ class Task(Spec):
     folder: str = Field(description="the study's")
     number: int = Field(ge=0, description="the trial's")
     config: dict[str, Any] = Field(description="TrainConfig.plain()")
-    sweep: Annotated[Kind, Room("hft.sweep")]
+    sweep: Annotated[Kind, Room("hft.study.sweep")]
     code: str = Field(description="hash of the code that the study began with")
     driver: str = Field(description="whose lease the trial hangs on")
     continue_from: int | None = Field(
@@ -63,9 +65,11 @@ class Task(Spec):
 
 
 def run_trial(task: dict[str, Any]) -> dict[str, Any]:
-    """The outcome: `status` (complete, pruned, failed, interrupted, died, refused), `values` of the objectives when it
-    is complete, `constraints` (at most 0: kept), `reason` and `log`. An interrupted one has an `exit_status`, 128 + the
-    signal; one that died lost its storage or its disk; a refused one could not begin, and nor could the next."""
+    """The outcome: `status` (complete, pruned, failed, interrupted, died, refused), `values` of the
+    objectives when it is complete, `constraints` (at most 0: kept), `reason` and `log`. An
+    interrupted one has an `exit_status`, 128 + the signal; one that died lost its storage or its
+    disk; a refused one could not begin, and nor could the next.
+    """
     asked = parse(Task, task)
     try:
         address = read_address(asked.storage, Path(asked.folder))
@@ -77,7 +81,9 @@ def run_trial(task: dict[str, Any]) -> dict[str, Any]:
             _check_may_begin(asked, trial, locks)
             source = _find_progress(trial, Path(asked.folder), asked.continue_from)
             run = _take_folder(asked, source)
-            trial.set_user_attr("host", platform.node())  # from here on a death counts (hft/claims.py)
+            trial.set_user_attr(
+                "host", platform.node()
+            )  # from here on a death counts (hft/study/claims.py)
             with contextlib.nullcontext() if asked.echo else redirected(run.folder / LOG):
                 outcome = _attempt(asked, trial, run, source)
                 _store(trial, outcome)
@@ -104,7 +110,9 @@ def _take_folder(asked: Task, source: Path | None) -> Run:
 
 
 def open_trial(storage: optuna.storages.BaseStorage, asked: Task) -> optuna.Trial:
-    """The driver's trial, to report to. It is asked nothing, so the sampler is one that costs nothing."""
+    """The driver's trial, to report to. It is asked nothing, so the sampler is one that costs
+    nothing.
+    """
     import optuna
 
     study = optuna.load_study(
@@ -113,7 +121,9 @@ def open_trial(storage: optuna.storages.BaseStorage, asked: Task) -> optuna.Tria
         sampler=optuna.samplers.RandomSampler(seed=0),
         pruner=optuna.pruners.NopPruner(),
     )
-    return optuna.Trial(study, storage.get_trial_id_from_study_id_trial_number(study._study_id, asked.number))
+    return optuna.Trial(
+        study, storage.get_trial_id_from_study_id_trial_number(study._study_id, asked.number)
+    )
 
 
 def _check_may_begin(asked: Task, trial: optuna.Trial, locks: Locks) -> None:
@@ -142,14 +152,17 @@ def _has_driver(asked: Task, locks: Locks) -> bool:
 
 
 def _find_progress(trial: optuna.Trial, folder: Path, number: int | None) -> Path | None:
-    """The folder to go on from: of trial `number`, or where that one had not begun of the one it was to go on from.
-    On a machine that has none the trial begins anew."""
+    """The folder to go on from: of trial `number`, or where that one had not begun of the one it
+    was to go on from. On a machine that has none the trial begins anew.
+    """
     while number is not None:
         source = folder / f"{number:04d}"
         if (source / "config.json").is_file():
             return source
         before = _frozen(trial, number).user_attrs.get("retry_of")
-        number = before if before is not None and before < number else None  # a file may lead in a circle
+        number = (
+            before if before is not None and before < number else None
+        )  # a file may lead in a circle
     return None
 
 
@@ -157,7 +170,9 @@ def _attempt(asked: Task, trial: optuna.Trial, run: Run, source: Path | None) ->
     log = "" if asked.echo else str(run.folder / LOG)
     try:
         return _train(asked, trial, run, source) | {"log": log}
-    except BaseException as error:  # polars panics below BaseException; a trial never ends its worker
+    except (
+        BaseException
+    ) as error:  # polars panics below BaseException; a trial never ends its worker
         if isinstance(error, KeyboardInterrupt) or hasattr(error, "exit_status"):
             status = getattr(error, "exit_status", 128 + signal.SIGINT)
             reason = str(error) or "interrupted by SIGINT"
@@ -171,31 +186,39 @@ def _attempt(asked: Task, trial: optuna.Trial, run: Run, source: Path | None) ->
 
 
 def _train(asked: Task, trial: optuna.Trial, run: Run, source: Path | None) -> dict[str, Any]:
-    from hft.config import TrainConfig
-    from hft.pipeline import train
+    from hft.config.configs import TrainConfig
+    from hft.runs.train import train
 
     quiet = {"show_config": False, "trainer": asked.config["trainer"] | {"progress": False}}
     config = parse(TrainConfig, asked.config | quiet)
     watch = _make_watch(asked, trial, config, source)
     outcome = train(config, run=run, watch=watch, group=asked.study, last=_last_market())
     metrics = run.read_metrics()
-    constraints = {name: _excess(bound, metrics.get(name)) for name, bound in asked.sweep.constraints.items()}
+    constraints = {
+        name: _excess(bound, metrics.get(name)) for name, bound in asked.sweep.constraints.items()
+    }
     if outcome.pruned:
         return _outcome("pruned", constraints=constraints)
-    return _outcome("complete", values=_values(asked.sweep.objectives, metrics), constraints=constraints)
+    return _outcome(
+        "complete", values=_values(asked.sweep.objectives, metrics), constraints=constraints
+    )
 
 
 @functools.cache
 def _last_market() -> Last:
-    """Of this process: a trial that shares its data with the one before spends a few milliseconds on them."""
-    from hft.stages import Last
+    """Of this process: a trial that shares its data with the one before spends a few milliseconds
+    on them.
+    """
+    from hft.dataset.stages import Last
 
     return Last()
 
 
 @dataclass
 class Reports:
-    """The watch of a trial (hft/watch.py): what it is told goes to the storage, and the sweep's pruner decides."""
+    """The watch of a trial (hft/learning/watch.py): what it is told goes to the storage, and the
+    sweep's pruner decides.
+    """
 
     trial: optuna.Trial
     objective: str
@@ -214,12 +237,16 @@ class Reports:
             self.known.add(step)
 
 
-def _make_watch(asked: Task, trial: optuna.Trial, config: TrainConfig, source: Path | None) -> Reports | None:
+def _make_watch(
+    asked: Task, trial: optuna.Trial, config: TrainConfig, source: Path | None
+) -> Reports | None:
     sweep = asked.sweep
     if not sweep.prunes:
         return None
     per_epoch = sweep.prunes == "epoch"
-    trial.study.pruner = sweep.pruner(count_units(config) * (config.trainer.epochs if per_epoch else 1))
+    trial.study.pruner = sweep.pruner(
+        count_units(config) * (config.trainer.epochs if per_epoch else 1)
+    )
     watch = Reports(trial, sweep.objectives[0], per_epoch)
     if source is not None:
         watch.repeat(_frozen(trial, int(source.name)).intermediate_values)
@@ -227,13 +254,17 @@ def _make_watch(asked: Task, trial: optuna.Trial, config: TrainConfig, source: P
 
 
 def count_units(config: TrainConfig) -> int:
-    """Trainings of a run, known before its data are: how many folds there are does not depend on the range."""
+    """Trainings of a run, known before its data are: how many folds there are does not depend on
+    the range.
+    """
     return len(config.splits.periods(0, 2**62)) * config.seeds
 
 
 def _frozen(trial: optuna.Trial, number: int) -> optuna.trial.FrozenTrial:
     storage = trial.storage
-    return storage.get_trial(storage.get_trial_id_from_study_id_trial_number(trial.study._study_id, number))
+    return storage.get_trial(
+        storage.get_trial_id_from_study_id_trial_number(trial.study._study_id, number)
+    )
 
 
 def _excess(bound: Any, value: float | None) -> float:
@@ -244,9 +275,13 @@ def _excess(bound: Any, value: float | None) -> float:
 def _values(objectives: tuple[str, ...], metrics: Mapping[str, float | None]) -> list[float]:
     for name in objectives:
         if name not in metrics:
-            raise UserError(f"objective {name}: no metric of the run{did_you_mean(name, list(metrics))}")
+            raise UserError(
+                f"objective {name}: no metric of the run{did_you_mean(name, list(metrics))}"
+            )
         if metrics[name] is None:
-            raise UserError(f"objective {name}: has no finite value in this run; see its metrics.json")
+            raise UserError(
+                f"objective {name}: has no finite value in this run; see its metrics.json"
+            )
     return [float(metrics[name]) for name in objectives]
 
 
@@ -258,7 +293,13 @@ def _outcome(
     reason: str = "",
     log: str = "",
 ) -> dict[str, Any]:
-    return {"status": status, "values": values, "constraints": constraints or {}, "reason": reason, "log": log}
+    return {
+        "status": status,
+        "values": values,
+        "constraints": constraints or {},
+        "reason": reason,
+        "log": log,
+    }
 
 
 def _store(trial: optuna.Trial, outcome: dict[str, Any]) -> None:
@@ -275,7 +316,9 @@ def _last_line(error: BaseException) -> str:
 
 @contextlib.contextmanager
 def redirected(path: Path) -> Iterator[None]:
-    """Standard output and error of the process and its children go to `path`, and back afterwards, whatever happens."""
+    """Standard output and error of the process and its children go to `path`, and back afterwards,
+    whatever happens.
+    """
     _flush()
     with contextlib.ExitStack() as undo:
         with writable(path):

@@ -1,14 +1,15 @@
 """What a sweep varies: dimensions, the points they make, and the Hydra overrides that say a point.
 
-In: the `space` of a sweep's YAML (dotted path -> list, range, {values, when}) and the sweeping overrides of the
-command line. Out: a `Space`, whose points are plain {path: scalar} dicts, the same in a grid, in an Optuna trial and in
-a table. `check_space` then proves on composed configs that no value of it is wrong wherever it occurs.
+In: the `space` of a sweep's YAML (dotted path -> list, range, {values, when}) and the sweeping
+overrides of the command line. Out: a `Space`, whose points are plain {path: scalar} dicts, the same
+in a grid, in an Optuna trial and in a table. `check_space` then proves on composed configs that no
+value of it is wrong wherever it occurs.
 """
 
-from hft.space._check import check_space
-from hft.space._dimension import Dimension, Scalar, scalar, value_text
-from hft.space._grammar import read_groups, read_space
-from hft.space._space import GRID_LIMIT, Space
+from hft.space.check import check_space
+from hft.space.dimension import Dimension, Scalar, scalar, value_text
+from hft.space.grammar import read_groups, read_space
+from hft.space.space import GRID_LIMIT, Space
 
 __all__ = [
     "GRID_LIMIT",

@@ -1,4 +1,6 @@
-"""Proves a space on composed configs: every value of it must stand in some point that composes and parses."""
+"""Proves a space on composed configs: every value of it must stand in some point that composes and
+parses.
+"""
 
 from __future__ import annotations
 
@@ -7,23 +9,30 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from hft.space._dimension import Dimension, Scalar, is_among
-from hft.space._space import Space
+from hft.space.dimension import Dimension, Scalar, is_among
+from hft.space.space import Space
 from hft.spec import SpecError, UserError
 
-ATTEMPTS = 12  # random completions of a value before it counts as never valid; a compose costs 0.15 s
+ATTEMPTS = (
+    12  # random completions of a value before it counts as never valid; a compose costs 0.15 s
+)
 LIMIT = 200  # composes after which a space with mistakes is not searched further
 Point = dict[str, Scalar]
 
 
 def check_space(
-    space: Space, compose: Callable[[list[str]], dict[str, Any]], *, seed: int, attempts: int = ATTEMPTS
+    space: Space,
+    compose: Callable[[list[str]], dict[str, Any]],
+    *,
+    seed: int,
+    attempts: int = ATTEMPTS,
 ) -> list[dict[str, Any]]:
     """The plain configs that composed, among them every choice, and both ends of every range.
 
-    `compose` takes the overrides of a point and raises what Hydra or our parse has against it. Raises SpecError that
-    lists the values that no point could hold, each with what was said of it. One point tries a value of every
-    dimension at once, so a sound space costs about as many composes as its longest list has values.
+    `compose` takes the overrides of a point and raises what Hydra or our parse has against it.
+    Raises SpecError that lists the values that no point could hold, each with what was said of it.
+    One point tries a value of every dimension at once, so a sound space costs about as many
+    composes as its longest list has values.
     """
     search = _Search(space, compose, random.Random(seed))
     search.find_any(attempts)
@@ -50,7 +59,9 @@ class _Search:
         return any(path in point and is_among(value, (point[path],)) for point in self.good)
 
     def find_any(self, attempts: int) -> None:
-        """A first sound point. Raises SpecError with what is said of every point, whatever its values."""
+        """A first sound point. Raises SpecError with what is said of every point, whatever its
+        values.
+        """
         while not self.good and attempts:
             self.try_point(self._complete({}, attempt=0))
             attempts -= 1
@@ -70,7 +81,10 @@ class _Search:
             if attempt < 2 or not said:
                 said = lines  # the second attempt is a sound point with this value in it: what is said is about it
         override = dimension.override(value) or f"{dimension.path} on"
-        return [line if line.startswith(f"{dimension.path}:") else f"{override}: {line}" for line in said]
+        return [
+            line if line.startswith(f"{dimension.path}:") else f"{override}: {line}"
+            for line in said
+        ]
 
     def try_point(self, point: Point) -> list[str]:
         from hydra.errors import HydraException

@@ -1,12 +1,14 @@
-"""Decides `when`: conditions on what does not vary at once, the others in an order that a trial can follow."""
+"""Decides `when`: conditions on what does not vary at once, the others in an order that a trial can
+follow.
+"""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from typing import Any
 
-from hft.space._dimension import Dimension, Scalar, scalar
-from hft.space._paths import Choices
+from hft.space.dimension import Dimension, Scalar, scalar
+from hft.space.paths import Choices
 from hft.spec import did_you_mean
 
 Written = dict[str, tuple[Dimension, dict[str, Any]]]
@@ -16,11 +18,19 @@ Conditions = dict[str, tuple[Scalar, ...]]
 def resolve_conditions(
     written: Written, given: dict[str, Dimension], have: Choices, errors: list[str]
 ) -> list[Dimension]:
-    """The dimensions that remain, conditions first. `written` are the YAML's with their `when` as written, `given` the
-    command line's, which take the place of the YAML's of the same path and keep its conditions."""
-    conditions = {path: _read(path, when, written, have, errors) for path, (_, when) in written.items()}
-    dimensions = {path: dimension for path, (dimension, _) in written.items() if path not in have.fixed} | given
-    dimensions = {path: dimensions[path] for path in [*(p for p in written if p in dimensions), *given]}
+    """The dimensions that remain, conditions first. `written` are the YAML's with their `when` as
+    written, `given` the command line's, which take the place of the YAML's of the same path and
+    keep its conditions.
+    """
+    conditions = {
+        path: _read(path, when, written, have, errors) for path, (_, when) in written.items()
+    }
+    dimensions = {
+        path: dimension for path, (dimension, _) in written.items() if path not in have.fixed
+    } | given
+    dimensions = {
+        path: dimensions[path] for path in [*(p for p in written if p in dimensions), *given]
+    }
     gone: set[str] = set()
     while True:
         kept = {p: d for p, d in dimensions.items() if p not in gone}
@@ -32,7 +42,9 @@ def resolve_conditions(
     return _ordered({p: replace(d, when=tuple(whens[p].items())) for p, d in kept.items()}, errors)
 
 
-def _read(path: str, when: dict[str, Any], written: Written, have: Choices, errors: list[str]) -> Conditions:
+def _read(
+    path: str, when: dict[str, Any], written: Written, have: Choices, errors: list[str]
+) -> Conditions:
     found: Conditions = {}
     for on, value in when.items():
         values = tuple(scalar(v) for v in (value if isinstance(value, list) else [value]))
@@ -44,17 +56,26 @@ def _read(path: str, when: dict[str, Any], written: Written, have: Choices, erro
 
 
 def _refused(on: str, values: tuple[Scalar, ...], written: Written, have: Choices) -> list[str]:
-    """Why a condition can be no condition. Options that the YAML's dimension leaves out may come by the command line,
-    as long as one is in it."""
+    """Why a condition can be no condition. Options that the YAML's dimension leaves out may come by
+    the command line, as long as one is in it.
+    """
     if on not in written and not have.exists(on):
         return [f"{on}: no such path in the space{did_you_mean(on, [*written, *have.known])}"]
-    refused = [reason for reason in map(written[on][0].refusal, values) if reason] if on in written else []
+    refused = (
+        [reason for reason in map(written[on][0].refusal, values) if reason]
+        if on in written
+        else []
+    )
     if on not in have.known:
         return [f"{on}: {reason}" for reason in refused]
-    return have.unknown_options(on, values) or [f"{on}: {r}" for r in refused if len(refused) == len(values)]
+    return have.unknown_options(on, values) or [
+        f"{on}: {r}" for r in refused if len(refused) == len(values)
+    ]
 
 
-def _decide(conditions: Conditions, dimensions: dict[str, Dimension], gone: set[str], have: Choices) -> Any:
+def _decide(
+    conditions: Conditions, dimensions: dict[str, Dimension], gone: set[str], have: Choices
+) -> Any:
     """The conditions that points have to meet, or None when no point can."""
     left: Conditions = {}
     for on, values in conditions.items():
@@ -75,7 +96,9 @@ def _ordered(dimensions: dict[str, Dimension], errors: list[str]) -> list[Dimens
         done = {d.path for d in ordered}
         ready = next((d for d in waiting.values() if all(on in done for on, _ in d.when)), None)
         if ready is None:
-            circle = ", ".join(f"{d.path} (when {', '.join(on for on, _ in d.when)})" for d in waiting.values())
+            circle = ", ".join(
+                f"{d.path} (when {', '.join(on for on, _ in d.when)})" for d in waiting.values()
+            )
             errors.append(f"when: conditions in a circle: {circle}; take one of them out")
             return ordered
         ordered.append(waiting.pop(ready.path))

@@ -1,4 +1,6 @@
-"""One dimension: its values, what Optuna knows of it, and the text of a value as Hydra's grammar reads it back."""
+"""One dimension: its values, what Optuna knows of it, and the text of a value as Hydra's grammar
+reads it back.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,9 @@ _IN_KEYS = re.compile(r"([\\()\[\]{}:=, \t])")
 
 
 def value_text(value: Any) -> str:
-    """What stands behind the `=` of an override so that Hydra reads `value` back, of the same type."""
+    """What stands behind the `=` of an override so that Hydra reads `value` back, of the same
+    type.
+    """
     if value is None:
         return "null"
     if isinstance(value, bool):
@@ -30,7 +34,9 @@ def value_text(value: Any) -> str:
     if isinstance(value, list | tuple):
         return "[" + ",".join(value_text(item) for item in value) + "]"
     if isinstance(value, dict):
-        return "{" + ",".join(f"{_key_text(str(k))}:{value_text(v)}" for k, v in value.items()) + "}"
+        return (
+            "{" + ",".join(f"{_key_text(str(k))}:{value_text(v)}" for k, v in value.items()) + "}"
+        )
     return repr(value)
 
 
@@ -53,7 +59,8 @@ def _quoted(text: str) -> str:
 
 @dataclass(frozen=True)
 class Dimension:
-    """Either `choices`, with the Hydra text of each, or a range from `low` to `high`, both included.
+    """Either `choices`, with the Hydra text of each, or a range from `low` to `high`, both
+    included.
 
     `when`: the paths, each with the values of it under which the dimension exists; all must hold.
     """
@@ -96,12 +103,16 @@ class Dimension:
         if self.integer:
             return tuple(range(self.low, self.top + 1, self.step or 1))
         low, step = Decimal(repr(self.low)), Decimal(repr(self.step))
-        return tuple(float(low + i * step) for i in range(round((self.top - self.low) / self.step) + 1))
+        return tuple(
+            float(low + i * step) for i in range(round((self.top - self.low) / self.step) + 1)
+        )
 
     def text(self, value: Scalar) -> str:
         if self.choices is None:
             return repr(value)
-        return self.texts[next(i for i, choice in enumerate(self.choices) if is_same(choice, value))]
+        return self.texts[
+            next(i for i, choice in enumerate(self.choices) if is_same(choice, value))
+        ]
 
     def override(self, value: Scalar) -> str | None:
         text = self.text(value)
@@ -113,21 +124,29 @@ class Dimension:
         if self.choices is not None:
             return distributions.CategoricalDistribution(self.choices)
         if self.integer:
-            return distributions.IntDistribution(self.low, self.top, log=self.log, step=self.step or 1)
+            return distributions.IntDistribution(
+                self.low, self.top, log=self.log, step=self.step or 1
+            )
         return distributions.FloatDistribution(self.low, self.top, log=self.log, step=self.step)
 
     def suggest(self, trial: optuna.trial.BaseTrial) -> Scalar:
         if self.choices is not None:
             return trial.suggest_categorical(self.path, self.choices)
         if self.integer:
-            return trial.suggest_int(self.path, self.low, self.top, log=self.log, step=self.step or 1)
+            return trial.suggest_int(
+                self.path, self.low, self.top, log=self.log, step=self.step or 1
+            )
         return trial.suggest_float(self.path, self.low, self.top, log=self.log, step=self.step)
 
     def refusal(self, value: Any) -> str:
         """Why `value` is none of the dimension's, "" where it is one."""
         if self.choices is not None:
             known = ", ".join(value_text(choice) for choice in self.choices)
-            return "" if is_among(value, self.choices) else f"must be one of {known}, got {value_text(value)}"
+            return (
+                ""
+                if is_among(value, self.choices)
+                else f"must be one of {known}, got {value_text(value)}"
+            )
         kind = int if self.integer else int | float
         if isinstance(value, bool) or not isinstance(value, kind):
             return f"must be {'a whole number' if self.integer else 'a number'}, got {value_text(value)}"
@@ -140,9 +159,15 @@ class Dimension:
 
     def plain(self) -> dict[str, Any]:
         """JSON-ready, without what the dimension does not have."""
-        fields = {k: v for k, v in vars(self).items() if v is not None and v is not False and v not in ("", ())}
+        fields = {
+            k: v
+            for k, v in vars(self).items()
+            if v is not None and v is not False and v not in ("", ())
+        }
         when = [[path, list(values)] for path, values in self.when]
-        return {k: list(v) if isinstance(v, tuple) else v for k, v in fields.items()} | ({"when": when} if when else {})
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in fields.items()} | (
+            {"when": when} if when else {}
+        )
 
     @classmethod
     def from_plain(cls, plain: dict[str, Any]) -> Dimension:

@@ -1,4 +1,6 @@
-"""Reads a space: its YAML, and the sweeping overrides of Hydra's own grammar, which replace the YAML's dimensions."""
+"""Reads a space: its YAML, and the sweeping overrides of Hydra's own grammar, which replace the
+YAML's dimensions.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +8,10 @@ from decimal import Decimal
 from math import ceil
 from typing import TYPE_CHECKING, Any
 
-from hft.space._dimension import NO_OVERRIDE, Dimension, Scalar, is_finite_number, scalar, value_text
-from hft.space._paths import Choices, read_groups
-from hft.space._space import Space, is_switch
-from hft.space._when import resolve_conditions
+from hft.space.conditions import resolve_conditions
+from hft.space.dimension import NO_OVERRIDE, Dimension, Scalar, is_finite_number, scalar, value_text
+from hft.space.paths import Choices, read_groups
+from hft.space.space import Space, is_switch
 from hft.spec import SpecError, did_you_mean
 
 if TYPE_CHECKING:
@@ -32,8 +34,8 @@ def read_space(
 ) -> tuple[Space, list[str]]:
     """The space, and the overrides that are the same in every point of it.
 
-    `base` is the plain config of the overrides that do not sweep and `choices` Hydra's group choices of it; `known` is
-    `read_groups(conf)`. Raises SpecError with every mistake at once.
+    `base` is the plain config of the overrides that do not sweep and `choices` Hydra's group
+    choices of it; `known` is `read_groups(conf)`. Raises SpecError with every mistake at once.
     """
     errors: list[str] = []
     varied, fixed = _command_line(overrides, known, errors)
@@ -66,9 +68,13 @@ def _command_line(
         if not override.is_sweep_override():
             continue
         if override.is_delete():
-            errors.append(f"{override.input_line}: takes out or varies, not both; {path}=... varies it")
+            errors.append(
+                f"{override.input_line}: takes out or varies, not both; {path}=... varies it"
+            )
         elif _is_drivers(override):
-            errors.append(f"{override.input_line}: belongs to the sweep, so it cannot vary within it; give one value")
+            errors.append(
+                f"{override.input_line}: belongs to the sweep, so it cannot vary within it; give one value"
+            )
         elif path in varied or any(_bare(o) == path for o in fixed):
             errors.append(f"{path}: given twice on the command line, take one out")
         else:
@@ -78,7 +84,9 @@ def _command_line(
     return list(varied.values()), fixed
 
 
-def _swept(override: Override, path: str, known: dict[str, Any], errors: list[str]) -> Dimension | None:
+def _swept(
+    override: Override, path: str, known: dict[str, Any], errors: list[str]
+) -> Dimension | None:
     from hydra.core.override_parser.types import Glob, IntervalSweep, Override, RangeSweep
 
     swept = override._value
@@ -87,27 +95,41 @@ def _swept(override: Override, path: str, known: dict[str, Any], errors: list[st
         options = sorted(known.get(path, {}))
         if found := swept.filter(options):
             return _choices(path, found, prefix, errors)
-        rest = f"none fits of {', '.join(options)}" if options else f"{path} is none; list its values"
-        errors.append(f"{path}: glob() picks among the choices of a group, and {rest}, got {override.input_line}")
+        rest = (
+            f"none fits of {', '.join(options)}" if options else f"{path} is none; list its values"
+        )
+        errors.append(
+            f"{path}: glob() picks among the choices of a group, and {rest}, got {override.input_line}"
+        )
         return None
     tags = set(swept.tags)
     if tags - {"log"} or (tags and not isinstance(swept, IntervalSweep | RangeSweep)):
-        errors.append(f"{path}: the one tag is log, of an interval() or range(), got {override.input_line}")
+        errors.append(
+            f"{path}: the one tag is log, of an interval() or range(), got {override.input_line}"
+        )
         return None
     if isinstance(swept, IntervalSweep):
-        return _range(path, {"low": swept.start, "high": swept.end, "log": bool(tags)}, prefix, errors)
+        return _range(
+            path, {"low": swept.start, "high": swept.end, "log": bool(tags)}, prefix, errors
+        )
     if swept.shuffle:
         errors.append(f"{path}: shuffle() would make another study of every call; take it out")
         return None
     if not isinstance(swept, RangeSweep):
-        return _choices(path, [Override._convert_value(item) for item in swept.list], prefix, errors)
-    return _steps(path, swept.start, swept.stop, swept.step, prefix=prefix, log=bool(tags), errors=errors)
+        return _choices(
+            path, [Override._convert_value(item) for item in swept.list], prefix, errors
+        )
+    return _steps(
+        path, swept.start, swept.stop, swept.step, prefix=prefix, log=bool(tags), errors=errors
+    )
 
 
 def _steps(
     path: str, start: float, stop: float, step: float, *, prefix: str, log: bool, errors: list[str]
 ) -> Dimension | None:
-    """range(): its stop is not among the values. Downwards it is a list, for the order of a grid."""
+    """range(): its stop is not among the values. Downwards it is a list, for the order of a
+    grid.
+    """
     first, end, by = (Decimal(repr(number)) for number in (start, stop, step))
     count = ceil((end - first) / by) if by else 0
     if count < 1:
@@ -117,12 +139,24 @@ def _steps(
     number = int if whole else float
     if count == 1 or step < 0:
         return _choices(path, [number(first + i * by) for i in range(count)], prefix, errors)
-    body = {"low": number(start), "high": number(first + (count - 1) * by), "step": number(step), "log": log}
-    return _range(path, {k: v for k, v in body.items() if k != "step" or not whole or step != 1}, prefix, errors)
+    body = {
+        "low": number(start),
+        "high": number(first + (count - 1) * by),
+        "step": number(step),
+        "log": log,
+    }
+    return _range(
+        path,
+        {k: v for k, v in body.items() if k != "step" or not whole or step != 1},
+        prefix,
+        errors,
+    )
 
 
 def _yaml(yaml: dict[str, Any], errors: list[str]) -> dict[str, tuple[Dimension, dict[str, Any]]]:
-    """Dimension and its `when` as written, by path. A path that is null was taken out by a later YAML."""
+    """Dimension and its `when` as written, by path. A path that is null was taken out by a later
+    YAML.
+    """
     found = {}
     for key, body in (yaml or {}).items():
         path = str(key).lstrip("+")
@@ -132,9 +166,15 @@ def _yaml(yaml: dict[str, Any], errors: list[str]) -> dict[str, tuple[Dimension,
         is_list = isinstance(body, list)
         when = {} if is_list or not isinstance(body, dict) else body.get("when") or {}
         if not isinstance(when, dict):
-            errors.append(f"{path}.when: must map paths to values, such as {{model: se_tcn}}, got {when!r}")
+            errors.append(
+                f"{path}.when: must map paths to values, such as {{model: se_tcn}}, got {when!r}"
+            )
             continue
-        dimension = _choices(path, body, prefix, errors) if is_list else _mapping(path, body, prefix, errors)
+        dimension = (
+            _choices(path, body, prefix, errors)
+            if is_list
+            else _mapping(path, body, prefix, errors)
+        )
         if dimension:
             found[path] = (dimension, when)
     return found
@@ -142,13 +182,17 @@ def _yaml(yaml: dict[str, Any], errors: list[str]) -> dict[str, tuple[Dimension,
 
 def _mapping(path: str, body: Any, prefix: str, errors: list[str]) -> Dimension | None:
     if not isinstance(body, dict) or not ({"values", "low", "high"} & set(body)):
-        errors.append(f"{path}: must be a list of values, {{low, high}} or {{values, when}}, got {body!r}")
+        errors.append(
+            f"{path}: must be a list of values, {{low, high}} or {{values, when}}, got {body!r}"
+        )
         return None
     allowed = LIST_KEYS if "values" in body else RANGE_KEYS
     unknown = [str(key) for key in body if key not in allowed]
     for key in unknown:
         hint = did_you_mean(key, list(allowed)) or f"; one of {', '.join(allowed)}"
-        errors.append(f"{path}.{key}: no such key beside {'values' if 'values' in body else 'low and high'}{hint}")
+        errors.append(
+            f"{path}.{key}: no such key beside {'values' if 'values' in body else 'low and high'}{hint}"
+        )
     if unknown:
         return None
     if "values" not in body:
@@ -167,7 +211,10 @@ def _choices(path: str, values: list[Any], prefix: str, errors: list[str]) -> Di
     # Optuna compares with ==, so that true and 1 would be one choice.
     twice = [value for i, value in enumerate(scalars) if value in scalars[:i]]
     errors += [f"{path}: values must be finite, got {value}" for value in wrong]
-    errors += [f"{path}: {value_text(value)} stands twice among its values; take one out" for value in twice]
+    errors += [
+        f"{path}: {value_text(value)} stands twice among its values; take one out"
+        for value in twice
+    ]
     if not scalars or wrong or twice:
         return None
     switch = is_switch(path, tuple(scalars))
@@ -176,7 +223,12 @@ def _choices(path: str, values: list[Any], prefix: str, errors: list[str]) -> Di
 
 
 def _range(path: str, body: dict[str, Any], prefix: str, errors: list[str]) -> Dimension | None:
-    low, high, step, log = body.get("low"), body.get("high"), body.get("step"), body.get("log", False)
+    low, high, step, log = (
+        body.get("low"),
+        body.get("high"),
+        body.get("step"),
+        body.get("log", False),
+    )
     for name, value in (("low", low), ("high", high), ("step", 1 if step is None else step)):
         if not is_finite_number(value):
             errors.append(f"{path}.{name}: must be a number, got {value!r}")
@@ -195,7 +247,9 @@ def _range(path: str, body: dict[str, Any], prefix: str, errors: list[str]) -> D
     numbers = (low, high) if step is None else (low, high, step)
     integer = all(isinstance(number, int) for number in numbers)
     low, high, *rest = numbers if integer else map(float, numbers)
-    dimension = Dimension(path, prefix, low=low, high=high, step=rest[0] if rest else None, log=log, integer=integer)
+    dimension = Dimension(
+        path, prefix, low=low, high=high, step=rest[0] if rest else None, log=log, integer=integer
+    )
     if dimension.top > dimension.low:
         return dimension
     errors.append(f"{path}.step: must be at most high - low, got step={step} from {low} to {high}")

@@ -1,4 +1,6 @@
-"""What paths and choices there are: the base config, and the fields of the options that a group may take."""
+"""What paths and choices there are: the base config, and the fields of the options that a group may
+take.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hft.compose import SETS
-from hft.space._dimension import Dimension, is_among, scalar, value_text
-from hft.space._space import is_switch, value_at
+from hft.config.compose import SETS
+from hft.space.dimension import Dimension, is_among, scalar, value_text
+from hft.space.space import is_switch, value_at
 from hft.spec import did_you_mean
 
 OVERLAYS = ("experiment", "debug")  # groups whose files set paths anywhere
@@ -20,10 +22,19 @@ _MISSING = object()
 def read_groups(conf: Path) -> dict[str, dict[str, Any]]:
     """Every group of the folder: option -> its YAML, with the options that it includes.
 
-    A file that cannot be read has no fields here: who chooses it is told by Hydra, and others may be at work on it.
+    A file that cannot be read has no fields here: who chooses it is told by Hydra, and others may
+    be at work on it.
     """
-    groups = {folder.name: sorted(folder.glob("*.yaml")) for folder in sorted(conf.iterdir()) if folder.is_dir()}
-    return {name: {path.stem: _read_option(path) for path in paths} for name, paths in groups.items() if paths}
+    groups = {
+        folder.name: sorted(folder.glob("*.yaml"))
+        for folder in sorted(conf.iterdir())
+        if folder.is_dir()
+    }
+    return {
+        name: {path.stem: _read_option(path) for path in paths}
+        for name, paths in groups.items()
+        if paths
+    }
 
 
 def _read_option(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
@@ -35,7 +46,11 @@ def _read_option(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
         return {}
     if not isinstance(body, dict) or path in above:
         return {}
-    included = [item for item in body.pop("defaults", None) or [] if isinstance(item, str) and item != "_self_"]
+    included = [
+        item
+        for item in body.pop("defaults", None) or []
+        if isinstance(item, str) and item != "_self_"
+    ]
     merged: dict[str, Any] = {}
     for name in included:
         merged |= _read_option(path.with_name(f"{name}.yaml"), (*above, path))
@@ -44,7 +59,9 @@ def _read_option(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Choices:
-    """The config that a space varies: `fixed` are the values that the command line gives once, by bare path."""
+    """The config that a space varies: `fixed` are the values that the command line gives once, by
+    bare path.
+    """
 
     base: dict[str, Any]
     groups: dict[str, Any]
@@ -78,7 +95,9 @@ class Choices:
         """Why no config has this path or these options."""
         path = dimension.path
         if path in self.known and dimension.choices is None:
-            return [f"{path}: is a choice among {', '.join(self.known[path])}; list those to try, a range cannot"]
+            return [
+                f"{path}: is a choice among {', '.join(self.known[path])}; list those to try, a range cannot"
+            ]
         if path in self.known:
             return self.unknown_options(path, dimension.choices)
         if dimension.prefix or "@" in path:
@@ -112,19 +131,21 @@ class Choices:
     def _has_field(self, path: str, option: Any) -> bool:
         group, _, tail = path.partition(".")
         bodies = [self.known[group].get(name, {}) for name in _names(option)]
-        if option == self.groups.get(group):  # for a set that nobody names on the command line, both are None
+        if option == self.groups.get(
+            group
+        ):  # for a set that nobody names on the command line, both are None
             bodies.append(self.base.get(group) or {})
         return any(value_at(body, tail, _MISSING) is not _MISSING for body in bodies)
 
     def no_such_path(self, path: str, given: str = "") -> str:
         group, _, tail = path.partition(".")
         homes = [
-            name for name, body in self.known.get(group, {}).items() if value_at(body, tail, _MISSING) is not _MISSING
+            name
+            for name, body in self.known.get(group, {}).items()
+            if value_at(body, tail, _MISSING) is not _MISSING
         ]
         if homes:
-            return (
-                f"{path}: no such path{f' with {given}' if given else ''}; it exists with {group}={' or '.join(homes)}"
-            )
+            return f"{path}: no such path{f' with {given}' if given else ''}; it exists with {group}={' or '.join(homes)}"
         return f"{path}: no such path in the config{did_you_mean(path, sorted(self._paths())) or self._siblings(path)}"
 
     def _siblings(self, path: str) -> str:
@@ -134,13 +155,30 @@ class Choices:
     def unknown_options(self, group: str, values: Iterable[Any]) -> list[str]:
         known = list(self.known[group])
         names = dict.fromkeys(name for value in values for name in _names(value))
-        hints = {name: did_you_mean(name, known) or f", one of {', '.join(known)}" for name in names}
-        return [f"{group}: no such choice {name!r}{hint}" for name, hint in hints.items() if name not in known]
+        hints = {
+            name: did_you_mean(name, known) or f", one of {', '.join(known)}" for name in names
+        }
+        return [
+            f"{group}: no such choice {name!r}{hint}"
+            for name, hint in hints.items()
+            if name not in known
+        ]
 
     def _paths(self) -> set[str]:
-        bodies = [(group, body) for group, options in self.known.items() for body in options.values()]
-        own = {f"{group}.{path}" for group, body in bodies if group not in OVERLAYS for path in _dotted(body)}
-        return own | set(_dotted(self.base)) | {path for group, b in bodies if group in OVERLAYS for path in _dotted(b)}
+        bodies = [
+            (group, body) for group, options in self.known.items() for body in options.values()
+        ]
+        own = {
+            f"{group}.{path}"
+            for group, body in bodies
+            if group not in OVERLAYS
+            for path in _dotted(body)
+        }
+        return (
+            own
+            | set(_dotted(self.base))
+            | {path for group, b in bodies if group in OVERLAYS for path in _dotted(b)}
+        )
 
 
 def _names(choice: Any) -> list[str]:

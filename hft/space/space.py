@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from hft.space._dimension import Dimension, Scalar, is_same, scalar, value_text
+from hft.space.dimension import Dimension, Scalar, is_same, scalar, value_text
 from hft.spec import SpecError, did_you_mean
 
 if TYPE_CHECKING:
@@ -32,7 +32,9 @@ class Space:
         return [line for line in lines if line is not None]
 
     def grid(self) -> list[dict[str, Scalar]]:
-        """Every point once, the last dimension the fastest; a dimension that a point lacks does not multiply it."""
+        """Every point once, the last dimension the fastest; a dimension that a point lacks does not
+        multiply it.
+        """
         errors = [
             f"{d.path}: a grid needs values: list them, or give a step; got every number from {d.low} to {d.high}"
             for d in self.dimensions
@@ -42,7 +44,9 @@ class Space:
             raise SpecError("\n".join(errors))
         points = list(islice(_product(self.dimensions, {}), GRID_LIMIT + 1))
         if len(points) > GRID_LIMIT:
-            raise SpecError(f"the grid has more than {GRID_LIMIT:,} points; list fewer values, or search: sweep=tpe")
+            raise SpecError(
+                f"the grid has more than {GRID_LIMIT:,} points; list fewer values, or search: sweep=tpe"
+            )
         return points
 
     def distributions(self) -> dict[str, optuna.distributions.BaseDistribution]:
@@ -60,7 +64,9 @@ class Space:
         for path in (d.path for d in self.dimensions if d.path in params):
             reason = known[path].refusal(point[path])
             given = tuple(condition for condition in known[path].when if condition[0] in point)
-            clash = next((c for c in given if not Dimension(path, when=(c,)).is_active(point)), None)
+            clash = next(
+                (c for c in given if not Dimension(path, when=(c,)).is_active(point)), None
+            )
             if reason:
                 lines.append(f"{path}: {reason}")
             elif clash:
@@ -70,7 +76,9 @@ class Space:
         return lines
 
     def point(self, params: Mapping[str, Any]) -> dict[str, Scalar]:
-        """The point that `params` describe, lists by their text. Raises SpecError where it is not in the space."""
+        """The point that `params` describe, lists by their text. Raises SpecError where it is not
+        in the space.
+        """
         lines = self.fits(params)
         if lines:
             raise SpecError("\n".join(lines))
@@ -100,12 +108,16 @@ class Space:
 _ABSENT = object()
 
 
-def _product(dimensions: tuple[Dimension, ...], point: dict[str, Scalar]) -> Iterator[dict[str, Scalar]]:
+def _product(
+    dimensions: tuple[Dimension, ...], point: dict[str, Scalar]
+) -> Iterator[dict[str, Scalar]]:
     if not dimensions:
         yield point
         return
     first, rest = dimensions[0], dimensions[1:]
-    for extended in [{**point, first.path: v} for v in first.values()] if first.is_active(point) else [point]:
+    for extended in (
+        [{**point, first.path: v} for v in first.values()] if first.is_active(point) else [point]
+    ):
         yield from _product(rest, extended)
 
 

@@ -1,8 +1,10 @@
-"""Probabilities of the classes and what came: how good the forecast is, beside the majority's, and curves to look at.
+"""Probabilities of the classes and what came: how good the forecast is, beside the majority's, and
+curves to look at.
 
-In: p_N3 probabilities and y_N int64 in 0..2, rows without a label left out. Policies: a class without rows counts 0 in
-precision, recall, F1 and PR-AUC; ties of a score are one threshold. To add one: a function here, its value in `scores`,
-against a closed form or a slow twin in tests/test_classification.py.
+In: p_N3 probabilities and y_N int64 in 0..2, rows without a label left out. Policies: a class
+without rows counts 0 in precision, recall, F1 and PR-AUC; ties of a score are one threshold. To add
+one: a function here, its value in `scores`, against a closed form or a slow twin in
+tests/test_classification.py.
 
 Legend: N rows, C classes, K points of a curve.
 """
@@ -15,14 +17,16 @@ from typing import NamedTuple
 import numpy as np
 
 from hft.schema import CLASS_NAMES
-from hft.statistics import Interval, mean_interval
+from hft.statistics.returns import Interval, mean_interval
 
 N_CLASSES = len(CLASS_NAMES)
 SMALLEST_P = 1e-12
 
 
 class Reliability(NamedTuple):
-    """Bins of equal width that hold rows: the mean forecast, how often it came true, and how many rows."""
+    """Bins of equal width that hold rows: the mean forecast, how often it came true, and how many
+    rows.
+    """
 
     forecast_K: np.ndarray
     share_K: np.ndarray
@@ -37,7 +41,9 @@ class PrCurve(NamedTuple):
 
 
 class Coverage(NamedTuple):
-    """Of the most confident share of rows: how many are right, and how many the majority class would have right."""
+    """Of the most confident share of rows: how many are right, and how many the majority class
+    would have right.
+    """
 
     coverage_K: np.ndarray
     accuracy_K: np.ndarray
@@ -46,7 +52,9 @@ class Coverage(NamedTuple):
 
 def confusion(y_N: np.ndarray, predicted_N: np.ndarray) -> np.ndarray:
     """int64[true, predicted]."""
-    return np.bincount(y_N * N_CLASSES + predicted_N, minlength=N_CLASSES**2).reshape(N_CLASSES, N_CLASSES)
+    return np.bincount(y_N * N_CLASSES + predicted_N, minlength=N_CLASSES**2).reshape(
+        N_CLASSES, N_CLASSES
+    )
 
 
 def accuracy(counts_CC: np.ndarray) -> float:
@@ -66,7 +74,9 @@ def macro_f1(counts_CC: np.ndarray) -> float:
 
 
 def matthews(counts_CC: np.ndarray) -> float:
-    """Multiclass correlation R_K (Gorodkin 2004); 0 where truth or prediction has one class only."""
+    """Multiclass correlation R_K (Gorodkin 2004); 0 where truth or prediction has one class
+    only.
+    """
     counts = counts_CC.astype(float)
     total, true, predicted = counts.sum(), counts.sum(axis=1), counts.sum(axis=0)
     covariance = np.trace(counts) * total - true @ predicted
@@ -85,11 +95,15 @@ def brier(p_N3: np.ndarray, y_N: np.ndarray) -> float:
 
 
 def reliability(forecast_N: np.ndarray, came_N: np.ndarray, *, n_bins: int = 15) -> Reliability:
-    """Of one class: `p_N3[:, c], y_N == c`; of the likeliest: `p_N3.max(1), p_N3.argmax(1) == y_N`."""
+    """Of one class: `p_N3[:, c], y_N == c`; of the likeliest: `p_N3.max(1), p_N3.argmax(1) ==
+    y_N`.
+    """
     bins_N = np.minimum((forecast_N * n_bins).astype(int), n_bins - 1)
     rows_K = np.bincount(bins_N, minlength=n_bins)
     held = rows_K > 0
-    forecast_K, came_K = (np.bincount(bins_N, weights=v, minlength=n_bins)[held] for v in (forecast_N, came_N))
+    forecast_K, came_K = (
+        np.bincount(bins_N, weights=v, minlength=n_bins)[held] for v in (forecast_N, came_N)
+    )
     return Reliability(forecast_K / rows_K[held], came_K / rows_K[held], rows_K[held])
 
 
@@ -108,17 +122,25 @@ def pr_curve(score_N: np.ndarray, came_N: np.ndarray) -> PrCurve:
 
 
 def average_precision(score_N: np.ndarray, came_N: np.ndarray) -> float:
-    """Area under the steps of the precision-recall curve; a score that says nothing gets the class's share of rows."""
+    """Area under the steps of the precision-recall curve; a score that says nothing gets the
+    class's share of rows.
+    """
     recall_K, precision_K = pr_curve(score_N, came_N)
     return float(np.diff(recall_K, prepend=0.0) @ precision_K)
 
 
-def coverage_accuracy(p_N3: np.ndarray, y_N: np.ndarray, *, prior_C: np.ndarray, n_points: int = 20) -> Coverage:
-    """At coverages 1/n_points .. 1; equally confident rows count in row order, a coverage holds at least one row."""
+def coverage_accuracy(
+    p_N3: np.ndarray, y_N: np.ndarray, *, prior_C: np.ndarray, n_points: int = 20
+) -> Coverage:
+    """At coverages 1/n_points .. 1; equally confident rows count in row order, a coverage holds at
+    least one row.
+    """
     order = np.argsort(-p_N3.max(axis=1), kind="stable")
     rows_K = np.maximum(np.arange(1, n_points + 1) * len(y_N) // n_points, 1)
     right_N, majority_N = p_N3.argmax(axis=1) == y_N, y_N == prior_C.argmax()
-    of_K, of_majority_K = (np.cumsum(right[order])[rows_K - 1] / rows_K for right in (right_N, majority_N))
+    of_K, of_majority_K = (
+        np.cumsum(right[order])[rows_K - 1] / rows_K for right in (right_N, majority_N)
+    )
     return Coverage(rows_K / len(y_N), of_K, of_majority_K)
 
 
@@ -137,12 +159,19 @@ def scores(p_N3: np.ndarray, y_N: np.ndarray) -> dict[str, float]:
         "mcc": matthews(counts),
         "brier": brier(p_N3, y_N),
         "calibration_error": calibration_error(p_N3, y_N),
-        **{f"{name}_{c}": float(values[k]) for name, values in per_class.items() for k, c in enumerate(CLASS_NAMES)},
+        **{
+            f"{name}_{c}": float(values[k])
+            for name, values in per_class.items()
+            for k, c in enumerate(CLASS_NAMES)
+        },
     }
 
 
-def classification_metrics(p_N3: np.ndarray, y_N: np.ndarray, *, prior_C: np.ndarray) -> dict[str, float]:
-    """`scores`, and as `majority_<name>` those of forecasting `prior_C`, the training rows' shares, at every row.
+def classification_metrics(
+    p_N3: np.ndarray, y_N: np.ndarray, *, prior_C: np.ndarray
+) -> dict[str, float]:
+    """`scores`, and as `majority_<name>` those of forecasting `prior_C`, the training rows' shares,
+    at every row.
 
     Where rows differ in the classes on offer, `prior_C` has a row for each.
     """
@@ -153,10 +182,11 @@ def classification_metrics(p_N3: np.ndarray, y_N: np.ndarray, *, prior_C: np.nda
 def log_loss_excess(
     p_N3: np.ndarray, y_N: np.ndarray, *, prior_C: np.ndarray, seed: int, min_block: int = 10
 ) -> Interval:
-    """Log loss minus that of the class frequencies, paired by row: skill is an interval wholly below 0 (QUANT 5.16).
+    """Log loss minus that of the class frequencies, paired by row: skill is an interval wholly
+    below 0 (QUANT 5.16).
 
-    Labels overlap: give `min_block` twice their horizon in bars (experiments/LOG.md). `prior_C` may have a row for each
-    of `p_N3`.
+    Labels overlap: give `min_block` twice their horizon in bars (experiments/LOG.md). `prior_C` may
+    have a row for each of `p_N3`.
     """
     baseline = log_losses(np.broadcast_to(prior_C, p_N3.shape), y_N)
     return mean_interval(log_losses(p_N3, y_N) - baseline, seed=seed, min_block=min_block)

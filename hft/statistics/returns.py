@@ -1,8 +1,9 @@
 """Arrays in, honest numbers out: what a list of trade returns supports.
 
-Policies, everywhere: a figure that the data cannot carry is None, never 0 or NaN; intervals are 95 % stationary
-bootstrap (Politis-Romano 1994) over rows in time order. Legend: x_N one value per trade or row, in time order.
-To add one: a function here, against a closed form, a slow twin or scipy in tests/test_statistics.py.
+Policies, everywhere: a figure that the data cannot carry is None, never 0 or NaN; intervals are 95
+% stationary bootstrap (Politis-Romano 1994) over rows in time order. Legend: x_N one value per
+trade or row, in time order. To add one: a function here, against a closed form, a slow twin or
+scipy in tests/test_statistics.py.
 """
 
 from __future__ import annotations
@@ -23,7 +24,9 @@ NS_PER_HOUR = NS_PER_DAY // 24
 
 
 class Interval(NamedTuple):
-    """A mean, None without rows, and its 95 % interval, None where fewer than MIN_TRADES rows carry it."""
+    """A mean, None without rows, and its 95 % interval, None where fewer than MIN_TRADES rows carry
+    it.
+    """
 
     mean: float | None
     low: float | None
@@ -31,7 +34,9 @@ class Interval(NamedTuple):
 
 
 class Sharpe(NamedTuple):
-    """`yearly` and `psr` (probability that the true ratio is above 0) are None where `reason` says why."""
+    """`yearly` and `psr` (probability that the true ratio is above 0) are None where `reason` says
+    why.
+    """
 
     yearly: float | None
     psr: float | None
@@ -50,14 +55,17 @@ def mean_interval(x_N: np.ndarray, *, seed: int, min_block: int = 10) -> Interva
 
 
 def bootstrap_means(x_N: np.ndarray, *, mean_block: float, seed: int) -> np.ndarray:
-    """Means of N_RESAMPLES stationary bootstrap samples: circular blocks of geometric length, uniform starts.
+    """Means of N_RESAMPLES stationary bootstrap samples: circular blocks of geometric length,
+    uniform starts.
 
-    A block's sum is a difference of running sums, so the work is the number of blocks and not of rows.
+    A block's sum is a difference of running sums, so the work is the number of blocks and not of
+    rows.
     """
     n, rng = len(x_N), np.random.default_rng(seed)
     running = np.concatenate([[0.0], np.cumsum(np.tile(x_N - x_N.mean(), 2))])
     per_sample = math.ceil(n / mean_block)
-    # So many that their lengths fall short of n once in a million samples; the last block takes what is missing.
+    # So many that their lengths fall short of n once in a million samples; the last block takes
+    # what is missing.
     n_blocks = min(n, per_sample + math.ceil(6 * math.sqrt(per_sample)) + 10)
     sums, ends = np.empty(N_RESAMPLES), np.zeros(n_blocks + 1, np.int64)
     for i in range(N_RESAMPLES):
@@ -74,13 +82,18 @@ def break_even(gross_bps_N: np.ndarray, *, seed: int) -> Interval:
 
 
 def max_drawdown(x_N: np.ndarray) -> float:
-    """Largest fall of the running sum from its highest point so far, the start at 0 included; in x's unit, >= 0."""
+    """Largest fall of the running sum from its highest point so far, the start at 0 included; in
+    x's unit, >= 0.
+    """
     equity = np.concatenate([[0.0], np.cumsum(x_N)])
     return float((np.maximum.accumulate(equity) - equity).max())
 
 
-def bucket_sums(ts_N: np.ndarray, x_N: np.ndarray, *, start: int, end: int) -> tuple[np.ndarray, int]:
-    """(sums per calendar bucket, its length in ns) over [start, end): UTC hours under 30 days, else UTC days.
+def bucket_sums(
+    ts_N: np.ndarray, x_N: np.ndarray, *, start: int, end: int
+) -> tuple[np.ndarray, int]:
+    """(sums per calendar bucket, its length in ns) over [start, end): UTC hours under 30 days, else
+    UTC days.
 
     Empty buckets are zeros; a bucket that the period cuts counts as one.
     """
@@ -90,7 +103,9 @@ def bucket_sums(ts_N: np.ndarray, x_N: np.ndarray, *, start: int, end: int) -> t
 
 
 def sharpe(ts_N: np.ndarray, x_N: np.ndarray, *, start: int, end: int) -> Sharpe:
-    """Yearly Sharpe ratio (ddof 1, a year of 365 days) of `x_N` booked at `ts_N` on the calendar grid, and its PSR."""
+    """Yearly Sharpe ratio (ddof 1, a year of 365 days) of `x_N` booked at `ts_N` on the calendar
+    grid, and its PSR.
+    """
     sums, length = bucket_sums(ts_N, x_N, start=start, end=end)
     bucket = "hour" if length == NS_PER_HOUR else "day"
     days = (end - start) / NS_PER_DAY
@@ -107,20 +122,28 @@ def sharpe(ts_N: np.ndarray, x_N: np.ndarray, *, start: int, end: int) -> Sharpe
 
 
 def probabilistic_sharpe(x_N: np.ndarray, *, benchmark: float) -> float:
-    """PSR (Bailey and Lopez de Prado 2012): P(true ratio > `benchmark`), ratios per row, moments with ddof 0."""
+    """PSR (Bailey and Lopez de Prado 2012): P(true ratio > `benchmark`), ratios per row, moments
+    with ddof 0.
+    """
     ratio = x_N.mean() / x_N.std(ddof=1)
     z = (x_N - x_N.mean()) / x_N.std()
     skew, kurtosis = (z**3).mean(), (z**4).mean()  # kurtosis not in excess of 3
-    variance = max(1 - skew * ratio + (kurtosis - 1) / 4 * ratio**2, 1e-12)  # 0 for some two-valued returns
-    return NormalDist().cdf(float((ratio - benchmark) * math.sqrt(len(x_N) - 1) / math.sqrt(variance)))
+    variance = max(
+        1 - skew * ratio + (kurtosis - 1) / 4 * ratio**2, 1e-12
+    )  # 0 for some two-valued returns
+    return NormalDist().cdf(
+        float((ratio - benchmark) * math.sqrt(len(x_N) - 1) / math.sqrt(variance))
+    )
 
 
 def over_folds_and_seeds(
     seeds: Sequence[int], metrics: Sequence[Mapping[str, float | None]]
 ) -> dict[str, float | None]:
-    """A run's metrics from those of its units, each with its seed: the mean over folds, then over seeds.
+    """A run's metrics from those of its units, each with its seed: the mean over folds, then over
+    seeds.
 
-    With several seeds `<name>/sd` (ddof 1) and `<name>/worst` go along, over the seeds' means. None where any is None.
+    With several seeds `<name>/sd` (ddof 1) and `<name>/worst` go along, over the seeds' means. None
+    where any is None.
     """
     found: dict[str, float | None] = {}
     for name in metrics[0]:

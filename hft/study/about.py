@@ -1,4 +1,6 @@
-"""study.json: what all trials of a study share, read strictly, and how two accounts of it differ."""
+"""study.json: what all trials of a study share, read strictly, and how two accounts of it
+differ.
+"""
 
 from __future__ import annotations
 
@@ -9,14 +11,22 @@ from typing import Annotated, Any, Literal
 import pydantic
 from pydantic import Field
 
-from hft.files import write_atomic
-from hft.provenance import INERT, flat
-from hft.run import MAX_JSON_BYTES, NAME
+from hft.runs.folder import MAX_JSON_BYTES, NAME
 from hft.space import Scalar
 from hft.spec import Kind, Room, Spec, SpecError, UserError, parse
-from hft.storage import read_address
+from hft.study.storage import read_address
+from hft.system.files import write_atomic
+from hft.system.provenance import INERT, flat
 
-FREE = ("study", "n_trials", "timeout", "storage", "max_retry", "enqueue", "space")  # of `sweep`: may differ by call
+FREE = (
+    "study",
+    "n_trials",
+    "timeout",
+    "storage",
+    "max_retry",
+    "enqueue",
+    "space",
+)  # of `sweep`: may differ by call
 ELSEWHERE = ("paths.", "data.path")  # of `base`: where things lie on one machine
 INSIDE = ("journal", "sqlite")  # storages in the study's own folder
 SHOWN = 20  # lines of a difference
@@ -51,7 +61,7 @@ class About(Spec):
     conf: str = Field(pattern=r"^[0-9a-f]{64}$")
     base: dict[str, Any]
     space: tuple[StoredDimension, ...]
-    sweep: Annotated[Kind, Room("hft.sweep")]
+    sweep: Annotated[Kind, Room("hft.study.sweep")]
     overrides: tuple[str, ...]
 
 
@@ -61,7 +71,9 @@ def refuse_other(stored: dict[str, Any], asked: dict[str, Any], folder: Path) ->
     if lines:
         more = [f"... and {len(lines) - SHOWN} more"] if len(lines) > SHOWN else []
         shown = "\n  ".join(lines[:SHOWN] + more)
-        raise StudyError(f"study {name} is another one; take back what differs, {ANOTHER}\n  {shown}")
+        raise StudyError(
+            f"study {name} is another one; take back what differs, {ANOTHER}\n  {shown}"
+        )
     if stored["conf"] != asked["conf"]:
         raise StudyError(
             f"study {name}: its conf/ is {stored['conf'][:12]}, the one here is {asked['conf'][:12]}; restore "
@@ -75,10 +87,16 @@ def refuse_other(stored: dict[str, Any], asked: dict[str, Any], folder: Path) ->
 
 
 def differences(stored: dict[str, Any], asked: dict[str, Any]) -> list[str]:
-    """`model.channels: 32 -> 64`, and `space.` or `sweep.` before what is not of the base config."""
+    """`model.channels: 32 -> 64`, and `space.` or `sweep.` before what is not of the base
+    config.
+    """
     before, after = _identity(stored), _identity(asked)
-    names = sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))
-    return [f"{name}: {before.get(name, '(none)')} -> {after.get(name, '(none)')}" for name in names]
+    names = sorted(
+        name for name in before.keys() | after.keys() if before.get(name) != after.get(name)
+    )
+    return [
+        f"{name}: {before.get(name, '(none)')} -> {after.get(name, '(none)')}" for name in names
+    ]
 
 
 def _identity(about: dict[str, Any]) -> dict[str, str]:
@@ -93,7 +111,9 @@ def _identity(about: dict[str, Any]) -> dict[str, str]:
 
 def check_name(folder: Path) -> None:
     if not NAME.fullmatch(folder.name):
-        raise StudyError(f"study name: must be letters, digits, '.', '_' or '-', at most 64, got {folder.name!r}")
+        raise StudyError(
+            f"study name: must be letters, digits, '.', '_' or '-', at most 64, got {folder.name!r}"
+        )
 
 
 def read_about(folder: Path) -> dict[str, Any]:
@@ -108,18 +128,24 @@ def read_about(folder: Path) -> dict[str, Any]:
         raise StudyError(f"{path}: cannot be read ({error}); restore it, {ANOTHER}") from None
     parse_about(about, str(path))
     if about["name"] != folder.name:
-        raise StudyError(f"{path}: is of study {about['name']}, so the folder must be named that, got {folder.name}")
+        raise StudyError(
+            f"{path}: is of study {about['name']}, so the folder must be named that, got {folder.name}"
+        )
     return about
 
 
 def remember_storage(folder: Path, storage: str) -> None:
-    """Beside the studies, not in one, since a study may come from a stranger: what lies elsewhere is known here."""
+    """Beside the studies, not in one, since a study may come from a stranger: what lies elsewhere
+    is known here.
+    """
     if storage not in INSIDE and _known_storage(folder) != storage:
         write_atomic(_note(folder), json.dumps({"storage": storage}).encode())
 
 
 def refuse_unknown(folder: Path, storage: str) -> None:
-    """A stranger's study.json could send us, and our database password, to a server of theirs, or write to any file."""
+    """A stranger's study.json could send us, and our database password, to a server of theirs, or
+    write to any file.
+    """
     read_address(storage, folder)  # its own complaints come first
     if storage not in INSIDE and _known_storage(folder) != storage:
         raise StudyError(
@@ -141,12 +167,16 @@ def _note(folder: Path) -> Path:
 
 def parse_about(about: Any, where: str) -> About:
     if not isinstance(about, dict):
-        raise StudyError(f"{where}: must hold a mapping, got {type(about).__name__}; choose another study")
+        raise StudyError(
+            f"{where}: must hold a mapping, got {type(about).__name__}; choose another study"
+        )
     try:
         return parse(About, about, stored=True)
     except (SpecError, RecursionError, pydantic.PydanticUserError) as error:
         lines = str(error).replace("\n", "\n  ")
-        raise StudyError(f"{where}: not a study of ours; restore it, or choose another\n  {lines}") from None
+        raise StudyError(
+            f"{where}: not a study of ours; restore it, or choose another\n  {lines}"
+        ) from None
 
 
 def as_stored(value: Any) -> Any:

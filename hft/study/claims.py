@@ -1,17 +1,21 @@
-"""Who works on what: drivers take trials, settle them, and give back those whose worker or driver died.
+"""Who works on what: drivers take trials, settle them, and give back those whose worker or driver
+died.
 
-All of it happens under the study's lock, one step after the other of all drivers, so that the study's total is exact,
-every point is tried by one worker at a time, and a kill between any two steps leaves what the next call mends:
+All of it happens under the study's lock, one step after the other of all drivers, so that the
+study's total is exact, every point is tried by one worker at a time, and a kill between any two
+steps leaves what the next call mends:
 
-* a trial is taken when its `driver` attribute is written, the last step of a claim; one that runs without it was cut
+* a trial is taken when its `driver` attribute is written, the last step of a claim; one that runs
+without it was cut
   short in between, and goes back as it is;
 * a retry is enqueued before the trial that it repeats is told to have failed, and never twice;
-* a RUNNING trial is an orphan when nobody holds `driver-<id>` or `trial-<number>`: the kernel or the database says so.
+* a RUNNING trial is an orphan when nobody holds `driver-<id>` or `trial-<number>`: the kernel or
+the database says so.
 
-So a driver holds `driver-<id>` before it claims, and a worker takes `trial-<number>` before it looks whether the trial
-still runs and its driver lives. Each trial's attributes: `driver`; the worker's `host`, once it is at it; of a retry
-`retry_of` (the trial before), `origin` (the first one) and `attempt` (how many deaths came before); `reason` of a
-failed one; the worker's `outcome`.
+So a driver holds `driver-<id>` before it claims, and a worker takes `trial-<number>` before it
+looks whether the trial still runs and its driver lives. Each trial's attributes: `driver`; the
+worker's `host`, once it is at it; of a retry `retry_of` (the trial before), `origin` (the first
+one) and `attempt` (how many deaths came before); `reason` of a failed one; the worker's `outcome`.
 """
 
 from __future__ import annotations
@@ -26,9 +30,9 @@ from optuna.exceptions import StorageInternalError
 from optuna.trial import FrozenTrial, TrialState
 
 from hft.space import Scalar
-from hft.storage import StorageError
-from hft.study import Study, n_points
-from hft.sweep import trial_seed
+from hft.study.storage import StorageError
+from hft.study.study import Study, n_points
+from hft.study.sweep import trial_seed
 
 if TYPE_CHECKING:
     import optuna
@@ -47,10 +51,14 @@ class Claim:
     attempt: int
 
 
-def claim(study: Study, *, driver: str, points: Sequence[dict[str, Scalar]], total: int) -> Claim | None:
-    """The next trial for `driver`, which must hold `driver-<driver>`: a retry, a point of the list, or a new sample.
+def claim(
+    study: Study, *, driver: str, points: Sequence[dict[str, Scalar]], total: int
+) -> Claim | None:
+    """The next trial for `driver`, which must hold `driver-<driver>`: a retry, a point of the list,
+    or a new sample.
 
-    None where there is nothing to take: the study has `total` points, or all that is left is running elsewhere.
+    None where there is nothing to take: the study has `total` points, or all that is left is
+    running elsewhere.
     """
     with _turn(study):
         trials = study.trials()
@@ -67,7 +75,9 @@ def claim(study: Study, *, driver: str, points: Sequence[dict[str, Scalar]], tot
 
 
 def settle(study: Study, number: int, outcome: dict[str, Any]) -> bool:
-    """Tells what the worker's `outcome` came to; False where the trial had ended before, which changes nothing."""
+    """Tells what the worker's `outcome` came to; False where the trial had ended before, which
+    changes nothing.
+    """
     with _turn(study):
         return _settle(study, study.trials()[number], outcome)
 
@@ -75,14 +85,17 @@ def settle(study: Study, number: int, outcome: dict[str, Any]) -> bool:
 def release(study: Study, number: int, reason: str, *, counted: bool) -> bool:
     """Gives a trial back that ended without an outcome, to be tried again from where it stopped.
 
-    False where it is not tried again: it had ended before, or it died (`counted`) more than max_retry times.
+    False where it is not tried again: it had ended before, or it died (`counted`) more than
+    max_retry times.
     """
     with _turn(study):
         return _release(study, study.trials()[number], reason, counted=counted)
 
 
 def reap(study: Study) -> list[int]:
-    """Ends RUNNING trials whose driver and worker are gone, and returns their numbers; `claim` does so by itself."""
+    """Ends RUNNING trials whose driver and worker are gone, and returns their numbers; `claim` does
+    so by itself.
+    """
     with _turn(study):
         return _reap(study, study.trials())
 
@@ -94,7 +107,9 @@ def _turn(study: Study) -> Iterator[None]:
             yield
     except (StorageInternalError, OSError) as error:
         cause = str(error.__cause__ or error).splitlines()[0]
-        raise StorageError(f"storage {study.address.text}: failed ({cause}); the same command goes on") from error
+        raise StorageError(
+            f"storage {study.address.text}: failed ({cause}); the same command goes on"
+        ) from error
 
 
 def _ask(study: Study, driver: str, number: int) -> Claim:
@@ -135,7 +150,11 @@ def _is_alive(study: Study, trial: FrozenTrial, mine: str) -> bool:
     owner = trial.user_attrs.get("driver")
     if owner is None:
         return False  # not even taken, and nobody is taking one: this process has the lock
-    return owner == mine or study.locks.is_held(f"driver-{owner}") or study.locks.is_held(f"trial-{trial.number}")
+    return (
+        owner == mine
+        or study.locks.is_held(f"driver-{owner}")
+        or study.locks.is_held(f"trial-{trial.number}")
+    )
 
 
 def _settle(study: Study, trial: FrozenTrial, outcome: dict[str, Any]) -> bool:

@@ -1,7 +1,9 @@
-"""What a study leaves behind: results.parquet, best/, report.html in its folder, and the same in W&B.
+"""What a study leaves behind: results.parquet, best/, report.html in its folder, and the same in
+W&B.
 
-In: a Study at any time, running or ended. Out: files that are there whole or not at all, each call anew. To add a part
-of the report: a function that returns HTML of escaped text, and its place in `make_report`.
+In: a Study at any time, running or ended. Out: files that are there whole or not at all, each call
+anew. To add a part of the report: a function that returns HTML of escaped text, and its place in
+`make_report`.
 """
 
 from __future__ import annotations
@@ -19,9 +21,8 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from hft.files import locked, writable, write_atomic
-from hft.study_figures import draw_all
-from hft.study_frame import (
+from hft.study.figures import draw_all
+from hft.study.trials import (
     Labels,
     common_cause,
     is_feasible,
@@ -35,18 +36,25 @@ from hft.study_frame import (
     trials_frame,
     values_of,
 )
-from hft.tracker import png
-from hft.tracking import LoggerSpec, open_tracker
+from hft.system.files import locked, writable, write_atomic
+from hft.tracking.logger import LoggerSpec, open_tracker
+from hft.tracking.tracker import png
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from optuna.trial import FrozenTrial
 
-    from hft.study import Study
+    from hft.study.study import Study
 
 N_ROWS = 100  # of the report's table; results.parquet has all
 # What scoring a run needs, and nothing of what only resuming it does.
-KEPT = ("config.json", "state.json", "metrics.json", "fold-*/seed-*/weights.safetensors", "fold-*/seed-*/strategy.json")
+KEPT = (
+    "config.json",
+    "state.json",
+    "metrics.json",
+    "fold-*/seed-*/weights.safetensors",
+    "fold-*/seed-*/strategy.json",
+)
 ROOMS = ("data", "bars", "labels", "splits", "model", "loss", "strategy", "execution")
 AT_FDCWD, RENAME_EXCHANGE = -100, 2  # Linux
 STYLE = """body{font:14px/1.45 system-ui,sans-serif;max-width:1000px;margin:2em auto;padding:0 1em;color:#222}
@@ -69,7 +77,9 @@ def export(study: Study) -> list[Path]:
 
 
 def write_best(study: Study) -> Path | None:
-    """best/ with what scores the best trial's run and the lines to paste; several best ones below best/<trial>/."""
+    """best/ with what scores the best trial's run and the lines to paste; several best ones below
+    best/<trial>/.
+    """
     target, best = study.folder / "best", study.best()
     for left in study.folder.glob(".best-*"):
         shutil.rmtree(left)
@@ -95,7 +105,9 @@ def _copy_run(study: Study, trial: FrozenTrial, folder: Path) -> None:
         shutil.copyfile(path, place)
     lines = next_lines(study, trial)
     if not source.is_dir():
-        lines.insert(0, f"# the run of trial {trial.number} is not in this folder: another machine has it")
+        lines.insert(
+            0, f"# the run of trial {trial.number} is not in this folder: another machine has it"
+        )
     (folder / "next.txt").write_text("\n".join(lines) + "\n")
 
 
@@ -106,7 +118,9 @@ def _put(fresh: Path, target: Path) -> None:
         return
     try:
         exchange = ctypes.CDLL(None, use_errno=True).renameat2
-        failed = exchange(AT_FDCWD, os.fsencode(fresh), AT_FDCWD, os.fsencode(target), RENAME_EXCHANGE)
+        failed = exchange(
+            AT_FDCWD, os.fsencode(fresh), AT_FDCWD, os.fsencode(target), RENAME_EXCHANGE
+        )
     except AttributeError:
         failed = True
     if failed:  # no such call here, or not on this file system: two steps
@@ -117,7 +131,9 @@ def _put(fresh: Path, target: Path) -> None:
 
 
 def log_study(study: Study, logger: LoggerSpec, *, tags: Sequence[str] = ()) -> None:
-    """The study as one W&B run in the group of its trials: counts, best, the table, the figures and the report."""
+    """The study as one W&B run in the group of its trials: counts, best, the table, the figures and
+    the report.
+    """
     about = {"sweep": study.sweep.plain(), "space": study.space.plain()}
     with open_tracker(
         logger, study.name, study.folder, config=about, tags=tags, group=study.name, job="sweep"
@@ -125,7 +141,9 @@ def log_study(study: Study, logger: LoggerSpec, *, tags: Sequence[str] = ()) -> 
         if not tracker.keeps:
             return
         tracker.summary(_summary(study))
-        tracker.table("sweep/trials", trials_frame(study).with_columns(pl.col("started").dt.to_string()))
+        tracker.table(
+            "sweep/trials", trials_frame(study).with_columns(pl.col("started").dt.to_string())
+        )
         figures = draw_all(study)
         for title, figure in figures.items():
             if not isinstance(figure, str):
@@ -138,14 +156,21 @@ def _summary(study: Study) -> dict[str, Any]:
     names = ("complete", "pruned", "failed", "retried")
     found = {f"sweep/{name}": getattr(counts, name) for name in names}
     if best:
-        found |= {"sweep/best": run_id(study, best[0].number), "sweep/next": next_lines(study, best[0])[0]}
-        found |= {f"best/{n}": v for n, v in zip(study.sweep.objectives, values_of(best[0]), strict=True)}
+        found |= {
+            "sweep/best": run_id(study, best[0].number),
+            "sweep/next": next_lines(study, best[0])[0],
+        }
+        found |= {
+            f"best/{n}": v for n, v in zip(study.sweep.objectives, values_of(best[0]), strict=True)
+        }
         found |= {f"best/{path}": value for path, value in best[0].params.items()}
     return found
 
 
 def make_report(study: Study, figures: dict[str, Figure | str]) -> str:
-    """One page that needs nothing else: pictures inside, no script, and whatever was typed or raised escaped."""
+    """One page that needs nothing else: pictures inside, no script, and whatever was typed or
+    raised escaped.
+    """
     title = html.escape(f"study {study.name}")
     policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
     parts = [_head(study), _best(study), *_pictures(figures), _trials(study), _failures(study)]
@@ -168,7 +193,9 @@ def _head(study: Study) -> str:
 
 
 def data_line(study: Study) -> str:
-    """What the trials share, `*` where they differ: `data=binance bars=* labels=triple_barrier ...`."""
+    """What the trials share, `*` where they differ: `data=binance bars=* labels=triple_barrier
+    ...`.
+    """
     base, swept = study.about.get("base") or {}, list(study.space.distributions())
     words = []
     for room in ROOMS:
@@ -190,7 +217,9 @@ def _best(study: Study) -> str:
 
 
 def _best_entry(study: Study, trial: FrozenTrial) -> str:
-    values = ", ".join(f"{n} = {v:.6g}" for n, v in zip(study.sweep.objectives, values_of(trial), strict=True))
+    values = ", ".join(
+        f"{n} = {v:.6g}" for n, v in zip(study.sweep.objectives, values_of(trial), strict=True)
+    )
     lines = html.escape("\n".join(next_lines(study, trial)))
     return f"<p>{html.escape(f'{run_id(study, trial.number)}: {values}')}</p><pre>{lines}</pre>"
 
@@ -211,15 +240,23 @@ def _trials(study: Study) -> str:
     if not trials:
         return ""
     labels, repeated = Labels(study, trials), retried(study.trials())
-    head = "".join(f"<th>{html.escape(n)}</th>" for n in ("trial", "state", *study.sweep.objectives, "overrides", "s"))
+    head = "".join(
+        f"<th>{html.escape(n)}</th>"
+        for n in ("trial", "state", *study.sweep.objectives, "overrides", "s")
+    )
     rows = []
     for trial in trials[:N_ROWS]:
         state = state_of(trial, repeated)
         state = "infeasible" if state == "complete" and not is_feasible(trial) else state
         values = [f"{v:.6g}" for v in values_of(trial)] or [""] * len(study.sweep.objectives)
         seconds = f"{trial.duration.total_seconds():.1f}" if trial.duration else ""
-        cells = [f"<td>{trial.number}</td><td>{state}</td>", *(f'<td class="n">{v}</td>' for v in values)]
-        rows.append("".join([*cells, f'<td>{html.escape(labels(trial))}</td><td class="n">{seconds}</td>']))
+        cells = [
+            f"<td>{trial.number}</td><td>{state}</td>",
+            *(f'<td class="n">{v}</td>' for v in values),
+        ]
+        rows.append(
+            "".join([*cells, f'<td>{html.escape(labels(trial))}</td><td class="n">{seconds}</td>'])
+        )
     more = f"<p>{len(trials) - N_ROWS} more in results.parquet.</p>" if len(trials) > N_ROWS else ""
     body = "\n".join(f"<tr>{row}</tr>" for row in rows)
     return f"<h2>Trials, best first</h2>\n<table><tr>{head}</tr>\n{body}\n</table>{more}"

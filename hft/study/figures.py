@@ -1,8 +1,9 @@
-"""A study as figures: history, importances, slices, Pareto front, intermediate values; drawn without a display.
+"""A study as figures: history, importances, slices, Pareto front, intermediate values; drawn
+without a display.
 
-Each function takes a Study and returns a matplotlib Figure, or the sentence that stands in its place. To add one: a
-function here and its line in FIGURES. Optuna's own drawings are not used: they need a pyplot, change its style for the
-whole process, and know neither constraints nor retries.
+Each function takes a Study and returns a matplotlib Figure, or the sentence that stands in its
+place. To add one: a function here and its line in FIGURES. Optuna's own drawings are not used: they
+need a pyplot, change its style for the whole process, and know neither constraints nor retries.
 """
 
 from __future__ import annotations
@@ -13,14 +14,21 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hft.study_frame import MIN_FOR_IMPORTANCE, complete_trials, importances, is_feasible, params_of, values_of
+from hft.study.trials import (
+    MIN_FOR_IMPORTANCE,
+    complete_trials,
+    importances,
+    is_feasible,
+    params_of,
+    values_of,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from optuna.trial import FrozenTrial
 
-    from hft.study import Study
+    from hft.study.study import Study
 
 MAX_PANELS = 12  # of the slices: more cannot be read
 MAX_CURVES = 300
@@ -33,7 +41,9 @@ LOOKS = {
 
 
 def draw_all(study: Study) -> dict[str, Figure | str]:
-    """By title, in the order of the report. A drawing that fails is a sentence: it must not cost a sweep its report."""
+    """By title, in the order of the report. A drawing that fails is a sentence: it must not cost a
+    sweep its report.
+    """
     drawn: dict[str, Figure | str] = {}
     for title, draw in FIGURES.items():
         try:
@@ -44,7 +54,9 @@ def draw_all(study: Study) -> dict[str, Figure | str]:
 
 
 def plot_history(study: Study) -> Figure | str:
-    """Values in the order of the trials, the best so far as a line; pruned trials with the last that they reported."""
+    """Values in the order of the trials, the best so far as a line; pruned trials with the last
+    that they reported.
+    """
     complete, pruned = complete_trials(study), [t for t in _pruned(study) if t.values]
     if not complete:
         return "No trial has completed."
@@ -57,7 +69,14 @@ def plot_history(study: Study) -> Figure | str:
                          label="pruned, last reported")  # fmt: skip
         feasible = [t for t in complete if is_feasible(t)]
         best = _best_so_far([t.values[k] for t in feasible], lower=_lower(study, k))
-        axes.step([t.number for t in feasible], best, where="post", color="C3", linewidth=1, label="best so far")
+        axes.step(
+            [t.number for t in feasible],
+            best,
+            where="post",
+            color="C3",
+            linewidth=1,
+            label="best so far",
+        )
         axes.set(xlabel="trial", ylabel=name)
         axes.xaxis.get_major_locator().set_params(integer=True)
         _keep_apart(axes, [t.values[k] for t in complete])
@@ -66,13 +85,17 @@ def plot_history(study: Study) -> Figure | str:
 
 
 def plot_importances(study: Study) -> Figure | str:
-    """How differently the best trials choose a parameter than all do (PED-ANOVA), as shares of 1 per objective."""
+    """How differently the best trials choose a parameter than all do (PED-ANOVA), as shares of 1
+    per objective.
+    """
     complete = complete_trials(study)
     if len(complete) < MIN_FOR_IMPORTANCE:
         return f"Importances need {MIN_FOR_IMPORTANCE} complete trials, there are {len(complete)}."
     found = [importances(study, k) for k in range(len(study.sweep.objectives))]
     names = sorted({n for shares in found for n in shares})
-    names.sort(key=lambda n: round(sum(shares.get(n, 0.0) for shares in found), 9))  # equal ones by name
+    names.sort(
+        key=lambda n: round(sum(shares.get(n, 0.0) for shares in found), 9)
+    )  # equal ones by name
     if not names or not any(value > 0 for shares in found for value in shares.values()):
         return "No parameter varies enough to tell their importance."
     figure, (axes,) = _grid(1, columns=1, width=8.5, height=1.2 + 0.3 * len(names) * len(found))
@@ -80,7 +103,9 @@ def plot_importances(study: Study) -> Figure | str:
     for k, shares in enumerate(found):
         places = np.arange(len(names)) + (k - (len(found) - 1) / 2) * height
         values = [shares.get(n, 0.0) for n in names]
-        axes.barh(places, values, height=height * 0.9, color=f"C{k}", label=study.sweep.objectives[k])
+        axes.barh(
+            places, values, height=height * 0.9, color=f"C{k}", label=study.sweep.objectives[k]
+        )
     axes.set_yticks(range(len(names)), names, fontsize=8)
     axes.set(xlabel="share of importance (PED-ANOVA)", xlim=(0, 1))
     if len(found) > 1:
@@ -91,7 +116,9 @@ def plot_importances(study: Study) -> Figure | str:
 def plot_slices(study: Study) -> Figure | str:
     """The first objective over each parameter that varies."""
     complete = complete_trials(study)
-    names = [n for n in dict.fromkeys(n for t in complete for n in t.params) if _varies(complete, n)]
+    names = [
+        n for n in dict.fromkeys(n for t in complete for n in t.params) if _varies(complete, n)
+    ]
     if not names:
         return "No parameter varies between complete trials."
     shown = names[:MAX_PANELS]
@@ -123,7 +150,9 @@ def _slice(axes: Axes, study: Study, trials: list[FrozenTrial], name: str) -> No
 def plot_pareto(study: Study) -> Figure | str:
     """Both objectives of every complete trial, and the front of those that keep the constraints."""
     if len(study.sweep.objectives) != 2:
-        return "" if len(study.sweep.objectives) == 1 else "A front is drawn for two objectives only."
+        return (
+            "" if len(study.sweep.objectives) == 1 else "A front is drawn for two objectives only."
+        )
     complete = complete_trials(study)
     if not complete:
         return "No trial has completed."
@@ -132,7 +161,9 @@ def plot_pareto(study: Study) -> Figure | str:
     front = sorted(study.best(), key=lambda t: t.values[0])
     axes.plot([t.values[0] for t in front], [t.values[1] for t in front], color="C3", linewidth=1)
     for trial in front:
-        axes.annotate(str(trial.number), trial.values, fontsize=7, xytext=(4, 4), textcoords="offset points")
+        axes.annotate(
+            str(trial.number), trial.values, fontsize=7, xytext=(4, 4), textcoords="offset points"
+        )
     axes.set(xlabel=study.sweep.objectives[0], ylabel=study.sweep.objectives[1])
     return figure
 
@@ -146,9 +177,15 @@ def plot_intermediate(study: Study) -> Figure | str:
     figure, (axes,) = _grid(1, columns=1, width=8.5, height=3.6)
     for trial in sorted(ended, key=lambda t: t.number in best)[-MAX_CURVES:]:
         look = {"color": "0.7"} if trial.state.name == "PRUNED" else {"color": "C0"}
-        look = {"color": "C3", "linewidth": 2.0} if trial.number in best else {"linewidth": 0.8, **look}
+        look = (
+            {"color": "C3", "linewidth": 2.0}
+            if trial.number in best
+            else {"linewidth": 0.8, **look}
+        )
         steps = sorted(trial.intermediate_values)
-        axes.plot(steps, [trial.intermediate_values[s] for s in steps], marker=".", markersize=3, **look)
+        axes.plot(
+            steps, [trial.intermediate_values[s] for s in steps], marker=".", markersize=3, **look
+        )
     axes.set(xlabel="step", ylabel=study.sweep.objectives[0])
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.set_title("grey: pruned, blue: complete, red: best", fontsize=8, loc="left")
@@ -165,7 +202,11 @@ FIGURES: dict[str, Callable[[Any], Any]] = {
 
 
 def _pruned(study: Study) -> list[FrozenTrial]:
-    return [t for t in study.trials() if t.state.name == "PRUNED" and all(map(math.isfinite, values_of(t)))]
+    return [
+        t
+        for t in study.trials()
+        if t.state.name == "PRUNED" and all(map(math.isfinite, values_of(t)))
+    ]
 
 
 def _lower(study: Study, k: int) -> bool:
@@ -181,19 +222,30 @@ def _varies(trials: list[FrozenTrial], name: str) -> bool:
     return len({str(params_of(t)[name]) for t in trials if name in t.params}) > 1
 
 
-def _scatter(axes: Axes, study: Study, trials: list[FrozenTrial], x: Callable[[FrozenTrial], float], k: int) -> None:
+def _scatter(
+    axes: Axes, study: Study, trials: list[FrozenTrial], x: Callable[[FrozenTrial], float], k: int
+) -> None:
     best = {t.number for t in study.best()}
-    groups = {t.number: "best" if t.number in best else "feasible" if is_feasible(t) else "infeasible" for t in trials}
+    groups = {
+        t.number: "best" if t.number in best else "feasible" if is_feasible(t) else "infeasible"
+        for t in trials
+    }
     for group, look in LOOKS.items():
         members = [t for t in trials if groups[t.number] == group]
         if members:
-            axes.scatter([x(t) for t in members], [t.values[k] for t in members], label=group, **look)
+            axes.scatter(
+                [x(t) for t in members], [t.values[k] for t in members], label=group, **look
+            )
 
 
 def _keep_apart(axes: Axes, values: list[float]) -> None:
-    """Limits by hand where all values are one, for which matplotlib would choose a scale of 1e-16."""
+    """Limits by hand where all values are one, for which matplotlib would choose a scale of
+    1e-16.
+    """
     if values and max(values) - min(values) < 1e-12 * max(abs(values[0]), 1.0):
-        axes.set_ylim(values[0] - max(abs(values[0]) * 0.1, 0.1), values[0] + max(abs(values[0]) * 0.1, 0.1))
+        axes.set_ylim(
+            values[0] - max(abs(values[0]) * 0.1, 0.1), values[0] + max(abs(values[0]) * 0.1, 0.1)
+        )
 
 
 def _number_first(text: str) -> tuple[int, float, str]:

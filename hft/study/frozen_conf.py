@@ -8,7 +8,7 @@ import secrets
 import shutil
 from pathlib import Path
 
-from hft.files import writable
+from hft.system.files import writable
 
 
 def conf_hash(folder: Path) -> str:
@@ -21,7 +21,9 @@ def conf_hash(folder: Path) -> str:
 
 
 def freeze_conf(source: Path, folder: Path) -> Path:
-    """Copies the regular YAML files of `source` to `folder`, in one step; what is there already is left as it is."""
+    """Copies the regular YAML files of `source` to `folder`, in one step; what is there already is
+    left as it is.
+    """
     with writable(folder):
         if folder.exists():
             return folder
@@ -38,5 +40,12 @@ def freeze_conf(source: Path, folder: Path) -> Path:
 
 def _yaml_files(folder: Path) -> list[Path]:
     """Relative, sorted; no link is followed, to a file or to a folder."""
-    found = [Path(place, name) for place, _, names in os.walk(folder) for name in names if name.endswith(".yaml")]
-    return sorted(path.relative_to(folder) for path in found if path.is_file() and not path.is_symlink())
+    found = [
+        Path(place, name)
+        for place, _, names in os.walk(folder)
+        for name in names
+        if name.endswith(".yaml")
+    ]
+    return sorted(
+        path.relative_to(folder) for path in found if path.is_file() and not path.is_symlink()
+    )

@@ -1,7 +1,8 @@
-"""Who is alive and whose turn it is: kernel locks on one host, session advisory locks where PostgreSQL joins several.
+"""Who is alive and whose turn it is: kernel locks on one host, session advisory locks where
+PostgreSQL joins several.
 
-Both fall free when their holder's process ends, however it ends; no clock decides who is dead. To add a kind of
-storage: a class with what Locks has.
+Both fall free when their holder's process ends, however it ends; no clock decides who is dead. To
+add a kind of storage: a class with what Locks has.
 """
 
 from __future__ import annotations
@@ -17,12 +18,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
-from hft.files import is_locked, locked, writable
 from hft.spec import UserError
+from hft.system.files import is_locked, locked, writable
 
 RENEW_S = 3  # between two looks of a holder at whether its connection, and with it its lock, is still there
 GRACE_S = 10  # a server that came up less than this ago has forgotten every lock, so that nobody counts as dead yet
-# The server looks after 10 s of silence and gives up 15 s later: the locks of a node that lost power are free then.
+# The server looks after 10 s of silence and gives up 15 s later: the locks of a node that lost
+# power are free then.
 SERVER_OPTIONS = (
     "-c tcp_keepalives_idle=10 -c tcp_keepalives_interval=5 -c tcp_keepalives_count=3 "
     "-c lock_timeout=0 -c statement_timeout=0"
@@ -46,10 +48,14 @@ class Locks(Protocol):
     """`hold` and `is_held` take names such as `driver-<id>` and `trial-<number>`."""
 
     def study(self) -> contextlib.AbstractContextManager[None]:
-        """The only one, of all processes that work on the study, that claims and settles; not reentrant."""
+        """The only one, of all processes that work on the study, that claims and settles; not
+        reentrant.
+        """
 
     def hold(self, name: str) -> contextlib.AbstractContextManager[None]:
-        """Tells the others for as long as it lasts that this process is alive; waits while another one holds it."""
+        """Tells the others for as long as it lasts that this process is alive; waits while another
+        one holds it.
+        """
 
     def is_held(self, name: str) -> bool: ...
 
@@ -103,9 +109,9 @@ class FileLocks:
 class SessionLocks:
     """Session advisory locks: a connection each, so that they fall free with it.
 
-    A holder that loses its connection (a server that restarts, a network that fails) notices within RENEW_S and takes
-    its lock again; `study` connects anew for every use. Until a server is GRACE_S old `is_held` is true within `study`,
-    and waits outside of it.
+    A holder that loses its connection (a server that restarts, a network that fails) notices within
+    RENEW_S and takes its lock again; `study` connects anew for every use. Until a server is GRACE_S
+    old `is_held` is true within `study`, and waits outside of it.
     """
 
     def __init__(self, conninfo: str, study: str) -> None:
@@ -190,10 +196,16 @@ class SessionLocks:
                 if connection.closed:
                     connection, held = self._connect(), False
                 if not held:  # nor perhaps yet: the server keeps a session that it has not missed, and its lock
-                    (held,) = connection.execute("select pg_try_advisory_lock(%s)", [self._key(name)]).fetchone()
+                    (held,) = connection.execute(
+                        "select pg_try_advisory_lock(%s)", [self._key(name)]
+                    ).fetchone()
                 connection.execute("select 1")
             except (psycopg.Error, StorageError):
-                log.warning("lock %s of study %s: the database went away; taking it again", name, self._study)
+                log.warning(
+                    "lock %s of study %s: the database went away; taking it again",
+                    name,
+                    self._study,
+                )
                 connection.close()
         connection.close()
 
@@ -209,7 +221,9 @@ class SessionLocks:
         import psycopg
 
         try:
-            return psycopg.connect(self.conninfo, autocommit=True, options=SERVER_OPTIONS, **CLIENT_OPTIONS)
+            return psycopg.connect(
+                self.conninfo, autocommit=True, options=SERVER_OPTIONS, **CLIENT_OPTIONS
+            )
         except psycopg.Error as error:
             raise no_answer(self.conninfo, error) from None
 

@@ -1,7 +1,8 @@
 """Where a study is kept: its address, Optuna's storage behind it, and the locks that go with it.
 
-In: the text of `sweep.storage` and the study's folder. Out: an Address, which is safe to show, store and send, because
-no password can be part of one: libpq takes it from the file that PGPASSFILE names, or from the environment.
+In: the text of `sweep.storage` and the study's folder. Out: an Address, which is safe to show,
+store and send, because no password can be part of one: libpq takes it from the file that PGPASSFILE
+names, or from the environment.
 """
 
 from __future__ import annotations
@@ -14,11 +15,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
-from hft.files import writable
 from hft.spec import did_you_mean
-from hft.storage._locks import CLIENT_OPTIONS, FileLocks, SessionLocks, flocked, no_answer
-from hft.storage._locks import Locks as Locks
-from hft.storage._locks import StorageError as StorageError
+from hft.study.locks import CLIENT_OPTIONS, FileLocks, SessionLocks, flocked, no_answer
+from hft.study.locks import Locks as Locks
+from hft.study.locks import StorageError as StorageError
+from hft.system.files import writable
 
 if TYPE_CHECKING:
     from optuna.storages import BaseStorage
@@ -30,7 +31,9 @@ OPTIONS = (
     "port", "sslcert", "sslkey", "sslmode", "sslrootcert", "target_session_attrs",
 )  # fmt: skip
 
-_OPEN: dict[tuple[int, Address], BaseStorage] = {}  # by process too: a fork must not use its parent's connections
+_OPEN: dict[
+    tuple[int, Address], BaseStorage
+] = {}  # by process too: a fork must not use its parent's connections
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,9 @@ class Address:
         return self.path is None or self.path.is_file()
 
     def open(self) -> BaseStorage:
-        """Optuna's storage, made where it is missing; one per process, so that later calls cost nothing."""
+        """Optuna's storage, made where it is missing; one per process, so that later calls cost
+        nothing.
+        """
         key = (os.getpid(), self)
         if key not in _OPEN:
             import optuna
@@ -70,14 +75,16 @@ class Address:
             return SessionLocks(self.url.replace("+psycopg", "", 1), study)
         if self.path.parent == self.folder:
             return FileLocks(self.folder / "lease")
-        return FileLocks(self.path.with_name(f"{self.path.name}-lease") / study)  # shared by all folders that use it
+        return FileLocks(
+            self.path.with_name(f"{self.path.name}-lease") / study
+        )  # shared by all folders that use it
 
     def _open(self) -> BaseStorage:
         if self.path is not None:
             with writable(self.path):
                 self.path.parent.mkdir(parents=True, exist_ok=True)
         if self.kind == "journal":
-            from hft.storage._journal import open_journal
+            from hft.study.journal import open_journal
 
             return open_journal(self.path)
         if self.path is not None:
@@ -100,7 +107,9 @@ class Address:
         return get_storage(storage)
 
     def _explain_failures(self, engine: Any) -> None:
-        """A server that goes away later, whoever reads or writes then, is the user's affair: a StorageError too."""
+        """A server that goes away later, whoever reads or writes then, is the user's affair: a
+        StorageError too.
+        """
         from sqlalchemy import event
 
         @event.listens_for(engine, "handle_error")
@@ -110,13 +119,16 @@ class Address:
 
 
 def read_address(text: str, folder: Path) -> Address:
-    """The address that `sweep.storage` means for the study in `folder`; StorageError for what cannot be one.
+    """The address that `sweep.storage` means for the study in `folder`; StorageError for what
+    cannot be one.
 
     No message repeats a text in which a password may stand.
     """
     if text in ("journal", "sqlite"):
         path = folder.absolute() / ("journal.log" if text == "journal" else "study.db")
-        return Address(text, f"sqlite:///{path}" if text == "sqlite" else "", path, folder.absolute())
+        return Address(
+            text, f"sqlite:///{path}" if text == "sqlite" else "", path, folder.absolute()
+        )
     dialect, separator, _ = text.partition("://")
     if separator and dialect == "sqlite":
         path = Path(text.removeprefix("sqlite:///"))
@@ -134,7 +146,9 @@ def _postgresql(text: str) -> str:
     """The URL in one spelling, without a password because one with it is refused."""
     parts = _split(text)
     if importlib.util.find_spec("psycopg") is None:
-        raise StorageError("storage postgresql: its driver is not installed; pip install 'psycopg[binary]'")
+        raise StorageError(
+            "storage postgresql: its driver is not installed; pip install 'psycopg[binary]'"
+        )
     options = dict(parse_qsl(parts.query, keep_blank_values=True))
     secret = [name for name in options if "pass" in name.lower() and name != "passfile"]
     if parts.password or secret:
@@ -147,7 +161,10 @@ def _postgresql(text: str) -> str:
             raise StorageError(f"storage postgresql: no such option{did_you_mean(name, list(OPTIONS))}; "
                                f"one of {', '.join(OPTIONS)}")  # fmt: skip
     user, at, host = parts.netloc.rpartition("@")
-    return f"postgresql+psycopg://{user.removesuffix(':')}{at}{host}{parts.path}" + f"?{parts.query}" * bool(options)
+    return (
+        f"postgresql+psycopg://{user.removesuffix(':')}{at}{host}{parts.path}"
+        + f"?{parts.query}" * bool(options)
+    )
 
 
 def _split(text: str) -> SplitResult:
@@ -157,7 +174,12 @@ def _split(text: str) -> SplitResult:
     except ValueError:
         readable = False
     # A password with a `/`, `?` or `#` in it moves the `@` out of its place.
-    if not readable or "@" in unquote(parts.path + parts.query) or parts.fragment or not parts.path.strip("/"):
+    if (
+        not readable
+        or "@" in unquote(parts.path + parts.query)
+        or parts.fragment
+        or not parts.path.strip("/")
+    ):
         raise StorageError(
             "storage postgresql: cannot be read (it is not repeated here, a password may stand in it); must be "
             "postgresql+psycopg://user@host:port/database, without a password"

@@ -1,8 +1,10 @@
-"""One study on disk and in its storage: what its trials share, what became of them, and where they lie.
+"""One study on disk and in its storage: what its trials share, what became of them, and where they
+lie.
 
-In: the folder `<sweeps>/<study>/`, the sweep's spec, the space, the base config and the conf/ to freeze. Out: a Study.
-Its identity (code, conf, base config, space, method) is kept in `study.json` and with the trials, so that another
-machine, which shares only the storage, is measured by it too. Who works on which trial is hft/claims.py.
+In: the folder `<sweeps>/<study>/`, the sweep's spec, the space, the base config and the conf/ to
+freeze. Out: a Study. Its identity (code, conf, base config, space, method) is kept in `study.json`
+and with the trials, so that another machine, which shares only the storage, is measured by it too.
+Who works on which trial is hft/study/claims.py.
 
 `study.json` may come from a stranger: it is parsed strictly, names kinds and numbers, and no code.
 """
@@ -17,11 +19,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hft.files import write_atomic
-from hft.provenance import code_hash
 from hft.space import Space
-from hft.storage import Address, Locks, read_address
-from hft.study._about import (
+from hft.study.about import (
     ANOTHER,
     as_stored,
     check_name,
@@ -31,22 +30,27 @@ from hft.study._about import (
     refuse_unknown,
     remember_storage,
 )
-from hft.study._about import StudyError as StudyError
-from hft.study._conf import conf_hash as conf_hash
-from hft.study._conf import freeze_conf as freeze_conf
+from hft.study.about import StudyError as StudyError
+from hft.study.frozen_conf import conf_hash as conf_hash
+from hft.study.frozen_conf import freeze_conf as freeze_conf
+from hft.study.storage import Address, Locks, read_address
+from hft.system.files import write_atomic
+from hft.system.provenance import code_hash
 
 if TYPE_CHECKING:
     import optuna
     from optuna.trial import FrozenTrial
 
-    from hft.sweep import SweepSpec
+    from hft.study.sweep import SweepSpec
 
 IDENTITY = "hft"  # the attribute of Optuna's study that holds `about`
 
 
 @dataclass(frozen=True)
 class Counts:
-    """Trials by what became of them; `points` are those that count towards n_trials, whatever their state."""
+    """Trials by what became of them; `points` are those that count towards n_trials, whatever their
+    state.
+    """
 
     complete: int
     pruned: int
@@ -59,7 +63,9 @@ class Counts:
 
 @dataclass(eq=False)
 class Study:
-    """`sweep` is that of the call: its total, its budget in time and its retries may differ from the first one's."""
+    """`sweep` is that of the call: its total, its budget in time and its retries may differ from
+    the first one's.
+    """
 
     name: str
     folder: Path
@@ -70,7 +76,9 @@ class Study:
 
     @property
     def optuna(self) -> optuna.Study:
-        """One per process. Its sampler and pruner are of no meaning: claims and trials bring their own."""
+        """One per process. Its sampler and pruner are of no meaning: claims and trials bring their
+        own.
+        """
         if getattr(self, "_of", None) != os.getpid():
             self._study, self._of = _load(self.address, self.name), os.getpid()
         return self._study
@@ -92,10 +100,14 @@ class Study:
         by = {name: [t.number for t in trials if t.state.name == name] for name in _STATES}
         retried = sum(number in repeated for number in by["FAIL"])
         complete, pruned, failed, running, waiting = (len(by[name]) for name in _STATES)
-        return Counts(complete, pruned, failed - retried, retried, running, waiting, n_points(trials))
+        return Counts(
+            complete, pruned, failed - retried, retried, running, waiting, n_points(trials)
+        )
 
     def best(self) -> list[FrozenTrial]:
-        """The best complete trial within the constraints, [] while there is none; of several objectives their front."""
+        """The best complete trial within the constraints, [] while there is none; of several
+        objectives their front.
+        """
         if len(self.optuna.directions) > 1:
             return self.optuna.best_trials
         complete = [t for t in self.trials() if t.state.name == "COMPLETE" and _is_feasible(t)]
@@ -124,17 +136,30 @@ def _is_feasible(trial: FrozenTrial) -> bool:
 
 
 def create_study(
-    folder: Path, *, sweep: SweepSpec, space: Space, base: dict[str, Any], conf: Path, overrides: Sequence[str] = ()
+    folder: Path,
+    *,
+    sweep: SweepSpec,
+    space: Space,
+    base: dict[str, Any],
+    conf: Path,
+    overrides: Sequence[str] = (),
 ) -> Study:
     """The study in `folder`: begun, joined where only its storage knows it, or gone on with.
 
-    Raises StudyError, with the differences, where the study of that name is another one. `base` is what all trials
-    share, `overrides` what to say on the command line for it; `conf` is frozen where the study is new to this folder.
+    Raises StudyError, with the differences, where the study of that name is another one. `base` is
+    what all trials share, `overrides` what to say on the command line for it; `conf` is frozen
+    where the study is new to this folder.
     """
     folder = folder.absolute()
     check_name(folder)
     address = read_address(sweep.storage, folder)
-    asked = {"name": folder.name, "storage": address.text, "code": code_hash(), "base": base, "space": space.plain()}
+    asked = {
+        "name": folder.name,
+        "storage": address.text,
+        "code": code_hash(),
+        "base": base,
+        "space": space.plain(),
+    }
     asked = as_stored(asked | {"sweep": sweep.plain(), "overrides": list(overrides)})
     with address.locks().study():
         known = (folder / "study.json").exists()
@@ -147,14 +172,18 @@ def create_study(
         about = (stored or asked) | {"storage": address.text}
         if not known:  # study.json is the last: whatever was cut short before it is done again
             freeze_conf(conf, folder / "conf")
-            write_atomic(folder / "study.json", json.dumps(about, indent=1, allow_nan=False).encode() + b"\n")
+            write_atomic(
+                folder / "study.json", json.dumps(about, indent=1, allow_nan=False).encode() + b"\n"
+            )
         remember_storage(folder, address.text)
     return Study(folder.name, folder, address, about, sweep, space)
 
 
 def open_study(folder: Path, *, storage: str = "") -> Study:
-    """The study as it was begun, for looking at it. `storage` is another address of it; with one, the folder may be
-    missing. Without one, an address outside of the folder is followed where a sweep from here has used it."""
+    """The study as it was begun, for looking at it. `storage` is another address of it; with one,
+    the folder may be missing. Without one, an address outside of the folder is followed where a
+    sweep from here has used it.
+    """
     folder = folder.absolute()
     check_name(folder)
     if known := (folder / "study.json").exists() or not storage:
@@ -174,7 +203,11 @@ def _begin(address: Address, about: dict[str, Any], directions: list[str]) -> No
 
     parts = {"sampler": optuna.samplers.RandomSampler(), "pruner": optuna.pruners.NopPruner()}
     study = optuna.create_study(
-        study_name=about["name"], storage=address.open(), directions=directions, load_if_exists=True, **parts
+        study_name=about["name"],
+        storage=address.open(),
+        directions=directions,
+        load_if_exists=True,
+        **parts,
     )
     if [d.name.lower() for d in study.directions] != directions:
         raise StudyError(
@@ -191,7 +224,9 @@ def _load(address: Address, name: str) -> optuna.Study:
 
 
 def _stored(address: Address, name: str, *, begun: str) -> dict[str, Any] | None:
-    """What the storage knows of the study; where it has none None, or StudyError if it was begun there or elsewhere."""
+    """What the storage knows of the study; where it has none None, or StudyError if it was begun
+    there or elsewhere.
+    """
     try:
         study = _load(address, name) if address.exists() else None
     except KeyError:
@@ -204,7 +239,9 @@ def _stored(address: Address, name: str, *, begun: str) -> dict[str, Any] | None
     if about is None and not begun and not study.get_trials(deepcopy=False):
         return None  # whoever began it was killed; under the lock nobody is at it now
     if about is None:
-        raise StudyError(f"study {name} in storage {address.text} is not one of ours; choose another name")
+        raise StudyError(
+            f"study {name} in storage {address.text} is not one of ours; choose another name"
+        )
     parse_about(about, f"study {name} in storage {address.text}")
     return about
 

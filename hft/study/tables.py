@@ -1,7 +1,8 @@
-"""A study in the terminal: how far it is, the lines of finished trials, and the table at its end, best first.
+"""A study in the terminal: how far it is, the lines of finished trials, and the table at its end,
+best first.
 
-In: a Study. Out: rich tables that fit 80 columns, plain text elsewhere. Whatever users or trials wrote is shown as it
-stands: nothing in it is read as markup.
+In: a Study. Out: rich tables that fit 80 columns, plain text elsewhere. Whatever users or trials
+wrote is shown as it stands: nothing in it is read as markup.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from rich.console import Console, ConsoleOptions, Group, RenderResult
 from rich.table import Table
 from rich.text import Text
 
-from hft.study_frame import (
+from hft.study.trials import (
     ENDED,
     Labels,
     brief,
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
     from hft.space import Dimension
-    from hft.study import Study
+    from hft.study.study import Study
 
 N_RESULTS = 20  # rows of the table at the end; results.parquet has all
 N_RUNNING = 12  # rows of running trials: a screen
@@ -50,8 +51,11 @@ LONGEST_CELL = 18  # characters of a setting
 GAP = 2  # between columns
 
 
-def left_s(durations: Sequence[float], ages: Sequence[float], *, n_open: int, slots: int) -> float | None:
-    """Seconds until the last trial ends if no slot ever waits and trials last as long as those so far; None unknown.
+def left_s(
+    durations: Sequence[float], ages: Sequence[float], *, n_open: int, slots: int
+) -> float | None:
+    """Seconds until the last trial ends if no slot ever waits and trials last as long as those so
+    far; None unknown.
 
     `ages` are of the running trials, `n_open` counts those not begun.
     """
@@ -63,13 +67,24 @@ def left_s(durations: Sequence[float], ages: Sequence[float], *, n_open: int, sl
 
 
 def progress(
-    study: Study, *, slots: int, n_total: int, shares: Mapping[str, float], elapsed_s: float | None = None
+    study: Study,
+    *,
+    slots: int,
+    n_total: int,
+    shares: Mapping[str, float],
+    elapsed_s: float | None = None,
 ) -> Group:
-    """The state of the sweep: counts, best, time, the running trials; `shares` are importances, {} as long as none."""
+    """The state of the sweep: counts, best, time, the running trials; `shares` are importances, {}
+    as long as none.
+    """
     trials = study.trials()
     repeated = retried(trials)
     running = [t for t in trials if t.state.name == "RUNNING"]
-    lines = [_counts_line(study, n_total), *_best_lines(study), *_failure_lines(study, trials, repeated)]
+    lines = [
+        _counts_line(study, n_total),
+        *_best_lines(study),
+        *_failure_lines(study, trials, repeated),
+    ]
     lines.append(_time_line(trials, repeated, n_total=n_total, slots=slots, elapsed_s=elapsed_s))
     shown = [Text(line, overflow="fold") for line in lines if line]
     return Group(*shown, *([_running_table(study, trials, running, shares)] if running else []))
@@ -87,16 +102,29 @@ def _counts_line(study: Study, n_total: int) -> str:
 def _best_lines(study: Study) -> list[str]:
     best = study.best()
     lines = [f"best {_values(study, t)}  {run_id(study, t.number)}" for t in best[:N_BEST]]
-    return [*lines, f"and {len(best) - N_BEST} more on the Pareto front"] if len(best) > N_BEST else lines
+    return (
+        [*lines, f"and {len(best) - N_BEST} more on the Pareto front"]
+        if len(best) > N_BEST
+        else lines
+    )
 
 
 def _failure_lines(study: Study, trials: list[FrozenTrial], repeated: set[int]) -> list[str]:
     failed = [t for t in trials if state_of(t, repeated) == "failed"]
-    return [f"last failure {run_id(study, failed[-1].number)}: {reason_of(failed[-1])}"] if failed else []
+    return (
+        [f"last failure {run_id(study, failed[-1].number)}: {reason_of(failed[-1])}"]
+        if failed
+        else []
+    )
 
 
 def _time_line(
-    trials: list[FrozenTrial], repeated: set[int], *, n_total: int, slots: int, elapsed_s: float | None
+    trials: list[FrozenTrial],
+    repeated: set[int],
+    *,
+    n_total: int,
+    slots: int,
+    elapsed_s: float | None,
 ) -> str:
     running = [t for t in trials if t.state.name == "RUNNING"]
     ended = [t for t in trials if state_of(t, repeated) in ENDED]
@@ -106,7 +134,9 @@ def _time_line(
     left = left_s(durations, ages, n_open=max(n_total - len(ended) - len(running), 0), slots=slots)
     parts = [f"elapsed {clock(elapsed_s)}"] if elapsed_s is not None else []
     if left and (running or elapsed_s is not None):
-        parts.append(f"about {clock(left)} left, until {now + dt.timedelta(seconds=left):%Y-%m-%d %H:%M}")
+        parts.append(
+            f"about {clock(left)} left, until {now + dt.timedelta(seconds=left):%Y-%m-%d %H:%M}"
+        )
     return ", ".join(parts)
 
 
@@ -117,7 +147,9 @@ def _running_table(
     for trial in running[:N_RUNNING]:
         step = trial.last_step
         value = "-" if step is None else f"{trial.intermediate_values[step]:.6g}"
-        rows.append((study.trial_folder(trial.number).name, "-" if step is None else str(step), value))
+        rows.append(
+            (study.trial_folder(trial.number).name, "-" if step is None else str(step), value)
+        )
     more = [f"{len(running) - N_RUNNING} more running"] if len(running) > N_RUNNING else []
     settings = _settings(study, trials, running[:N_RUNNING], shares)
     return TrialTable(("running", "step", "value"), rows, settings, [], more, where="")
@@ -129,12 +161,16 @@ def finished_line(study: Study, trial: FrozenTrial, *, state: str, place: str, l
     infeasible = ", infeasible" if state == "complete" and not is_feasible(trial) else ""
     took = f" ({clock(trial.duration.total_seconds())})" if trial.duration else ""
     what = f": {reason_of(trial)}" if state in ("failed", "retried") else ""
-    parts = f"[{place}] {run_id(study, trial.number)} {state}{infeasible}{values}{took} {label}".strip()
+    parts = (
+        f"[{place}] {run_id(study, trial.number)} {state}{infeasible}{values}{took} {label}".strip()
+    )
     return parts + what
 
 
 def print_results(study: Study, *, console: Console | None = None) -> None:
-    """The best trials with what tells them apart and their values; the last line is the one to paste."""
+    """The best trials with what tells them apart and their values; the last line is the one to
+    paste.
+    """
     rows, best = ranked(study), study.best()
     out = console or Console(markup=False, highlight=False)
     s = "s" * (len(rows) != 1)
@@ -143,10 +179,14 @@ def print_results(study: Study, *, console: Console | None = None) -> None:
     out.print(Text(title, style="italic"))  # a table's own title is cut to the table's width
     out.print(_results_table(study, rows))
     for trial in best[1:N_BEST][::-1] if len(best) > 1 else []:
-        out.file.write(f"also on the Pareto front: run={run_id(study, trial.number)} {_values(study, trial)}\n")
+        out.file.write(
+            f"also on the Pareto front: run={run_id(study, trial.number)} {_values(study, trial)}\n"
+        )
     if best:
         following = next_lines(study, best[0])[0]
-        out.file.write(f"best: run={run_id(study, best[0].number)} {_values(study, best[0])}  next: {following}\n")
+        out.file.write(
+            f"best: run={run_id(study, best[0].number)} {_values(study, best[0])}  next: {following}\n"
+        )
     elif rows:
         out.file.write(f"no best: {_no_best(rows)}\n")
     out.file.flush()
@@ -154,7 +194,11 @@ def print_results(study: Study, *, console: Console | None = None) -> None:
 
 def _no_best(rows: list[FrozenTrial]) -> str:
     complete = [t for t in rows if t.state.name == "COMPLETE"]
-    return f"none of {len(complete)} complete trials keeps the constraints" if complete else "no trial was completed"
+    return (
+        f"none of {len(complete)} complete trials keeps the constraints"
+        if complete
+        else "no trial was completed"
+    )
 
 
 def _results_table(study: Study, rows: list[FrozenTrial]) -> TrialTable:
@@ -169,7 +213,11 @@ def _results_table(study: Study, rows: list[FrozenTrial]) -> TrialTable:
     labels, shares = Labels(study, rows), {} if is_grid else importances(study)
     settings = [] if is_grid else _settings(study, rows, rows[:N_RESULTS], shares)
     overrides = [labels(t) for t in rows[:N_RESULTS]] if is_grid else []
-    more = [f"{len(rows) - N_RESULTS} more {'runs' if is_grid else 'trials'}"] if len(rows) > N_RESULTS else []
+    more = (
+        [f"{len(rows) - N_RESULTS} more {'runs' if is_grid else 'trials'}"]
+        if len(rows) > N_RESULTS
+        else []
+    )
     header = ("run", *(_short(name, names) for name in names), *([""] if any(states) else []))
     return TrialTable(header, facts, settings, overrides, more, where=" in results.parquet")
 
@@ -190,7 +238,9 @@ class Setting:
 def _settings(
     study: Study, trials: list[FrozenTrial], shown: list[FrozenTrial], shares: Mapping[str, float]
 ) -> list[Setting]:
-    """Of the dimensions in which `trials` differ, or of all when there is one trial only; important ones first."""
+    """Of the dimensions in which `trials` differ, or of all when there is one trial only; important
+    ones first.
+    """
     dimensions = study.space.dimensions
     lasts = Counter(d.path.rpartition(".")[2] for d in dimensions)
     given = [params_of(t) for t in trials]
@@ -203,7 +253,9 @@ def _settings(
         cells = [_cell(d, params_of(t)) for t in shown]
         return Setting(d.path, last if lasts[last] == 1 else d.path, d.choices is None, cells)
 
-    return sorted((make(d) for d in dimensions if varies(d)), key=lambda s: -shares.get(s.path, 0.0))
+    return sorted(
+        (make(d) for d in dimensions if varies(d)), key=lambda s: -shares.get(s.path, 0.0)
+    )
 
 
 def _cell(dimension: Dimension, params: dict) -> str:
@@ -217,8 +269,9 @@ def _cell(dimension: Dimension, params: dict) -> str:
 
 @dataclass
 class TrialTable:
-    """Facts of trials, and as many of their settings as a line holds, the first ones first; or all `overrides`, which
-    fold. Made to measure whenever it is shown: terminals change their width."""
+    """Facts of trials, and as many of their settings as a line holds, the first ones first; or all
+    `overrides`, which fold. Made to measure whenever it is shown: terminals change their width.
+    """
 
     header: tuple[str, ...]
     rows: list[tuple[str, ...]]
@@ -228,19 +281,27 @@ class TrialTable:
     where: str  # and in which file
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, GAP - 1, 0, 0))  # the box has one more
+        table = Table(
+            box=SIMPLE_HEAD, pad_edge=False, padding=(0, GAP - 1, 0, 0)
+        )  # the box has one more
         for k, name in enumerate(self.header):
             table.add_column(name, no_wrap=True, justify="right" if k > 0 and name else "left")
         kept = self._fitting(options.max_width)
         for setting, name in kept:
-            table.add_column(Text(name), no_wrap=True, justify="right" if setting.is_number else "left")
+            table.add_column(
+                Text(name), no_wrap=True, justify="right" if setting.is_number else "left"
+            )
         if self.overrides:
             table.add_column("overrides", overflow="fold")
         for k, facts in enumerate(self.rows):
             cells = [*(setting.cells[k] for setting, _ in kept), *self.overrides[k : k + 1]]
             table.add_row(*(Text(cell) for cell in (*facts, *cells)))
         yield table
-        left_out = [f"{len(self.settings) - len(kept)} more settings"] if len(kept) < len(self.settings) else []
+        left_out = (
+            [f"{len(self.settings) - len(kept)} more settings"]
+            if len(kept) < len(self.settings)
+            else []
+        )
         if below := [*self.more, *left_out]:
             yield Text(f"and {' and '.join(below)}{self.where}", overflow="fold")
 
@@ -265,14 +326,20 @@ def _shown_state(trial: FrozenTrial) -> str:
 
 
 def _short(objective: str, objectives: Sequence[str]) -> str:
-    """`net_bps_day` of `select/net_bps_day@vip0`, which the title has in full, where no other is called so."""
+    """`net_bps_day` of `select/net_bps_day@vip0`, which the title has in full, where no other is
+    called so.
+    """
     names = [name.rpartition("/")[2].partition("@")[0] for name in objectives]
     short = names[list(objectives).index(objective)]
     return short if names.count(short) == 1 else objective
 
 
 def _values(study: Study, trial: FrozenTrial) -> str:
-    return printable(" ".join(f"{n}={v:.6g}" for n, v in zip(study.sweep.objectives, values_of(trial), strict=False)))
+    return printable(
+        " ".join(
+            f"{n}={v:.6g}" for n, v in zip(study.sweep.objectives, values_of(trial), strict=False)
+        )
+    )
 
 
 def clock(seconds: float) -> str:

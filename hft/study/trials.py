@@ -1,7 +1,8 @@
-"""The trials of a study as facts: what became of each, which stands before which, and all of them as one frame.
+"""The trials of a study as facts: what became of each, which stands before which, and all of them
+as one frame.
 
-In: a Study. Out: names of states, feasibility, reasons, an order, and `trials_frame`. Reports and tables read trials
-only through here, so that they agree on what counts as failed, retried or best.
+In: a Study. Out: names of states, feasibility, reasons, an order, and `trials_frame`. Reports and
+tables read trials only through here, so that they agree on what counts as failed, retried or best.
 """
 
 from __future__ import annotations
@@ -21,12 +22,14 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
     from hft.space import Dimension, Scalar
-    from hft.study import Study
+    from hft.study.study import Study
 
 STATES = ("complete", "pruned", "failed", "retried", "running", "waiting")
 ENDED = ("complete", "pruned", "failed")  # what counts towards n_trials
 N_TRIALS = "n_trials"  # attribute of the study in which each call leaves its total
-MIN_FOR_IMPORTANCE = 10  # complete trials: with fewer the top group is one or two, and any parameter seems important
+MIN_FOR_IMPORTANCE = (
+    10  # complete trials: with fewer the top group is one or two, and any parameter seems important
+)
 TOP_TRIALS = 5  # that PED-ANOVA compares with all, where a tenth would be fewer
 
 
@@ -70,7 +73,9 @@ def printable(text: str) -> str:
 
 
 def common_cause(reasons: Sequence[str]) -> str:
-    """The most frequent reason and how many share it; reasons that differ in numbers only are the same."""
+    """The most frequent reason and how many share it; reasons that differ in numbers only are the
+    same.
+    """
     if not reasons:
         return ""
     shapes = Counter(re.sub(r"\d+(\.\d+)?(e[+-]?\d+)?", "#", reason) for reason in reasons)
@@ -90,7 +95,9 @@ def values_of(trial: FrozenTrial) -> list[float]:
 
 
 def ranked(study: Study) -> list[FrozenTrial]:
-    """Ended trials, best first: the best ones, other feasible ones, infeasible ones, pruned ones, failed ones."""
+    """Ended trials, best first: the best ones, other feasible ones, infeasible ones, pruned ones,
+    failed ones.
+    """
     trials = study.trials()
     repeated, best = retried(trials), {t.number for t in study.best()}
     worst_first = study.optuna.directions[0].name == "MAXIMIZE"
@@ -116,11 +123,15 @@ def total(study: Study) -> int:
 
 
 class Labels:
-    """What tells the trials of a study apart: their overrides, numbers cut, without those that all of them share."""
+    """What tells the trials of a study apart: their overrides, numbers cut, without those that all
+    of them share.
+    """
 
     def __init__(self, study: Study, trials: Iterable[FrozenTrial] = ()) -> None:
         self.dimensions = study.space.dimensions
-        self.overrides: dict[int, list[str]] = {}  # a sweep's table asks twice a second, and they never change
+        self.overrides: dict[
+            int, list[str]
+        ] = {}  # a sweep's table asks twice a second, and they never change
         self.same: set[str] = set()
         self.see(trials)
 
@@ -129,7 +140,11 @@ class Labels:
             params = params_of(trial)
             if params and trial.number not in self.overrides:
                 there = [(d, params[d.path]) for d in self.dimensions if d.path in params]
-                given = [f"{d.prefix}{d.path}={brief(d, value)}" for d, value in there if d.override(value)]
+                given = [
+                    f"{d.prefix}{d.path}={brief(d, value)}"
+                    for d, value in there
+                    if d.override(value)
+                ]
                 self.overrides[trial.number] = given
                 self.same = self.same & set(given) if len(self.overrides) > 1 else set(given)
         return self
@@ -141,15 +156,24 @@ class Labels:
 
 
 def brief(dimension: Dimension, value: Scalar) -> str:
-    """A value as a reader wants it: four digits of what is drawn from a continuous range; "" needs no override."""
+    """A value as a reader wants it: four digits of what is drawn from a continuous range; "" needs
+    no override.
+    """
     if dimension.choices is not None or dimension.integer:
         return dimension.text(value)
-    return f"{value:.10g}" if dimension.step else f"{value:.0f}" if 1e4 <= abs(value) < 1e9 else f"{value:.4g}"
+    return (
+        f"{value:.10g}"
+        if dimension.step
+        else f"{value:.0f}"
+        if 1e4 <= abs(value) < 1e9
+        else f"{value:.4g}"
+    )
 
 
 def importances(study: Study, k: int = 0) -> dict[str, float]:
-    """How differently the best trials by objective `k` choose a parameter than all do (PED-ANOVA), as shares of 1;
-    {} where there are too few trials to tell."""
+    """How differently the best trials by objective `k` choose a parameter than all do (PED-ANOVA),
+    as shares of 1; {} where there are too few trials to tell.
+    """
     complete = complete_trials(study)
     if len(complete) < MIN_FOR_IMPORTANCE:
         return {}
@@ -160,7 +184,9 @@ def importances(study: Study, k: int = 0) -> dict[str, float]:
     sign = 1 if study.optuna.directions[k].name == "MINIMIZE" else -1
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        warnings.simplefilter("ignore", UserWarning)  # small groups, and that `target` is read as a loss, which it is
+        warnings.simplefilter(
+            "ignore", UserWarning
+        )  # small groups, and that `target` is read as a loss, which it is
         return get_param_importances(
             study.optuna,
             evaluator=PedAnovaImportanceEvaluator(target_quantile=quantile),
@@ -170,7 +196,11 @@ def importances(study: Study, k: int = 0) -> dict[str, float]:
 
 def complete_trials(study: Study) -> list[FrozenTrial]:
     """Those that can be drawn and compared: with numbers for values."""
-    return [t for t in study.trials() if t.state.name == "COMPLETE" and all(map(math.isfinite, t.values))]
+    return [
+        t
+        for t in study.trials()
+        if t.state.name == "COMPLETE" and all(map(math.isfinite, t.values))
+    ]
 
 
 def next_lines(study: Study, trial: FrozenTrial) -> list[str]:
@@ -183,7 +213,9 @@ def next_lines(study: Study, trial: FrozenTrial) -> list[str]:
 
 
 def trials_frame(study: Study) -> pl.DataFrame:
-    """One row per trial, one column per objective, parameter path and `constraint/<name>`; absent ones are null."""
+    """One row per trial, one column per objective, parameter path and `constraint/<name>`; absent
+    ones are null.
+    """
     trials = study.trials()
     repeated = retried(trials)
     params = list(study.space.distributions())
@@ -194,7 +226,9 @@ def trials_frame(study: Study) -> pl.DataFrame:
         pl.Series("state", [state_of(t, repeated) for t in trials], dtype=pl.String),
     ]
     for k, objective in enumerate(study.sweep.objectives):
-        columns.append(pl.Series(objective, [_at(values_of(t), k) for t in trials], dtype=pl.Float64))
+        columns.append(
+            pl.Series(objective, [_at(values_of(t), k) for t in trials], dtype=pl.Float64)
+        )
     columns += [_column(name, [params_of(t).get(name) for t in trials]) for name in params]
     for name in constraints:
         given = [constraints_of(t).get(name) for t in trials]
@@ -212,7 +246,9 @@ def _history(study: Study, trials: list[FrozenTrial]) -> list[pl.Series]:
         pl.Series("origin", [a.get("origin") for a in attrs], dtype=pl.Int64),
         pl.Series("attempt", [a.get("attempt") for a in attrs], dtype=pl.Int64),
         pl.Series("retry_of", [a.get("retry_of") for a in attrs], dtype=pl.Int64),
-        pl.Series("started", [_utc(t.datetime_start) for t in trials], dtype=pl.Datetime("us", "UTC")),
+        pl.Series(
+            "started", [_utc(t.datetime_start) for t in trials], dtype=pl.Datetime("us", "UTC")
+        ),
         pl.Series("duration_s", seconds, dtype=pl.Float64),
         pl.Series("folder", folders, dtype=pl.String),
         pl.Series("reason", [reason_of(t) or None for t in trials], dtype=pl.String),

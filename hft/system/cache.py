@@ -1,14 +1,16 @@
-"""Content-addressed outputs of the stages: what was computed once is read, by every run and every concurrent trial.
+"""Content-addressed outputs of the stages: what was computed once is read, by every run and every
+concurrent trial.
 
-In: a stage's name, plain spec, modules, parents' keys and a `build` function. Out: an Entry with the frames and the
-meta data that `build` returned, from disk when an entry with the same key is there. The key covers everything that can
-change the result: spec, syntax trees of the stage's modules and of the hft modules they import (comments and docstrings
-do not count), versions of the numeric libraries, parents' keys and the content of input files. To cache a new stage:
-call `stage`.
+In: a stage's name, plain spec, modules, parents' keys and a `build` function. Out: an Entry with
+the frames and the meta data that `build` returned, from disk when an entry with the same key is
+there. The key covers everything that can change the result: spec, syntax trees of the stage's
+modules and of the hft modules they import (comments and docstrings do not count), versions of the
+numeric libraries, parents' keys and the content of input files. To cache a new stage: call `stage`.
 
-An entry is a folder `<root>/<stage>/<key>/` of parquet files and `meta.json` with their sizes and hashes. It is written
-beside its place and renamed, so it is there whole or not at all; nothing is synced to the disk, because a truncated or
-flipped file is noticed when read and the entry is built again.
+An entry is a folder `<root>/<stage>/<key>/` of parquet files and `meta.json` with their sizes and
+hashes. It is written beside its place and renamed, so it is there whole or not at all; nothing is
+synced to the disk, because a truncated or flipped file is noticed when read and the entry is built
+again.
 """
 
 from __future__ import annotations
@@ -29,8 +31,8 @@ from typing import Any
 
 import polars as pl
 
-from hft.files import locked
 from hft.spec import PACKAGE, UserError, fingerprint
+from hft.system.files import locked
 
 LAYOUT = 1  # raise it when entries are laid out differently: old ones are then never found
 LIBRARIES = ("polars", "numba", "numpy")
@@ -82,16 +84,32 @@ class Cache:
     root: Path
 
     def key(
-        self, stage: str, *, spec: Any, module: str | Sequence[str], parents: Sequence[str] = (), content: Any = None
+        self,
+        stage: str,
+        *,
+        spec: Any,
+        module: str | Sequence[str],
+        parents: Sequence[str] = (),
+        content: Any = None,
     ) -> str:
-        """The identity of a stage's output; all arguments are JSON-ready, `module` is dotted names inside hft."""
+        """The identity of a stage's output; all arguments are JSON-ready, `module` is dotted names
+        inside hft.
+        """
         modules = [module] if isinstance(module, str) else sorted(set(module))
         code = [code_hash(name) for name in modules]
-        parts = {"layout": LAYOUT, "stage": stage, "spec": spec, "code": code, "libraries": _library_versions()}
+        parts = {
+            "layout": LAYOUT,
+            "stage": stage,
+            "spec": spec,
+            "code": code,
+            "libraries": _library_versions(),
+        }
         return fingerprint(parts | {"parents": list(parents), "content": content})
 
     def has(self, stage: str, key: str) -> bool:
-        """Whether `stage` would be a hit: so that a caller starts worker processes only when there is work."""
+        """Whether `stage` would be a hit: so that a caller starts worker processes only when there
+        is work.
+        """
         try:
             _load(self.root / stage / key, key, rebuild=_no_rebuild)
         except _CorruptError:
@@ -108,9 +126,11 @@ class Cache:
         parents: Sequence[str] = (),
         content: Any = None,
     ) -> Entry:
-        """The entry of this key, built now unless it is there; of processes that ask at once, one builds.
+        """The entry of this key, built now unless it is there; of processes that ask at once, one
+        builds.
 
-        `build` returns ({name: frame}, meta); meta is JSON-ready. A hit costs a few stat calls, no lock and no write.
+        `build` returns ({name: frame}, meta); meta is JSON-ready. A hit costs a few stat calls, no
+        lock and no write.
         """
         key = self.key(name, spec=spec, module=module, parents=parents, content=content)
         folder = self.root / name / key
@@ -130,11 +150,15 @@ class Cache:
                 return rebuild(str(error))
         with self._locked(folder):
             try:
-                return _load(folder, key, rebuild=rebuild)  # built by another process while this one waited
+                return _load(
+                    folder, key, rebuild=rebuild
+                )  # built by another process while this one waited
             except _CorruptError:
                 return self._write(folder, key, build, rebuild)
 
-    def _write(self, folder: Path, key: str, build: Build, rebuild: Callable[[str], Entry]) -> Entry:
+    def _write(
+        self, folder: Path, key: str, build: Build, rebuild: Callable[[str], Entry]
+    ) -> Entry:
         frames, meta = build()
         partial = _partial_of(folder)
         with self._writable():
@@ -154,7 +178,8 @@ class Cache:
             with self._writable():  # what the caller does under the lock has errors of its own
                 folder.parent.mkdir(parents=True, exist_ok=True)
                 held.enter_context(locked(folder.with_name(f".lock-{folder.name}")))
-            # Only the holder writes here, so what lies there now was left by a writer that was killed.
+            # Only the holder writes here, so what lies there now was left by a writer that was
+            # killed.
             shutil.rmtree(_partial_of(folder), ignore_errors=True)
             yield
 
@@ -170,7 +195,9 @@ class Cache:
 
 
 def code_hash(module: str) -> str:
-    """sha256 over the syntax trees of an hft module and of all hft modules it imports, at any depth."""
+    """sha256 over the syntax trees of an hft module and of all hft modules it imports, at any
+    depth.
+    """
     seen: dict[str, str] = {}
     pending = [module]
     while pending:
@@ -183,7 +210,9 @@ def code_hash(module: str) -> str:
 
 @functools.cache
 def _read_module(name: str) -> tuple[str, tuple[str, ...]]:
-    """Hash of one module's syntax tree, and the hft modules that it imports anywhere in its body."""
+    """Hash of one module's syntax tree, and the hft modules that it imports anywhere in its
+    body.
+    """
     path = _source_of(name)
     if path is None:
         raise CacheError(f"{name!r}: must be a module of hft, got no file for it below {PACKAGE}")
@@ -200,7 +229,9 @@ def _read_module(name: str) -> tuple[str, tuple[str, ...]]:
 
 
 def _imports(node: ast.AST, package: str) -> list[str]:
-    """Dotted names that an import statement may load; attributes among them are sorted out by having no file."""
+    """Dotted names that an import statement may load; attributes among them are sorted out by
+    having no file.
+    """
     if isinstance(node, ast.Import):
         return [alias.name for alias in node.names]
     if not isinstance(node, ast.ImportFrom):
@@ -227,8 +258,14 @@ def _source_of(module: str) -> Path | None:
 
 
 def _is_bare_string(node: ast.AST) -> bool:
-    """Docstrings, and the strings under fields that serve as such: expressions without any effect."""
-    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+    """Docstrings, and the strings under fields that serve as such: expressions without any
+    effect.
+    """
+    return (
+        isinstance(node, ast.Expr)
+        and isinstance(node.value, ast.Constant)
+        and isinstance(node.value.value, str)
+    )
 
 
 @functools.cache
@@ -240,11 +277,14 @@ def _partial_of(folder: Path) -> Path:
     return folder.with_name(f".partial-{folder.name}")
 
 
-def _write_files(folder: Path, key: str, frames: dict[str, pl.DataFrame], meta: dict[str, Any]) -> None:
+def _write_files(
+    folder: Path, key: str, frames: dict[str, pl.DataFrame], meta: dict[str, Any]
+) -> None:
     files = {}
     for name, frame in frames.items():
         path = folder / f"{name}.parquet"
-        # Measured on 2 M trades: zstd 1 takes 35 MB, no compression 80 MB, and both are written in 0.11 s.
+        # Measured on 2 M trades: zstd 1 takes 35 MB, no compression 80 MB, and both are written in
+        # 0.11 s.
         frame.write_parquet(path, compression="zstd", compression_level=1, statistics=False)
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
@@ -255,7 +295,9 @@ def _write_files(folder: Path, key: str, frames: dict[str, pl.DataFrame], meta: 
 
 
 def _load(folder: Path, key: str, *, rebuild: Callable[[str], Entry]) -> Entry:
-    """The entry in `folder`, its meta data whole and its files of the right size; their hashes wait for a read."""
+    """The entry in `folder`, its meta data whole and its files of the right size; their hashes wait
+    for a read.
+    """
     try:
         stored = json.loads((folder / META).read_bytes())
         body = stored["body"]
@@ -264,7 +306,9 @@ def _load(folder: Path, key: str, *, rebuild: Callable[[str], Entry]) -> Entry:
         for name, file in body["files"].items():
             size = (folder / f"{name}.parquet").stat().st_size
             if size != file["size"]:
-                raise _CorruptError(f"{name}.parquet has {size} bytes, was written with {file['size']}")
+                raise _CorruptError(
+                    f"{name}.parquet has {size} bytes, was written with {file['size']}"
+                )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise _CorruptError(f"{META}: {error!r}") from error
     return Entry(key, folder, body["meta"], body["files"], rebuild)

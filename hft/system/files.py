@@ -1,4 +1,6 @@
-"""Files that are there whole or not at all, and locks that die with their holder; one clear error where it fails."""
+"""Files that are there whole or not at all, and locks that die with their holder; one clear error
+where it fails.
+"""
 
 from __future__ import annotations
 
@@ -62,7 +64,9 @@ def is_locked(path: Path) -> bool:
 
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Holds a kernel lock: it falls free when its holder dies, and its file goes when the holder is done."""
+    """Holds a kernel lock: it falls free when its holder dies, and its file goes when the holder is
+    done.
+    """
     lock = filelock.FileLock(path, fallback_to_soft=False)
     lock.acquire()
     try:

@@ -11,12 +11,24 @@ from typing import Any
 
 from hft.spec import PACKAGE
 
-LIBRARIES = ("torch", "pytorch-lightning", "polars", "numba", "numpy", "pydantic", "hydra-core", "lightgbm", "optuna")
+LIBRARIES = (
+    "torch",
+    "pytorch-lightning",
+    "polars",
+    "numba",
+    "numpy",
+    "pydantic",
+    "hydra-core",
+    "lightgbm",
+    "optuna",
+)
 INERT = ("logger", "tags", "show_config")  # parts of a config that change no number
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python and of the libraries that can change a result, read without importing any."""
+    """Versions of Python and of the libraries that can change a result, read without importing
+    any.
+    """
     found = {"python": platform.python_version()}
     for name in LIBRARIES:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
@@ -41,7 +53,9 @@ def code_hash() -> str:
 
 
 def git_state() -> dict[str, Any]:
-    """Commit of the checkout and whether files differ from it; both null outside a checkout or without git."""
+    """Commit of the checkout and whether files differ from it; both null outside a checkout or
+    without git.
+    """
     commit = _git("rev-parse", "--verify", "HEAD")
     changes = _git("status", "--porcelain")
     return {"commit": commit, "dirty": None if changes is None else bool(changes)}
@@ -58,7 +72,9 @@ def _git(*arguments: str) -> str | None:
 
 
 def differences(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
-    """What two runs' accounts of themselves (`Run.read_about`) say apart: code, data keys, versions, config."""
+    """What two runs' accounts of themselves (`Run.read_about`) say apart: code, data keys,
+    versions, config.
+    """
     lines = []
     if before["git"].get("commit") != after["git"].get("commit"):
         lines.append(f"code: commit {before['git'].get('commit')} -> {after['git'].get('commit')}")
@@ -69,11 +85,19 @@ def differences(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
     ]
     lines += _changes("data_keys", flat(before["data_keys"]), flat(after["data_keys"]))
     # A library that the older run did not record says nothing of what it had.
-    recorded = {name: version for name, version in after["versions"].items() if name in before["versions"]}
+    recorded = {
+        name: version for name, version in after["versions"].items() if name in before["versions"]
+    }
     lines += _changes("versions", before["versions"], recorded)
     # A field that the older run lacks was added since, and was filled in so that nothing changes.
-    asked = {name: value for name, value in flat(before["config"]).items() if name.split(".")[0] not in INERT}
-    return lines + _changes("config", asked, {k: v for k, v in flat(after["config"]).items() if k in asked})
+    asked = {
+        name: value
+        for name, value in flat(before["config"]).items()
+        if name.split(".")[0] not in INERT
+    }
+    return lines + _changes(
+        "config", asked, {k: v for k, v in flat(after["config"]).items() if k in asked}
+    )
 
 
 def _changes(part: str, a: dict[str, Any], b: dict[str, Any]) -> list[str]:
@@ -85,4 +109,8 @@ def flat(value: Any, path: str = "") -> dict[str, Any]:
     """Leaves by dotted path; lists are leaves."""
     if not isinstance(value, dict):
         return {path: value}
-    return {k: v for name, item in value.items() for k, v in flat(item, f"{path}.{name}".lstrip(".")).items()}
+    return {
+        k: v
+        for name, item in value.items()
+        for k, v in flat(item, f"{path}.{name}".lstrip(".")).items()
+    }

@@ -1,7 +1,8 @@
-"""What a run may show, to whichever logger: the contract of trackers, and which way each curve is better.
+"""What a run may show, to whichever logger: the contract of trackers, and which way each curve is
+better.
 
-In: metrics per epoch, summary numbers, frames, figures and files. The tracker here keeps nothing. To add one: a
-subclass with `keeps = True`, and a LoggerSpec in hft/tracking.py that opens it.
+In: metrics per epoch, summary numbers, frames, figures and files. The tracker here keeps nothing.
+To add one: a subclass with `keeps = True`, and a LoggerSpec in hft/tracking/logger that opens it.
 """
 
 from __future__ import annotations
@@ -19,7 +20,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 SMALLER_IS_BETTER = frozenset({"loss", "log_loss", "log_loss_excess", "brier", "calibration_error"})
-LARGER_IS_BETTER = frozenset({"macro_f1", "accuracy", "mcc", "precision", "recall", "pr_auc", "net_bps_day"})
+LARGER_IS_BETTER = frozenset(
+    {"macro_f1", "accuracy", "mcc", "precision", "recall", "pr_auc", "net_bps_day"}
+)
 
 
 class TrackingError(UserError):
@@ -39,7 +42,8 @@ class Job:
 
 
 class Tracker:
-    """Takes what a run has to show and keeps nothing: the tracker of `logger=none`, and the contract of the others.
+    """Takes what a run has to show and keeps nothing: the tracker of `logger=none`, and the
+    contract of the others.
 
     `epoch` may see one step twice (another fold, a resumed run): the later value of a metric holds.
     """
@@ -75,7 +79,9 @@ class Tracker:
 
 
 def best_of(name: str) -> Literal["min", "max", "last"]:
-    """Which value of a curve stands for it: of `fold-0/seed-7/select/net_bps_day@vip0` the largest."""
+    """Which value of a curve stands for it: of `fold-0/seed-7/select/net_bps_day@vip0` the
+    largest.
+    """
     what = name.rpartition("/")[2].partition("@")[0]
     for label in CLASS_NAMES:
         what = what.removesuffix(f"_{label}")

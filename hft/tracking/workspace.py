@@ -1,9 +1,11 @@
-"""The W&B workspace of a project as code: what runs log in, panels for grids, studies, training and backtests out.
+"""The W&B workspace of a project as code: what runs log in, panels for grids, studies, training and
+backtests out.
 
-Panels stand under the names that hft/fold.py, hft/review.py and hft/pipeline.py log; a test holds every one of them
-against real runs and their backtests. The runs stay ungrouped, so that curves are those of single runs; what compares
-studies groups its own panel by the run's group. To add a panel: an entry in its section, then
-`python -m tests.test_workspace` writes the snapshot anew.
+Panels stand under the names that hft/runs/fold.py, hft/report/review.py and hft/runs/train.py log;
+a test holds every one of them against real runs and their backtests. The runs stay ungrouped, so
+that curves are those of single runs; what compares studies groups its own panel by the run's group.
+To add a panel: an entry in its section, then `python -m tests.tracking.test_workspace` writes the
+snapshot anew.
 """
 
 from __future__ import annotations
@@ -18,8 +20,8 @@ from typing import TYPE_CHECKING, Any
 
 from hft.schema import metric, money_metric
 from hft.spec import PACKAGE, UserError, did_you_mean
-from hft.tracker import best_of
-from hft.wandb_tracker import _has_key
+from hft.tracking.logger.wandb import _has_key
+from hft.tracking.tracker import best_of
 
 if TYPE_CHECKING:
     from wandb_workspaces.reports.v2.interface import Panel
@@ -36,7 +38,8 @@ CURVES = {
     "learning rate": metric("train", "lr"),
 }
 FIGURES = tuple(
-    metric("select", name) for name in ("confusion_matrix", "pr_curves", "coverage", "reliability", "gates")
+    metric("select", name)
+    for name in ("confusion_matrix", "pr_curves", "coverage", "reliability", "gates")
 )
 
 
@@ -46,7 +49,9 @@ class WorkspaceError(UserError):
 
 @dataclass(frozen=True)
 class Shown:
-    """What panels are about: two targets or one, schedules, a backtest's name, swept config paths per search space."""
+    """What panels are about: two targets or one, schedules, a backtest's name, swept config paths
+    per search space.
+    """
 
     objective: str
     schedules: tuple[str, ...]
@@ -59,25 +64,43 @@ class Shown:
 
 
 def read_shown(*, swept: tuple[str, ...] = (), conf: Path = CONF) -> Shown:
-    """The shipped objective and backtest, the dearest and cheapest schedule of every ladder, and each search space of
-    conf/sweep once; `swept` is one more. Raises WorkspaceError where that names no config path."""
+    """The shipped objective and backtest, the dearest and cheapest schedule of every ladder, and
+    each search space of conf/sweep once; `swept` is one more. Raises WorkspaceError where that
+    names no config path.
+    """
     known = config_paths(conf)
-    spaces = {f"sweep={p.stem}": _read(p).get("space") or {} for p in sorted((conf / "sweep").glob("*.yaml"))}
-    paths = {name: tuple(p for path in space if (p := _leaf(path, known))) for name, space in spaces.items()}
+    spaces = {
+        f"sweep={p.stem}": _read(p).get("space") or {}
+        for p in sorted((conf / "sweep").glob("*.yaml"))
+    }
+    paths = {
+        name: tuple(p for path in space if (p := _leaf(path, known)))
+        for name, space in spaces.items()
+    }
     if swept:
         paths["typed"] = tuple(_checked(path, known) for path in swept)
-    distinct = {space: name for name, space in reversed(paths.items()) if space}  # the first name of each
+    distinct = {
+        space: name for name, space in reversed(paths.items()) if space
+    }  # the first name of each
     return Shown(
         objective=_read(conf / "train.yaml")["objective"],
-        schedules=tuple(name for p in sorted((conf / "fees").glob("*.yaml")) for name in _ends(_read(p))),
+        schedules=tuple(
+            name for p in sorted((conf / "fees").glob("*.yaml")) for name in _ends(_read(p))
+        ),
         backtest=_read(conf / "backtest.yaml")["name"],
         spaces={name: space for space, name in reversed(distinct.items())},
     )
 
 
 def config_paths(conf: Path = CONF) -> list[str]:
-    """Dotted paths of every number and choice that the YAML below conf/ can put into a run's config."""
-    groups = [p for p in sorted(conf.iterdir()) if p.is_dir() and p.name not in ("schema", "sweep", "launcher")]
+    """Dotted paths of every number and choice that the YAML below conf/ can put into a run's
+    config.
+    """
+    groups = [
+        p
+        for p in sorted(conf.iterdir())
+        if p.is_dir() and p.name not in ("schema", "sweep", "launcher")
+    ]
     trees = [{g.name: _read(path)} for g in groups for path in sorted(g.glob("*.yaml"))]
     paths = [path for tree in [_read(conf / "train.yaml"), *trees] for path in _leaves(tree)]
     return list(dict.fromkeys(path for path in paths if ".defaults" not in path))
@@ -98,21 +121,32 @@ def build_workspace(shown: Shown, *, project: str, entity: str, name: str) -> Wo
         for panel in panels:
             panel._id = ""  # what W&B draws at random
             panel._id = _identity(title + panel._to_model().model_dump_json())
-    columns = ["run:displayName", "run:state", "run:group", *(f"summary:{target}" for target in shown.targets)]
-    columns += [f"summary:{metric(shown.backtest, value)}" for value in ("break_even_bps", "verdict")]
+    columns = [
+        "run:displayName",
+        "run:state",
+        "run:group",
+        *(f"summary:{target}" for target in shown.targets),
+    ]
+    columns += [
+        f"summary:{metric(shown.backtest, value)}" for value in ("break_even_bps", "verdict")
+    ]
     try:
         workspace = ws.Workspace(
             entity=entity,
             project=project,
             name=name,
-            sections=[ws.Section(name=title, panels=panels, is_open=True) for title, panels in sections.items()],
+            sections=[
+                ws.Section(name=title, panels=panels, is_open=True)
+                for title, panels in sections.items()
+            ],
             settings=ws.WorkspaceSettings(x_axis="epoch", max_runs=50),
             runset_settings=ws.RunsetSettings(pinned_columns=columns),
         )
     except pydantic.ValidationError as error:
         raise WorkspaceError(
             "; ".join(
-                f"{e['loc'][0]}: {e['msg'].removeprefix('Value error, ')}, got {e['input']!r}" for e in error.errors()
+                f"{e['loc'][0]}: {e['msg'].removeprefix('Value error, ')}, got {e['input']!r}"
+                for e in error.errors()
             )
         ) from None
     workspace._internal_runset_id = _identity("runs")
@@ -136,13 +170,18 @@ def _compare(shown: Shown) -> list[Panel]:
 
 def _study(shown: Shown) -> list[Panel]:
     _, wr = _library()
-    targets = [wr.ParallelCoordinatesPlotColumn(wr.SummaryMetric(target)) for target in shown.targets]
+    targets = [
+        wr.ParallelCoordinatesPlotColumn(wr.SummaryMetric(target)) for target in shown.targets
+    ]
     best = {target: "min" if best_of(target) == "min" else "max" for target in shown.targets}
     return [
         *(
             wr.ParallelCoordinatesPlot(
                 title=f"search space: {name}",
-                columns=[*(wr.ParallelCoordinatesPlotColumn(wr.Config(path)) for path in space), *targets],
+                columns=[
+                    *(wr.ParallelCoordinatesPlotColumn(wr.Config(path)) for path in space),
+                    *targets,
+                ],
             )
             for name, space in shown.spaces.items()
         ),
@@ -157,11 +196,19 @@ def _study(shown: Shown) -> list[Panel]:
             for target in shown.targets
         ),
         *(
-            wr.BarPlot(title=f"best {target} by study", metrics=[target], groupby="Group", groupby_aggfunc=best[target])
+            wr.BarPlot(
+                title=f"best {target} by study",
+                metrics=[target],
+                groupby="Group",
+                groupby_aggfunc=best[target],
+            )
             for target in shown.targets
         ),
         wr.BarPlot(
-            title="seconds spent by state", metrics=["RelativeTime(Process)"], groupby="State", groupby_aggfunc="sum"
+            title="seconds spent by state",
+            metrics=["RelativeTime(Process)"],
+            groupby="State",
+            groupby_aggfunc="sum",
         ),
     ]
 
@@ -178,7 +225,9 @@ def _train(shown: Shown) -> list[Panel]:
         ),
         wr.MediaBrowser(title="forecasts of select", media_keys=list(FIGURES), gallery_axis="run"),
         wr.MediaBrowser(
-            title="what each feature is worth", media_keys=[metric("tune", "importance_bars")], gallery_axis="run"
+            title="what each feature is worth",
+            media_keys=[metric("tune", "importance_bars")],
+            gallery_axis="run",
         ),
     ]
 
@@ -189,7 +238,9 @@ def _backtest(shown: Shown) -> list[Panel]:
     def name(value: str) -> str:
         return metric(shown.backtest, value)
 
-    ends = [name(value) for value in ("break_even_low_bps", "break_even_bps", "break_even_high_bps")]
+    ends = [
+        name(value) for value in ("break_even_low_bps", "break_even_bps", "break_even_high_bps")
+    ]
     return [
         wr.WeavePanelSummaryTable(table_name=name("verdict")),
         wr.BarPlot(title="break-even cost one way, bps, and its 95 % interval", metrics=ends),
@@ -213,9 +264,13 @@ def check_online() -> None:
     """Raises WorkspaceError where W&B could not be asked to save anything."""
     mode = os.environ.get("WANDB_MODE")
     if mode in ("offline", "disabled", "dryrun"):
-        raise WorkspaceError(f"WANDB_MODE={mode}: a workspace is kept by the server; unset it, or print it: dry=true")
+        raise WorkspaceError(
+            f"WANDB_MODE={mode}: a workspace is kept by the server; unset it, or print it: dry=true"
+        )
     if not _has_key():
-        raise WorkspaceError("W&B: there is no key; log in with `wandb login`, or print the workspace: dry=true")
+        raise WorkspaceError(
+            "W&B: there is no key; log in with `wandb login`, or print the workspace: dry=true"
+        )
 
 
 def save(workspace: Workspace) -> str:
@@ -235,7 +290,9 @@ def save(workspace: Workspace) -> str:
 
 def _library() -> tuple[Any, Any]:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # of pydantic, about the library's own code
+        warnings.simplefilter(
+            "ignore", DeprecationWarning
+        )  # of pydantic, about the library's own code
         import wandb_workspaces.reports.v2 as wr
         import wandb_workspaces.workspaces as ws
     return ws, wr
@@ -259,7 +316,11 @@ def _ends(fees: dict[str, Any]) -> list[str]:
 
 def _leaves(tree: dict[str, Any], path: str = "") -> list[str]:
     below = [(f"{path}.{name}".lstrip("."), value) for name, value in tree.items()]
-    return [leaf for at, value in below for leaf in (_leaves(value, at) if isinstance(value, dict) else [at])]
+    return [
+        leaf
+        for at, value in below
+        for leaf in (_leaves(value, at) if isinstance(value, dict) else [at])
+    ]
 
 
 def _leaf(path: str, known: list[str]) -> str:

@@ -1,1 +1,3 @@
-"""The Sweeper behind every -m. Hydra imports this package at each start, so everything heavy waits in `_impl`."""
+"""The Sweeper behind every -m. Hydra imports this package at each start, so everything heavy waits
+in `_impl`.
+"""

@@ -1,7 +1,8 @@
-"""The -m of any other entry point: every point of the grid in order, through the chosen Hydra launcher.
+"""The -m of any other entry point: every point of the grid in order, through the chosen Hydra
+launcher.
 
-Differs from Hydra's own sweeper in what a user of `backtest.py -m` needs: nothing runs before every point composes, and
-a job that fails does not end the others.
+Differs from Hydra's own sweeper in what a user of `backtest.py -m` needs: nothing runs before every
+point composes, and a job that fails does not end the others.
 """
 
 from __future__ import annotations
@@ -24,8 +25,12 @@ def run_grid(
     arguments: list[str], *, context: HydraContext, task_function: TaskFunction, config: DictConfig
 ) -> list[Sequence[JobReturn]]:
     """One batch with the jobs' returns. Exits with status 1 at the end when a job failed."""
-    overrides = OverridesParser.create(config_loader=context.config_loader).parse_overrides(arguments)
-    points = [list(point) for point in BasicSweeper.split_arguments(overrides, max_batch_size=None)[0]]
+    overrides = OverridesParser.create(config_loader=context.config_loader).parse_overrides(
+        arguments
+    )
+    points = [
+        list(point) for point in BasicSweeper.split_arguments(overrides, max_batch_size=None)[0]
+    ]
     for point in points:
         context.config_loader.load_sweep_config(config, point)
     if config.hydra.output_subdir is not None:
@@ -47,7 +52,9 @@ def run_grid(
 
 
 def _report(point: list[str], job: JobReturn) -> None:
-    """One line for what a user can mend, the traceback for what only we can; a signal ends the whole grid."""
+    """One line for what a user can mend, the traceback for what only we can; a signal ends the
+    whole grid.
+    """
     import traceback
 
     if job.status is JobStatus.COMPLETED:

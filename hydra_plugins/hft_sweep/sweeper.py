@@ -1,6 +1,7 @@
 """The light half of the sweeper: its config entry, and the class that Hydra constructs.
 
-No `from __future__ import annotations`: Hydra executes the file before it is in sys.modules, where dataclasses looks.
+No `from __future__ import annotations`: Hydra executes the file before it is in sys.modules, where
+dataclasses looks.
 """
 
 from dataclasses import dataclass
@@ -22,18 +23,27 @@ ConfigStore.instance().store(group="hydra/sweeper", name="hft", node=HftSweeperC
 
 
 class HftSweeper(Sweeper):
-    """A study of the app's `sweep` group where it has one (train.py), else a plain grid (backtest.py)."""
+    """A study of the app's `sweep` group where it has one (train.py), else a plain grid
+    (backtest.py).
+    """
 
-    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+    def setup(
+        self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
+    ) -> None:
         self.hydra_context = hydra_context
         self.task_function = task_function
         self.config = config
 
     def sweep(self, arguments: list[str]) -> Any:
         if "sweep" in self.config:
-            from hydra_plugins.hft_sweep._impl import run_sweep
+            from hft.search.command import run_sweep
 
             return run_sweep(arguments, config_loader=self.hydra_context.config_loader)
         from hydra_plugins.hft_sweep._grid import run_grid
 
-        return run_grid(arguments, context=self.hydra_context, task_function=self.task_function, config=self.config)
+        return run_grid(
+            arguments,
+            context=self.hydra_context,
+            task_function=self.task_function,
+            config=self.config,
+        )

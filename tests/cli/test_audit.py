@@ -10,14 +10,21 @@ import pytest
 import torch
 from torch import nn
 
-from hft import audit
-from hft.audit import MARKET, audit_frame, audit_model, available, change_future, first_difference
-from hft.bars.tick import TickBars
-from hft.compose import make_config
-from hft.config import TrainConfig
-from hft.data import load_ticks
-from hft.features.volatility import LogReturn
-from hft.model import ModelSpec
+from hft.cli import audit
+from hft.cli.audit import (
+    MARKET,
+    audit_frame,
+    audit_model,
+    available,
+    change_future,
+    first_difference,
+)
+from hft.config.compose import make_config
+from hft.config.configs import TrainConfig
+from hft.dataset.features.volatility import LogReturn
+from hft.learning.model import ModelSpec
+from hft.market.bars.tick import TickBars
+from hft.market.data import load_ticks
 
 # A quarter of the market that the command audits; two hours and a half across midnight.
 SMALL = ("data.trades_per_s=2", "data.limits_per_s=8", "data.book_interval_ms=1000")
@@ -210,7 +217,9 @@ def test_differences_are_named():
     assert first_difference(known, known.head(2)) == (2, "row 2 of 3 is missing")
     assert first_difference(known, known.with_columns(a=pl.col("a") * (1 + 1e-12)))[1] == ""
     other = known.with_columns(a=pl.Series([1.0, 2.0, 3.0]))
-    assert first_difference(known, other)[1] == "a of row 1 is nan with one future and 2.0 with another".replace(
+    assert first_difference(known, other)[
+        1
+    ] == "a of row 1 is nan with one future and 2.0 with another".replace(
         "nan", repr(np.float64("nan"))
     ).replace("2.0", repr(np.float64(2.0)))
 

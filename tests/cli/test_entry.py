@@ -1,4 +1,6 @@
-"""The two entry points as a shell sees them: exit status, messages, the last line, and grids under -m."""
+"""The two entry points as a shell sees them: exit status, messages, the last line, and grids under
+-m.
+"""
 
 from __future__ import annotations
 
@@ -7,14 +9,15 @@ import sys
 
 import pytest
 
-from hft.cache import Cache
-from hft.run import Run
-from hft.runs import list_runs
+from hft.runs.folder import Run
+from hft.runs.registry import list_runs
+from hft.system.cache import Cache
 from tests.smoke import QUIET, ROOT, folders
 
 SMOKE = ("experiment=smoke", *QUIET)
 INLINE = "launcher=inline"  # this process is warm
-# The issue's own grid on a market of many trades, so that the shipped sizes of volume and dollar bars make enough bars.
+# The issue's own grid on a market of many trades, so that the shipped sizes of volume and dollar
+# bars make enough bars.
 GRID = ("-m", "bars=volume,dollar", "labels.width=0.5,1")
 BUSY = (
     "data.end=2024-01-01T00:40",
@@ -51,7 +54,14 @@ def test_train_and_backtest_end_with_what_to_do_next(shell, tmp_path):
 
 
 def test_a_process_ends_with_status_and_message(tmp_path):
-    command = [sys.executable, "train.py", *SMOKE, *folders(tmp_path), "labels.widht=2", "bars.size=0"]
+    command = [
+        sys.executable,
+        "train.py",
+        *SMOKE,
+        *folders(tmp_path),
+        "labels.widht=2",
+        "bars.size=0",
+    ]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert done.returncode == 2
     assert done.stdout == ""
@@ -72,13 +82,25 @@ def test_a_process_ends_with_status_and_message(tmp_path):
             "did you mean 'model'?\n       seed: must be a valid integer, got 'x'",
         ),
         ("train.py", ["features=[micro"], "no viable alternative at input '[micro'"),
-        ("train.py", ["sweep.kind=grid"], "sweep.kind=grid: only a sweep reads this; add -m or take it out"),
+        (
+            "train.py",
+            ["sweep.kind=grid"],
+            "sweep.kind=grid: only a sweep reads this; add -m or take it out",
+        ),
         ("train.py", ["data=recorder"], "data.path: has no value yet"),
-        ("train.py", ["experiment=smoke", "bars=dollar"], "experiment=smoke chose 'tick' and sets bars.size=10"),
+        (
+            "train.py",
+            ["experiment=smoke", "bars=dollar"],
+            "experiment=smoke chose 'tick' and sets bars.size=10",
+        ),
         ("backtest.py", [], "ckpt: has no value yet"),
         ("backtest.py", ["ckpt=2024"], "no run '2024'"),
         ("backtest.py", ["ckpt=latest", "execution.latency_ms=9"], "use +execution.latency_ms=9"),
-        ("backtest.py", ["ckpt=latest", "nmae=x"], "nmae: BacktestConfig has no such field, did you mean 'name'?"),
+        (
+            "backtest.py",
+            ["ckpt=latest", "nmae=x"],
+            "nmae: BacktestConfig has no such field, did you mean 'name'?",
+        ),
     ],
 )
 def test_a_mistake_is_one_message(shell, smoke, script, arguments, message):
@@ -93,7 +115,7 @@ def test_our_own_mistakes_keep_their_traceback(shell, monkeypatch, tmp_path):
     def fail(*_, **__):
         raise ZeroDivisionError("ours")
 
-    monkeypatch.setattr("hft.pipeline.build_market", fail)
+    monkeypatch.setattr("hft.runs.train.build_market", fail)
     with pytest.raises(ZeroDivisionError):
         shell("train.py", *SMOKE, *folders(tmp_path))
     assert [run.state for run in list_runs(tmp_path / "runs")] == ["failed"]
@@ -103,7 +125,7 @@ def test_an_interrupt_ends_quietly(shell, monkeypatch, tmp_path):
     def interrupt(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("hft.pipeline.build_market", interrupt)
+    monkeypatch.setattr("hft.runs.train.build_market", interrupt)
     ended = shell("train.py", *SMOKE, *folders(tmp_path))
     assert ended.status == 130
     assert ended.err.splitlines()[-1].startswith("interrupted; ")
@@ -130,13 +152,20 @@ def test_cfg_job_shows_what_was_composed(shell, script):
 def test_help_names_the_choices(shell):
     ended = shell("train.py", "--help")
     assert ended.status == 0
-    for line in ("bars: dollar, dollar_adaptive", "experiment: binance_capture, demo, smoke", "logger: csv"):
+    for line in (
+        "bars: dollar, dollar_adaptive",
+        "experiment: binance_capture, demo, smoke",
+        "logger: csv",
+    ):
         assert line in ended.out
 
 
 @pytest.mark.parametrize(
     ("typed", "offered"),
-    [("bars=vol", {"bars=volume", "bars=volume_adaptive"}), ("experiment=sm", {"experiment=smoke"})],
+    [
+        ("bars=vol", {"bars=volume", "bars=volume_adaptive"}),
+        ("experiment=sm", {"experiment=smoke"}),
+    ],
 )
 def test_completion(shell, monkeypatch, typed, offered):
     line = f"python train.py {typed}"
@@ -162,7 +191,9 @@ def test_a_grid_runs_every_job_and_compares_them(shell, monkeypatch, tmp_path):
     built = []
     write = Cache._write
     monkeypatch.setattr(
-        Cache, "_write", lambda cache, folder, *a: built.append(folder.parent.name) or write(cache, folder, *a)
+        Cache,
+        "_write",
+        lambda cache, folder, *a: built.append(folder.parent.name) or write(cache, folder, *a),
     )
     monkeypatch.setenv("COLUMNS", "200")
     ended = shell("train.py", *GRID, *BUSY, INLINE, *folders(tmp_path))
@@ -173,7 +204,9 @@ def test_a_grid_runs_every_job_and_compares_them(shell, monkeypatch, tmp_path):
     }  # fmt: skip
     runs = trials_of(tmp_path)
     assert [run.state for run in runs] == ["done"] * 4
-    asked = [(run.read_config()["bars"]["kind"], run.read_config()["labels"]["width"]) for run in runs]
+    asked = [
+        (run.read_config()["bars"]["kind"], run.read_config()["labels"]["width"]) for run in runs
+    ]
     assert asked == [("volume", 0.5), ("volume", 1), ("dollar", 0.5), ("dollar", 1)]
     table = ended.out[ended.out.index("4 runs by ") :]
     assert "select/net_bps_day@binance_usdm_vip0" in table
@@ -203,7 +236,13 @@ def test_a_bad_job_does_not_end_the_sweep(shell, monkeypatch, tmp_path):
 def test_the_lowest_log_loss_is_the_best(shell, monkeypatch, tmp_path):
     monkeypatch.setenv("COLUMNS", "200")
     ended = shell(
-        "train.py", "-m", *SMOKE, INLINE, "objective=select/log_loss", "model.channels=4,8", *folders(tmp_path)
+        "train.py",
+        "-m",
+        *SMOKE,
+        INLINE,
+        "objective=select/log_loss",
+        "model.channels=4,8",
+        *folders(tmp_path),
     )
     assert ended.status == 0, ended.err
     runs = trials_of(tmp_path)
@@ -215,7 +254,14 @@ def test_the_lowest_log_loss_is_the_best(shell, monkeypatch, tmp_path):
 
 def test_backtests_of_several_runs(shell, smoke, tmp_path):
     run = smoke.copy(tmp_path)
-    ended = shell("backtest.py", "-m", f"ckpt={run.id},nothing", "logger=none", "name=many", *folders(tmp_path))
+    ended = shell(
+        "backtest.py",
+        "-m",
+        f"ckpt={run.id},nothing",
+        "logger=none",
+        "name=many",
+        *folders(tmp_path),
+    )
     assert ended.status == 1
     assert f"run={run.id} scorecard=" in ended.out
     assert "error: no run 'nothing'" in ended.err
@@ -227,9 +273,15 @@ def test_backtests_of_several_runs(shell, smoke, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["labels.width=0.5,1", "objective=select/log_loss"], "not comparable across different labels"),
+        (
+            ["labels.width=0.5,1", "objective=select/log_loss"],
+            "not comparable across different labels",
+        ),
         (["data.seed=1,2", "objective=select/log_loss"], "not comparable across different data"),
-        (["objective=select/log_loss,select/net_bps_day@retail_taker"], "all jobs of a sweep need the same one"),
+        (
+            ["objective=select/log_loss,select/net_bps_day@retail_taker"],
+            "all jobs of a sweep need the same one",
+        ),
         (["labels.width=0.5,-1", "seed=1,x"], "labels.width: must be greater than"),
         (["bars=tick,dollar"], "experiment=smoke chose 'tick'"),
     ],

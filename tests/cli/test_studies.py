@@ -1,4 +1,4 @@
-"""`python -m hft.studies`: every command on a small study, and every mistake one line and status 2."""
+"""`hft studies`: every command on a small study, and every mistake one line and status 2."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ import urllib.request
 
 import pytest
 
-from hft import studies
-from hft.studies import main
-from tests.small_study import BASE, every_fate, small_study
+from hft.cli import studies
+from hft.cli.studies import main
 from tests.smoke import ROOT
+from tests.study.small_study import BASE, every_fate, small_study
 
 
 @pytest.fixture
@@ -71,7 +71,10 @@ def test_a_port_that_is_taken(sweeps, capsys):
         taken.listen()
         port = taken.getsockname()[1]
         assert main(["dashboard", "study=maker_v1", f"sweeps={sweeps}", f"port={port}"]) == 2
-    assert f"port={port}: cannot be served (Address already in use); choose another" in capsys.readouterr().err
+    assert (
+        f"port={port}: cannot be served (Address already in use); choose another"
+        in capsys.readouterr().err
+    )
 
 
 @pytest.mark.slow
@@ -81,7 +84,15 @@ def test_the_dashboard_serves_the_storage(tmp_path, storage):
     with socket.socket() as probe:
         probe.bind(("localhost", 0))
         port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "hft.studies", "dashboard", "study=maker_v1", f"sweeps={tmp_path}", f"port={port}"]
+    command = [
+        sys.executable,
+        "-m",
+        "hft.cli.studies",
+        "dashboard",
+        "study=maker_v1",
+        f"sweeps={tmp_path}",
+        f"port={port}",
+    ]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     with subprocess.Popen(command, cwd=ROOT, **pipes) as served:
         try:
@@ -122,9 +133,18 @@ def get(address: str) -> tuple[int, bytes]:
         (["status", "studdy=maker_v1"], "studdy=maker_v1: no such option, did you mean 'study'?"),
         (["status", "study="], "study=: must have a value"),
         (["status"], "status: which study? study=<name> (one of fresh, maker_v1)"),
-        (["study=maker_v1"], "study=maker_v1: for which command? (one of status, best, export, dashboard)"),
-        (["status", "study=maker_v2"], "no study 'maker_v2', did you mean 'maker_v1'?; the studies in"),
-        (["dashboard", "study=maker_v1", "port=http"], "port=http: must be a number from 1 to 65535"),
+        (
+            ["study=maker_v1"],
+            "study=maker_v1: for which command? (one of status, best, export, dashboard)",
+        ),
+        (
+            ["status", "study=maker_v2"],
+            "no study 'maker_v2', did you mean 'maker_v1'?; the studies in",
+        ),
+        (
+            ["dashboard", "study=maker_v1", "port=http"],
+            "port=http: must be a number from 1 to 65535",
+        ),
     ],
 )
 def test_mistakes(sweeps, capsys, arguments, message):
@@ -170,10 +190,12 @@ def test_an_unreadable_journal_is_one_line(sweeps, content, message):
     small_study(sweeps / "torn")
     (sweeps / "torn" / "journal.log").write_bytes(content)
     code = (
-        "import sys; from hft.studies import main\n"
+        "import sys; from hft.cli.studies import main\n"
         f"sys.exit(max(main([c, 'study=torn', {f'sweeps={sweeps}'!r}]) for c in ('status', 'best', 'export')))"
     )
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60
+    )
     assert (done.returncode, done.stdout) == (2, "")
     assert "Traceback" not in done.stderr
     assert len(done.stderr.splitlines()) == 3
@@ -184,7 +206,10 @@ def test_a_storage_that_is_gone(sweeps, capsys):
     small_study(sweeps / "torn", storage="sqlite")
     (sweeps / "torn" / "study.db").unlink()
     assert main(["status", "study=torn", f"sweeps={sweeps}"]) == 2
-    assert "study torn is not in storage sqlite: there is nothing of that name; restore it" in capsys.readouterr().err
+    assert (
+        "study torn is not in storage sqlite: there is nothing of that name; restore it"
+        in capsys.readouterr().err
+    )
 
 
 @pytest.mark.parametrize(
@@ -221,10 +246,12 @@ def test_what_a_stranger_wrote_moves_no_cursor(tmp_path, capsys):
 
 def test_help_is_quick_and_imports_nothing_heavy():
     code = (
-        "import sys; from hft.studies import main; assert main(['--help']) == 0\n"
+        "import sys; from hft.cli.studies import main; assert main(['--help']) == 0\n"
         "heavy = {'optuna', 'torch', 'polars', 'rich', 'matplotlib', 'wandb', 'sqlalchemy'} & set(sys.modules)\n"
         "assert not heavy, heavy\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60
+    )
     assert done.returncode == 0, done.stderr
     assert done.stdout == studies.USAGE

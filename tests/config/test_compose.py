@@ -8,9 +8,18 @@ import optuna
 import pytest
 import yaml
 
-from hft.compose import CONF, Composer, compose, explain, make_config, overlay_conflicts, refuse_sweep_keys, to_plain
-from hft.config import TrainConfig
-from hft.jobs import read_sweep
+from hft.config.compose import (
+    CONF,
+    Composer,
+    compose,
+    explain,
+    make_config,
+    overlay_conflicts,
+    refuse_sweep_keys,
+    to_plain,
+)
+from hft.config.configs import TrainConfig
+from hft.runs.jobs import read_sweep
 from hft.space import read_groups, read_space
 from hft.spec import SpecError, UserError
 
@@ -43,7 +52,9 @@ def test_what_the_parse_sees_is_plain():
     while pending:
         value = pending.pop()
         assert type(value) in (dict, list, str, int, float, bool, type(None))
-        pending += value.values() if isinstance(value, dict) else value if isinstance(value, list) else []
+        pending += (
+            value.values() if isinstance(value, dict) else value if isinstance(value, list) else []
+        )
 
 
 @pytest.mark.parametrize(
@@ -71,7 +82,9 @@ def test_two_definitions_of_one_name_are_refused(conf, chosen):
 
 
 def test_a_set_may_be_reached_twice(conf):
-    (conf / "features" / "mine.yaml").write_text("defaults: [trades_only, _self_]\nofi: {kind: ofi, window: 1}\n")
+    (conf / "features" / "mine.yaml").write_text(
+        "defaults: [trades_only, _self_]\nofi: {kind: ofi, window: 1}\n"
+    )
     assert list(make_config(TrainConfig, ["features=[micro,mine]"], conf=conf).features)
     assert len(make_config(TrainConfig, ["features=zoo"]).features) == 23
 
@@ -91,7 +104,10 @@ def test_transforms_may_be_none():
 
 
 def test_typos_in_an_experiment_file_are_all_named(conf):
-    write_experiment(conf, "labels:\n  widht: 2\nbars:\n  size: -1\nmodell:\n  channels: 3\ntrainer:\n  epochs: many\n")
+    write_experiment(
+        conf,
+        "labels:\n  widht: 2\nbars:\n  size: -1\nmodell:\n  channels: 3\ntrainer:\n  epochs: many\n",
+    )
     lines = refusal("experiment=mine", conf=conf).splitlines()
     assert lines == [
         "bars.size: must be greater than 0, got -1",
@@ -103,7 +119,9 @@ def test_typos_in_an_experiment_file_are_all_named(conf):
 
 def test_an_interpolation_to_nothing_is_named(conf):
     write_experiment(conf, "labels:\n  width: ${nothing.here}\n")
-    assert refusal("experiment=mine", conf=conf).startswith("labels.width: an interpolation does not resolve")
+    assert refusal("experiment=mine", conf=conf).startswith(
+        "labels.width: an interpolation does not resolve"
+    )
 
 
 @pytest.mark.parametrize("group", ["experiment", "debug"])
@@ -170,7 +188,7 @@ def test_what_a_user_can_mend_is_printed(capsys):
 
 def test_an_interrupt_has_its_own_status(capsys):
     assert explain(KeyboardInterrupt(), "train", read) == 130
-    assert capsys.readouterr().err == "interrupted; python -m hft.runs shows how to go on\n"
+    assert capsys.readouterr().err == "interrupted; hft runs shows how to go on\n"
 
 
 @pytest.mark.parametrize("error", [ZeroDivisionError("ours"), SystemExit(1)])
@@ -188,8 +206,13 @@ def test_a_composer_composes_what_one_command_line_does(name):
     fixed = [f"sweep={name}", "tags=[a]", "features=[micro]"]
     composed = compose(fixed, full_tree=True)
     choices, base = dict(composed.hydra.runtime.choices), to_plain(composed)
-    space, _ = read_space(read_sweep(composed).sweep.space, [], base=base, choices=choices, known=read_groups(CONF))
-    composer, study = Composer(TrainConfig, fixed), optuna.create_study(sampler=optuna.samplers.RandomSampler(0))
+    space, _ = read_space(
+        read_sweep(composed).sweep.space, [], base=base, choices=choices, known=read_groups(CONF)
+    )
+    composer, study = (
+        Composer(TrainConfig, fixed),
+        optuna.create_study(sampler=optuna.samplers.RandomSampler(0)),
+    )
     for _ in range(4):
         overrides = space.overrides(space.suggest(study.ask()))
         assert composer(overrides).plain() == make_config(TrainConfig, [*fixed, *overrides]).plain()

@@ -14,18 +14,18 @@ import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
 
-from hft import stages
-from hft.bars import BarError, build_bars, join_bars
-from hft.cache import Cache
-from hft.compose import make_config
-from hft.config import TrainConfig
-from hft.data import DataError, cut_ticks, load_ticks, to_ns
-from hft.data.synthetic import Synthetic
-from hft.features import build_features, build_tick_columns
-from hft.labels import build_labels
+from hft.config.compose import make_config
+from hft.config.configs import TrainConfig
+from hft.dataset import stages
+from hft.dataset.features import build_features, build_tick_columns
+from hft.dataset.labels import build_labels
+from hft.dataset.stages import DayStage, build_market, market_features, market_labels, run_all
+from hft.market.bars import BarError, build_bars, join_bars
+from hft.market.data import DataError, cut_ticks, load_ticks, to_ns
+from hft.market.data.synthetic import Synthetic
 from hft.spec import PACKAGE, Room, UserError
-from hft.stages import DayStage, build_market, market_features, market_labels, run_all
-from tests.tiny_stage import build_tiny, fail
+from hft.system.cache import Cache
+from tests.dataset.tiny_stage import build_tiny, fail
 
 # Four UTC days, the outer ones an hour each, at a trade per five seconds.
 DAYS = (
@@ -35,7 +35,14 @@ DAYS = (
     "data.limits_per_s=1",
     "data.book_interval_ms=60000",
 )
-SIZES = {"tick": 20, "time": 60, "volume": 1, "dollar": 5e4, "volume_adaptive": 60, "dollar_adaptive": 60}
+SIZES = {
+    "tick": 20,
+    "time": 60,
+    "volume": 1,
+    "dollar": 5e4,
+    "volume_adaptive": 60,
+    "dollar_adaptive": 60,
+}
 
 
 def market_config(*overrides):
@@ -64,7 +71,9 @@ def ticks():
 
 @pytest.fixture(autouse=True)
 def in_this_process(monkeypatch):
-    """One processor, so that no pool is started: its workers would compile for longer than all the tests take."""
+    """One processor, so that no pool is started: its workers would compile for longer than all the
+    tests take.
+    """
     monkeypatch.setattr(stages.os, "cpu_count", lambda: 1)
 
 
@@ -133,7 +142,7 @@ def test_cached_ticks_are_the_loaded_ones(cache, ticks):
     assert np.array_equal(joined.gaps, ticks.gaps)
 
 
-@pytest.mark.parametrize("kind", Room("hft.bars").names())
+@pytest.mark.parametrize("kind", Room("hft.market.bars").names())
 def test_days_apart_are_the_whole_range(cache, ticks, kind):
     config = bar_config(kind)
     market = build(config, cache)
@@ -149,7 +158,8 @@ def test_days_apart_are_the_whole_range(cache, ticks, kind):
 
 def test_more_days_leave_the_old_ones_alone(cache, written):
     build(market_config("data.end=2024-01-05"), cache)
-    # The day that was cut short, and the new one that was not asked for before, are one and the same.
+    # The day that was cut short, and the new one that was not asked for before, are one and the
+    # same.
     assert sorted(written) == ["bars", "columns", "ticks"]
 
 
@@ -199,7 +209,9 @@ def test_before_knows_nothing_of_what_comes_after(cache):
 
 
 def test_silence_between_days_starts_a_segment(tmp_path, ticks, monkeypatch):
-    """The hour after the first midnight is missing: the days' own bars cannot know it, their join does."""
+    """The hour after the first midnight is missing: the days' own bars cannot know it, their join
+    does.
+    """
     midnight, resumed = to_ns("2024-01-02"), to_ns("2024-01-02T01:00")
     read_day = Synthetic.read_day
 
@@ -246,14 +258,18 @@ def test_no_trades_in_the_period(tmp_path, monkeypatch):
         return replace(ticks, trades=ticks.trades.clear())
 
     monkeypatch.setattr(Synthetic, "read_day", quiet)
-    with pytest.raises(DataError, match=r"no trades between 2024-01-01T23:00:00Z and .*: check data\.start"):
+    with pytest.raises(
+        DataError, match=r"no trades between 2024-01-01T23:00:00Z and .*: check data\.start"
+    ):
         build(market_config("data.end=2024-01-02"), Cache(tmp_path))
 
 
 @pytest.mark.parametrize("kind", ["tick", "volume", "dollar"])
 def test_a_threshold_that_gives_no_bar(cache, kind):
     config = market_config(f"bars={kind}", "bars.size=1000000000")
-    with pytest.raises(BarError, match=r"bars\.size=.* gives no bar: the data hold .* in all; try bars\.size="):
+    with pytest.raises(
+        BarError, match=r"bars\.size=.* gives no bar: the data hold .* in all; try bars\.size="
+    ):
         build(config, cache)
 
 
@@ -261,7 +277,7 @@ ORPHANED = """
 import os
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
-from hft.processes import end_with_parent
+from hft.system.processes import end_with_parent
 
 if __name__ == "__main__":
     pool = ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=end_with_parent)
@@ -275,6 +291,8 @@ def test_a_killed_run_leaves_no_worker_behind(tmp_path):
     script.write_text(ORPHANED)
     environment = os.environ | {"PYTHONPATH": str(PACKAGE.parent)}
     # Its output ends when the last process that holds it does.
-    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=60, env=environment)
+    done = subprocess.run(
+        [sys.executable, script], capture_output=True, text=True, timeout=60, env=environment
+    )
     assert done.returncode == -signal.SIGKILL
     assert int(done.stdout) > 0

@@ -11,18 +11,18 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from hft.dataset import Dataset
-from hft.loss.cross_entropy import CrossEntropy
-from hft.model import fit_classifier
-from hft.model.linear import Linear
-from hft.model.se_tcn import SeTcn
-from hft.optim import AdamW
-from hft.splits import ROLES
-from hft.trainer import Cpu
-from hft.training import fit
-from hft.transforms.standardize import Standardize
+from hft.dataset.rows import Dataset
+from hft.dataset.splits import ROLES
+from hft.dataset.transforms.standardize import Standardize
+from hft.learning.fit import fit
+from hft.learning.loss.cross_entropy import CrossEntropy
+from hft.learning.model import fit_classifier
+from hft.learning.model.linear import Linear
+from hft.learning.model.se_tcn import SeTcn
+from hft.learning.optim.adamw import AdamW
+from hft.learning.trainer.cpu import Cpu
 
-CONF = Path(__file__).parents[1] / "conf"
+CONF = Path(__file__).parents[2] / "conf"
 
 
 def shipped(path, cls, **changes):
@@ -36,7 +36,14 @@ def adamw(**changes):
 
 
 def cpu(**changes):
-    small = {"epochs": 3, "chunk": 64, "batch_chunks": 4, "patience": 3, "threads": 1, "progress": False}
+    small = {
+        "epochs": 3,
+        "chunk": 64,
+        "batch_chunks": 4,
+        "patience": 3,
+        "threads": 1,
+        "progress": False,
+    }
     return shipped("trainer/cpu", Cpu, **small | changes)
 
 
@@ -44,12 +51,22 @@ TRANSFORMS = {"standardize": Standardize(kind="standardize", clip=8.0)}
 LOSS = CrossEntropy(kind="cross_entropy", alpha="none", beta=1.0, label_smoothing=0.0)
 LINEAR = shipped("model/linear", Linear, window=3)
 TCN = shipped(
-    "model/se_tcn", SeTcn, channels=8, levels=2, kernel=2, dropout=0.2, norm="weight", se_window=4, se_reduction=2
+    "model/se_tcn",
+    SeTcn,
+    channels=8,
+    levels=2,
+    kernel=2,
+    dropout=0.2,
+    norm="weight",
+    se_window=4,
+    se_reduction=2,
 )  # R = 13
 
 
 def planted(n_bars=3000, *, seed=0):
-    """(dataset, roles, Bayes probabilities): y follows two features of this bar and the one before, p known."""
+    """(dataset, roles, Bayes probabilities): y follows two features of this bar and the one before,
+    p known.
+    """
     rng = np.random.default_rng(seed)
     x_TF = rng.normal(50, 3, (n_bars, 4)).astype(np.float32)
     signal_T = (x_TF[:, 0] - 50) / 3
@@ -58,7 +75,11 @@ def planted(n_bars=3000, *, seed=0):
     p_TC = odds_TC / odds_TC.sum(1, keepdims=True)
     y_T = (rng.random((n_bars, 1)) > p_TC.cumsum(1)).sum(1).clip(0, 2)
     role_T = np.zeros(n_bars, np.int8)
-    for role, (first, last) in {"train": (0, 0.6), "tune": (0.62, 0.8), "select": (0.82, 1)}.items():
+    for role, (first, last) in {
+        "train": (0, 0.6),
+        "tune": (0.62, 0.8),
+        "select": (0.82, 1),
+    }.items():
         role_T[int(first * n_bars) : int(last * n_bars)] = ROLES.index(role)
     dataset = Dataset(
         x_TF=x_TF,
@@ -74,11 +95,23 @@ def planted(n_bars=3000, *, seed=0):
 
 
 def fresh(dataset, role_T, *, model=LINEAR, seed=0):
-    return fit_classifier(model, TRANSFORMS, dataset.x_TF[role_T == ROLES.index("train")], seed=seed)
+    return fit_classifier(
+        model, TRANSFORMS, dataset.x_TF[role_T == ROLES.index("train")], seed=seed
+    )
 
 
 def run(
-    folder, dataset, role_T, *, model=LINEAR, seed=0, loss=LOSS, optim=None, on_epoch=None, resume=False, **trainer
+    folder,
+    dataset,
+    role_T,
+    *,
+    model=LINEAR,
+    seed=0,
+    loss=LOSS,
+    optim=None,
+    on_epoch=None,
+    resume=False,
+    **trainer,
 ):
     """(classifier, result) of a fit from fresh weights; further arguments are the trainer's."""
     classifier = fresh(dataset, role_T, model=model, seed=seed)

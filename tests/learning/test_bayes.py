@@ -1,9 +1,11 @@
-"""Planted bars of known p(y|x): how much of what can be known does training reach, and never more of it.
+"""Planted bars of known p(y|x): how much of what can be known does training reach, and never more
+of it.
 
-In: features of unit variance, a signal of the last bars, p(y|x) by softmax. Out: of the log-loss gap between the class
-frequencies and the Bayes forecast, the share that a model reaches on rows held out of training and calibration. The
-reference is p itself; labels are drawn from it independently, so the loss beyond Bayes has the standard error of a
-plain mean of rows. To add a signal: a function x_TF -> s_T in SIGNALS.
+In: features of unit variance, a signal of the last bars, p(y|x) by softmax. Out: of the log-loss
+gap between the class frequencies and the Bayes forecast, the share that a model reaches on rows
+held out of training and calibration. The reference is p itself; labels are drawn from it
+independently, so the loss beyond Bayes has the standard error of a plain mean of rows. To add a
+signal: a function x_TF -> s_T in SIGNALS.
 """
 
 from __future__ import annotations
@@ -15,29 +17,41 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hft.classification import log_losses
-from hft.dataset import Dataset
-from hft.model.linear import Linear
-from hft.model.se_tcn import SeTcn
+from hft.dataset.rows import Dataset
+from hft.dataset.splits import ROLES
+from hft.learning.fit import predict
+from hft.learning.model.linear import Linear
+from hft.learning.model.se_tcn import SeTcn
 from hft.schema import BUY, SELL
-from hft.splits import ROLES
-from hft.training import predict
-from tests.planted import adamw, run, shipped
+from hft.statistics.classes import log_losses
+from tests.learning.planted import adamw, run, shipped
 
 N_TRAIN, EPOCHS = 200_000, 5
 BUDGET = 1_000_000  # examples that a training may see
 N_SEEDS = 3
 N_FEATURES = 8
-STRENGTH = 0.2  # sd of the log odds of buy to hold: Bayes is 0.013 nats better than class frequencies
+STRENGTH = (
+    0.2  # sd of the log odds of buy to hold: Bayes is 0.013 nats better than class frequencies
+)
 ROLE_ENDS = {"train": 0.6, "tune": 0.75, "select": 1.0}  # shares of the bars
 OPTIM = {"schedule": "one_cycle", "warmup": 0.3}
 TRAINER = {"epochs": EPOCHS, "patience": EPOCHS, "chunk": 512, "batch_chunks": 4}
 LINEAR = (shipped("model/linear", Linear, window=4), 0.02)  # and the largest learning rate
 SE_TCN = (
-    shipped("model/se_tcn", SeTcn, channels=16, levels=2, kernel=2, dropout=0.0, se_window=4, se_reduction=4),
+    shipped(
+        "model/se_tcn",
+        SeTcn,
+        channels=16,
+        levels=2,
+        kernel=2,
+        dropout=0.0,
+        se_window=4,
+        se_reduction=4,
+    ),
     0.01,
 )  # R = 13
-# Of a few settings these were chosen on seeds 10 to 12: 0.960 of the additive signal with se_tcn, 0.980 with linear.
+# Of a few settings these were chosen on seeds 10 to 12: 0.960 of the additive signal with se_tcn,
+# 0.980 with linear.
 
 
 def additive(x_TF: np.ndarray) -> np.ndarray:
@@ -73,7 +87,9 @@ class Bayes:
 
 
 def make_market(signal: str, seed: int) -> tuple[Dataset, np.ndarray, np.ndarray]:
-    """(dataset, role_T, p_TC). Features are sums of three draws, so neighbouring bars correlate by 2/3."""
+    """(dataset, role_T, p_TC). Features are sums of three draws, so neighbouring bars correlate by
+    2/3.
+    """
     n_bars, rng = round(N_TRAIN / ROLE_ENDS["train"]), np.random.default_rng(seed)
     draws_TF = rng.standard_normal((n_bars + 2, N_FEATURES))
     x_TF = ((draws_TF[2:] + draws_TF[1:-1] + draws_TF[:-2]) / np.sqrt(3)).astype(np.float32)
@@ -82,7 +98,10 @@ def make_market(signal: str, seed: int) -> tuple[Dataset, np.ndarray, np.ndarray
     odds_TC = np.exp(np.stack([np.zeros(n_bars), signal_T, -signal_T], axis=1))
     p_TC = odds_TC / odds_TC.sum(1, keepdims=True)
     y_T = (rng.random((n_bars, 1)) > p_TC.cumsum(1)).sum(1).clip(0, 2)
-    role_T, start = np.zeros(n_bars, np.int8), SE_TCN[0].receptive_field  # the rolled first bars are out
+    role_T, start = (
+        np.zeros(n_bars, np.int8),
+        SE_TCN[0].receptive_field,
+    )  # the rolled first bars are out
     for role, end in ROLE_ENDS.items():
         role_T[start : round(end * n_bars)] = ROLES.index(role)
         start = round(end * n_bars) + SE_TCN[0].receptive_field
@@ -106,12 +125,16 @@ def leak(dataset: Dataset) -> Dataset:
     return replace(dataset, x_TF=x_TF)
 
 
-def score_seed(signal: str, model: tuple, seed: int, folder: Path, *, meddle=lambda dataset: dataset) -> Bayes:
+def score_seed(
+    signal: str, model: tuple, seed: int, folder: Path, *, meddle=lambda dataset: dataset
+) -> Bayes:
     """Trains on train, calibrates and chooses the epoch on tune, and is scored on select."""
     spec, lr = model
     dataset, role_T, p_TC = make_market(signal, seed)
     dataset = meddle(dataset)
-    classifier, result = run(folder, dataset, role_T, model=spec, seed=seed, optim=adamw(lr=lr, **OPTIM), **TRAINER)
+    classifier, result = run(
+        folder, dataset, role_T, model=spec, seed=seed, optim=adamw(lr=lr, **OPTIM), **TRAINER
+    )
     assert len(result.history) * result.class_counts.sum() <= BUDGET
     scored_T = role_T == ROLES.index("select")
     y_N, prior_C = dataset.y_T[scored_T], result.class_counts / result.class_counts.sum()
@@ -124,7 +147,9 @@ def score_seeds(signal: str, model: tuple, folder: Path, **kwargs) -> list[Bayes
 
 
 def pool(seeds: list[Bayes]) -> Bayes:
-    return Bayes(*(np.concatenate([getattr(s, n) for s in seeds]) for n in ("prior_N", "bayes_N", "model_N")))
+    return Bayes(
+        *(np.concatenate([getattr(s, n) for s in seeds]) for n in ("prior_N", "bayes_N", "model_N"))
+    )
 
 
 def report(seeds: list[Bayes]) -> None:
@@ -154,5 +179,7 @@ def test_reports_its_share_of_an_interaction_and_is_not_beyond_bayes(model, tmp_
 
 
 def test_a_trace_of_the_label_is_beyond_bayes(tmp_path):
-    """The upper bound has the power to see a leak of a fifth of a feature's standard deviation, in one seed."""
+    """The upper bound has the power to see a leak of a fifth of a feature's standard deviation, in
+    one seed.
+    """
     assert score_seed("additive", LINEAR, 0, tmp_path, meddle=leak).beyond_z > 2

@@ -1,28 +1,25 @@
-"""Learning, honesty and repeatability of a fit; everything on one thread and a small planted market of features."""
+"""Learning, honesty and repeatability of a fit; everything on one thread and a small planted market
+of features.
+"""
 
 from __future__ import annotations
 
 import dataclasses
-import json
 import subprocess
 import sys
-from pathlib import Path
-from typing import Annotated
 
 import numpy as np
 import pytest
 import torch
-import yaml
 
-from hft.classification import classification_metrics
-from hft.learner import Learner
-from hft.loss import LossSpec
-from hft.model import Chunks, fit_classifier, load_classifier
-from hft.spec import Kind, Room, Spec, SpecError, parse
-from hft.splits import ROLES
-from hft.trainer import Gpu, TrainingError
-from hft.training import fit, predict
-from tests.planted import LOSS, TCN, TRANSFORMS, adamw, cpu, fresh, planted, run
+from hft.dataset.splits import ROLES
+from hft.learning.fit import fit, predict
+from hft.learning.learner import Learner
+from hft.learning.loss import LossSpec
+from hft.learning.model import Chunks, fit_classifier, load_classifier
+from hft.learning.trainer import TrainingError
+from hft.statistics.classes import classification_metrics
+from tests.learning.planted import LOSS, TCN, TRANSFORMS, adamw, cpu, fresh, planted, run
 
 
 def log_loss(p_TC, y_T, rows_T):
@@ -70,7 +67,9 @@ def test_rows_of_other_roles_and_without_label_play_no_part(tmp_path):
     later_T = np.arange(len(role_T)) >= int(0.82 * len(role_T))
     changed = dataclasses.replace(
         dataset,
-        x_TF=np.where(later_T[:, None], rng.normal(size=dataset.x_TF.shape), dataset.x_TF).astype(np.float32),
+        x_TF=np.where(later_T[:, None], rng.normal(size=dataset.x_TF.shape), dataset.x_TF).astype(
+            np.float32
+        ),
         y_T=np.where((role_T == 0) | later_T, rng.integers(-1, 3, len(role_T)), dataset.y_T),
     )
     before, after = (run(tmp_path, d, role_T)[0].state_dict() for d in (dataset, changed))
@@ -91,7 +90,12 @@ def test_loss_is_the_weighted_mean_over_the_windows_of_counted_rows(tmp_path):
     total, weights, counted = torch.zeros((), dtype=torch.float64), 0.0, 0
     for t in np.flatnonzero(role_T == ROLES.index("train")):
         window = slice(t - 12, t + 1)
-        if t < 12 or dataset.y_T[t] < 0 or not dataset.valid_T[window].all() or np.ptp(dataset.segment_T[window]):
+        if (
+            t < 12
+            or dataset.y_T[t] < 0
+            or not dataset.valid_T[window].all()
+            or np.ptp(dataset.segment_T[window])
+        ):
             continue
         logits_C = initial.logits(torch.from_numpy(dataset.x_TF[None, window]))[0, -1].double()
         total = total - float(dataset.w_T[t]) * logits_C.log_softmax(-1)[dataset.y_T[t]]
@@ -101,20 +105,30 @@ def test_loss_is_the_weighted_mean_over_the_windows_of_counted_rows(tmp_path):
     norm = torch.nn.utils.get_total_norm([p.grad for p in initial.network.parameters()])
     small = dict(model=model, optim=adamw(lr=1e-12), epochs=1, chunk=50, clip_norm=1e-6)
     for batch_chunks, accumulate in ((12, 1), (3, 4), (1, 12)):  # 9 or 10 chunks in one step
-        _, result = run(tmp_path, dataset, role_T, batch_chunks=batch_chunks, accumulate=accumulate, **small)
+        _, result = run(
+            tmp_path, dataset, role_T, batch_chunks=batch_chunks, accumulate=accumulate, **small
+        )
         metrics = result.history[0]
         assert result.class_counts.sum() == counted
         assert metrics["train/loss"] == pytest.approx(loss.item(), rel=1e-5)
-        assert metrics["train/grad_norm"] == metrics["train/grad_norm_max"] == pytest.approx(norm.item(), rel=1e-4)
+        assert (
+            metrics["train/grad_norm"]
+            == metrics["train/grad_norm_max"]
+            == pytest.approx(norm.item(), rel=1e-4)
+        )
 
 
 @pytest.mark.parametrize("changes", [{}, {"ema": 0.9}, {"ema": 0.9, "precision": "bf16"}], ids=str)
 def test_stops_after_patience_and_keeps_the_best_epoch(tmp_path, changes):
-    """Labels of tune are noise, so more training only hurts; the stored weights give the best epoch's numbers."""
+    """Labels of tune are noise, so more training only hurts; the stored weights give the best
+    epoch's numbers.
+    """
     dataset, role_T, _ = planted(2000)
     tune_T = role_T == ROLES.index("tune")
     dataset.y_T[tune_T] = np.random.default_rng(0).permutation(dataset.y_T[tune_T])
-    _, result = run(tmp_path, dataset, role_T, model=TCN, optim=adamw(lr=0.03), epochs=40, patience=2, **changes)
+    _, result = run(
+        tmp_path, dataset, role_T, model=TCN, optim=adamw(lr=0.03), epochs=40, patience=2, **changes
+    )
     scores = [metrics["tune/log_loss"] for metrics in result.history]
     assert result.stopped == "patience"
     assert result.best_epoch == int(np.argmin(scores)) == len(scores) - 3
@@ -122,12 +136,16 @@ def test_stops_after_patience_and_keeps_the_best_epoch(tmp_path, changes):
     p_TC = predict(loaded, dataset, device="cpu")
     prior_C = result.class_counts / result.class_counts.sum()
     again = classification_metrics(p_TC[tune_T], dataset.y_T[tune_T], prior_C=prior_C)
-    assert {f"tune/{k}": v for k, v in again.items()}.items() <= result.history[result.best_epoch].items()
+    assert {f"tune/{k}": v for k, v in again.items()}.items() <= result.history[
+        result.best_epoch
+    ].items()
     assert result.n_tune == tune_T.sum()
 
 
 def test_averaged_weights_are_what_is_scored_and_saved(tmp_path, monkeypatch):
-    """ema_t = d ema_(t-1) + (1 - d) w_t, d growing as (1 + t) / (10 + t) up to the decay, from the initial weights."""
+    """ema_t = d ema_(t-1) + (1 - d) w_t, d growing as (1 + t) / (10 + t) up to the decay, from the
+    initial weights.
+    """
     dataset, role_T, _ = planted()
     weights, expected = [], None
 
@@ -136,7 +154,9 @@ def test_averaged_weights_are_what_is_scored_and_saved(tmp_path, monkeypatch):
         end(learner)
 
     monkeypatch.setattr(Learner, "end_step", end_step)
-    expected = torch.cat([p.detach().flatten() for p in fresh(dataset, role_T).network.parameters()])
+    expected = torch.cat(
+        [p.detach().flatten() for p in fresh(dataset, role_T).network.parameters()]
+    )
     classifier, result = run(tmp_path, dataset, role_T, ema=0.5, epochs=2)
     for t, weight in enumerate(weights[: (result.best_epoch + 1) * 8]):
         decay = min(0.5, (1 + t) / (10 + t))
@@ -149,7 +169,8 @@ def test_averaged_weights_are_what_is_scored_and_saved(tmp_path, monkeypatch):
 def test_bf16_changes_little(tmp_path):
     dataset, role_T, _ = planted()
     losses = [
-        run(tmp_path, dataset, role_T, model=TCN, precision=p)[1].history[-1]["tune/loss"] for p in ("fp32", "bf16")
+        run(tmp_path, dataset, role_T, model=TCN, precision=p)[1].history[-1]["tune/loss"]
+        for p in ("fp32", "bf16")
     ]
     assert losses[0] != losses[1] == pytest.approx(losses[0], rel=0.01)
 
@@ -158,7 +179,10 @@ def test_bf16_changes_little(tmp_path):
 @pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")  # of torch's compiler itself
 def test_compiled_learns_the_same(tmp_path):
     dataset, role_T, _ = planted()
-    losses = [run(tmp_path, dataset, role_T, compile=c, epochs=2)[1].history[-1]["tune/loss"] for c in (False, True)]
+    losses = [
+        run(tmp_path, dataset, role_T, compile=c, epochs=2)[1].history[-1]["tune/loss"]
+        for c in (False, True)
+    ]
     assert losses[1] == pytest.approx(losses[0], rel=1e-5)
 
 
@@ -184,7 +208,9 @@ def test_limited_batches_and_where_their_time_goes(tmp_path):
 
 def test_the_learning_rate_follows_the_schedule_over_all_steps(tmp_path):
     dataset, role_T, _ = planted()
-    _, result = run(tmp_path, dataset, role_T, optim=adamw(schedule="cosine", warmup=0.25))  # 3 epochs of 8 steps
+    _, result = run(
+        tmp_path, dataset, role_T, optim=adamw(schedule="cosine", warmup=0.25)
+    )  # 3 epochs of 8 steps
     expected = [0.01 * np.cos(np.pi / 2 * (step - 6) / 18) ** 2 for step in (7, 15, 23)]
     assert [metrics["train/lr"] for metrics in result.history] == pytest.approx(expected)
 
@@ -192,7 +218,9 @@ def test_the_learning_rate_follows_the_schedule_over_all_steps(tmp_path):
 def test_a_metric_that_is_better_when_higher(tmp_path):
     dataset, role_T, _ = planted()
     _, result = run(tmp_path, dataset, role_T, monitor="tune/macro_f1", epochs=4)
-    assert result.best_epoch == int(np.argmax([metrics["tune/macro_f1"] for metrics in result.history]))
+    assert result.best_epoch == int(
+        np.argmax([metrics["tune/macro_f1"] for metrics in result.history])
+    )
     assert result.stopped == "epochs"
     assert result.examples_per_s > 0
 
@@ -240,7 +268,9 @@ def test_predictions_are_nan_exactly_where_a_window_is_not_usable(tmp_path):
     np.testing.assert_allclose(p_TC[known_T].sum(1), 1, atol=1e-12)
     for t in (12, 4096, 4107, 8999):  # at the joints of the blocks too
         window = torch.from_numpy(dataset.x_TF[None, t - 12 : t + 1])
-        np.testing.assert_allclose(p_TC[t], classifier(window)[0, -1].softmax(-1).detach(), atol=1e-6)
+        np.testing.assert_allclose(
+            p_TC[t], classifier(window)[0, -1].softmax(-1).detach(), atol=1e-6
+        )
 
 
 @pytest.mark.parametrize("batch_chunks", [1, 3, 100])
@@ -277,7 +307,9 @@ class Broken(LossSpec):
 
 def test_a_loss_that_is_not_finite_stops_with_epoch_and_batch(tmp_path):
     dataset, role_T, _ = planted(500)
-    with pytest.raises(TrainingError, match=r"loss is nan at epoch 0, batch 0: likely causes .* optim\.lr"):
+    with pytest.raises(
+        TrainingError, match=r"loss is nan at epoch 0, batch 0: likely causes .* optim\.lr"
+    ):
         run(tmp_path, dataset, role_T, loss=Broken(kind="broken"))
     assert not list(tmp_path.iterdir())
 
@@ -286,7 +318,7 @@ def test_out_of_gpu_memory_names_the_settings_to_lower(tmp_path, monkeypatch):
     def forward(self, x_BTF):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
 
-    monkeypatch.setattr("hft.model.linear.Network.forward", forward)
+    monkeypatch.setattr("hft.learning.model.linear.Network.forward", forward)
     dataset, role_T, _ = planted()
     message = r"out of GPU memory with 4 chunks of 64 bars at once: lower trainer\.batch_chunks .* or trainer\.chunk"
     with pytest.raises(TrainingError, match=message):
@@ -297,40 +329,13 @@ def test_out_of_gpu_memory_names_the_settings_to_lower(tmp_path, monkeypatch):
 def test_too_few_bars_for_the_receptive_field(tmp_path, role):
     dataset, role_T, _ = planted(500)
     dataset.valid_T[np.flatnonzero(role_T == ROLES.index(role))[::10]] = False
-    message = rf"{role}: none of its \d+ labelled rows has the 13 bars .*; use more data, smaller bars"
+    message = (
+        rf"{role}: none of its \d+ labelled rows has the 13 bars .*; use more data, smaller bars"
+    )
     with pytest.raises(TrainingError, match=message):
         run(tmp_path, dataset, role_T, model=TCN)
 
 
-def test_gpu_without_a_gpu_says_so(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(TrainingError, match=r"trainer=gpu: .* sees no CUDA GPU; use trainer=cpu"):
-        Gpu.model_validate_json(json.dumps(yamls("trainer")["gpu"])).device()
-
-
-class Config(Spec):
-    optim: Annotated[Kind, Room("hft.optim")]
-    trainer: Annotated[Kind, Room("hft.trainer")]
-
-
-def yamls(group):
-    return {path.stem: yaml.safe_load(path.read_text()) for path in Path(f"conf/{group}").glob("*.yaml")}
-
-
-def test_every_kind_ships_its_yaml_and_parses():
-    for group in ("optim", "trainer"):
-        assert {plain["kind"] for plain in yamls(group).values()} == set(Room(f"hft.{group}").specs())
-    for optim in yamls("optim").values():
-        for trainer in yamls("trainer").values():
-            parse(Config, {"optim": optim, "trainer": trainer})
-
-
-def test_an_unknown_monitor_gets_a_suggestion():
-    plain = {"optim": yamls("optim")["adamw"], "trainer": yamls("trainer")["cpu"] | {"monitor": "tune/macrof1"}}
-    with pytest.raises(SpecError, match=r"trainer\.monitor: .* got 'tune/macrof1', did you mean 'tune/macro_f1'\?"):
-        parse(Config, plain)
-
-
 def test_importing_the_module_leaves_lightning_out():
-    code = "import sys, hft.training; sys.exit('pytorch_lightning' in sys.modules)"
+    code = "import sys, hft.learning.fit; sys.exit('pytorch_lightning' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from hft.classification import Coverage, coverage_accuracy, pr_curve, reliability
-from hft.figures import (
+from hft.report.figures import (
     MAX_BARS,
     MAX_POINTS,
     plot_confusion,
@@ -17,7 +16,8 @@ from hft.figures import (
     plot_reliability,
 )
 from hft.schema import CLASS_NAMES
-from hft.tracker import png
+from hft.statistics.classes import Coverage, coverage_accuracy, pr_curve, reliability
+from hft.tracking.tracker import png
 
 
 def forecast(n, seed=0):
@@ -35,7 +35,11 @@ def test_confusion_shows_counts_and_shares_of_the_true_class():
     (axes,) = figure.axes
     assert texts(axes)[:2] == ["75.0%\n6,000", "25.0%\n2,000"]
     assert texts(axes)[-1] == "0.0%\n0"  # a class without rows
-    assert [label.get_text() for label in axes.get_yticklabels()] == ["hold\n8,000", "buy\n4", "sell\n0"]
+    assert [label.get_text() for label in axes.get_yticklabels()] == [
+        "hold\n8,000",
+        "buy\n4",
+        "sell\n0",
+    ]
     assert png(figure)
 
 
@@ -55,7 +59,10 @@ def test_pr_curves_are_thinned_with_their_ends_and_the_share_of_each_class():
 def test_reliability_shows_both_forecasts_and_where_the_rows_are():
     p_N3, y_N = forecast(2000)
     sharp_N3 = p_N3**3 / (p_N3**3).sum(1, keepdims=True)
-    found = {n: reliability(p.max(1), p.argmax(1) == y_N) for n, p in {"before": sharp_N3, "after": p_N3}.items()}
+    found = {
+        n: reliability(p.max(1), p.argmax(1) == y_N)
+        for n, p in {"before": sharp_N3, "after": p_N3}.items()
+    }
     figure = plot_reliability(found, errors={"before": 0.2, "after": 0.01}, title="t")
     above, below = figure.axes
     _, before, after = above.lines  # the diagonal first

@@ -1,4 +1,6 @@
-"""What a fold shows is computed from the fold, is skipped where nobody keeps it, and is found in W&B's files again."""
+"""What a fold shows is computed from the fold, is skipped where nobody keeps it, and is found in
+W&B's files again.
+"""
 
 from __future__ import annotations
 
@@ -8,25 +10,32 @@ import numpy as np
 import pytest
 import torch
 
-from hft import review
-from hft.classification import confusion
-from hft.dataset import usable
-from hft.model import permutation_importance
-from hft.provenance import git_state, versions
-from hft.review import review_fold
-from hft.splits import ROLES
-from hft.tracker import Tracker, png
-from hft.tracking import Wandb, open_tracker
-from hft.training import predict
-from tests.planted import LINEAR, TCN, fresh, planted
-from tests.wandb_files import read_offline
+from hft.dataset.rows import usable
+from hft.dataset.splits import ROLES
+from hft.learning.fit import predict
+from hft.learning.model import permutation_importance
+from hft.report import review
+from hft.report.review import review_fold
+from hft.statistics.classes import confusion
+from hft.system.provenance import git_state, versions
+from hft.tracking.logger import open_tracker
+from hft.tracking.logger.wandb import Wandb
+from hft.tracking.tracker import Tracker, png
+from tests.learning.planted import LINEAR, TCN, fresh, planted
+from tests.tracking.wandb_files import read_offline
 
 RUN_ID = "20240101-120000-aaaa"
 PREFIX = "fold-0/seed-7/"
 PRIOR = np.array([0.2, 0.5, 0.3])
 PNG = b"\x89PNG\r\n\x1a\n"
 DATA_KEY = {"data_key": "5e6f"}
-EPOCH = {"train/loss": 1.0, "train/lr": 0.01, "train/grad_norm": 0.5, "train/examples_per_s": 1e5, "tune/mcc": 0.1}
+EPOCH = {
+    "train/loss": 1.0,
+    "train/lr": 0.01,
+    "train/grad_norm": 0.5,
+    "train/examples_per_s": 1e5,
+    "tune/mcc": 0.1,
+}
 FIGURES = {
     "select/confusion_matrix",
     "select/pr_curves",
@@ -84,7 +93,10 @@ def test_every_part_is_found_in_the_offline_files(fold, tmp_path):
     spec = Wandb(kind="wandb", project="hft-test", entity="", mode="offline")
     with open_tracker(spec, RUN_ID, tmp_path, config={"seed": 7}) as tracker:
         for epoch, mcc in enumerate((0.1, 0.3, 0.2)):
-            tracker.epoch({f"{PREFIX}{name}": value for name, value in (EPOCH | {"tune/mcc": mcc}).items()}, epoch)
+            tracker.epoch(
+                {f"{PREFIX}{name}": value for name, value in (EPOCH | {"tune/mcc": mcc}).items()},
+                epoch,
+            )
         fold.show(tracker)
         fold.classifier.save(tmp_path / "weights.safetensors")
         tracker.artifact(f"{PREFIX}weights", tmp_path / "weights.safetensors", DATA_KEY)
@@ -100,7 +112,10 @@ def test_every_part_is_found_in_the_offline_files(fold, tmp_path):
     assert set(run.tables) == under_prefix(TABLES)
     weights = run.artifacts[f"{RUN_ID}-fold-0-seed-7-weights"]
     assert weights["metadata"] == DATA_KEY
-    assert weights["files"]["weights.safetensors"].read_bytes() == (tmp_path / "weights.safetensors").read_bytes()
+    assert (
+        weights["files"]["weights.safetensors"].read_bytes()
+        == (tmp_path / "weights.safetensors").read_bytes()
+    )
 
 
 def test_tables_hold_what_the_fold_is(fold):
@@ -111,7 +126,9 @@ def test_tables_hold_what_the_fold_is(fold):
     np.testing.assert_array_equal(counts, confusion(y_N, p_N3.argmax(axis=1)))
     predictions = tables[f"{PREFIX}select/predictions"]
     assert predictions.columns == ["bar", "ts", "y", "p_hold", "p_buy", "p_sell"]
-    np.testing.assert_array_equal(predictions["bar"], fold.dataset.bar_T[select_T])  # fewer than N_SHOWN: all
+    np.testing.assert_array_equal(
+        predictions["bar"], fold.dataset.bar_T[select_T]
+    )  # fewer than N_SHOWN: all
     np.testing.assert_array_equal(predictions["p_buy"], p_N3[:, 1])
     assert predictions["ts"][0] == "2023-11-14T22:33:50.123"
     importance = tables[f"{PREFIX}tune/importance"]
@@ -133,14 +150,17 @@ def test_reliability_before_is_the_softmax_of_the_logits_as_trained(fold, monkey
     expected_T3 = logits_TC.softmax(-1).numpy()
     np.testing.assert_allclose(seen["raw"], expected_T3[fold.rows["select"]], atol=1e-6)
     np.testing.assert_array_equal(seen["calibrated"], fold.p_T3[fold.rows["select"]])
-    # Of classes that are not on offer there is no forecast, before as after; where there is none at all, no row.
+    # Of classes that are not on offer there is no forecast, before as after; where there is none at
+    # all, no row.
     offered_T3 = fold.p_T3.copy()
     offered_T3[:, 2] = 0
     offered_T3[::2] = np.nan
     fold.show(Recorder(), offered_T3)
     at_T = fold.rows["select"] & (np.arange(len(offered_T3)) % 2 == 1)
     expected_N3 = expected_T3[at_T] * (1, 1, 0)
-    np.testing.assert_allclose(seen["raw"], expected_N3 / expected_N3.sum(1, keepdims=True), atol=1e-6)
+    np.testing.assert_allclose(
+        seen["raw"], expected_N3 / expected_N3.sum(1, keepdims=True), atol=1e-6
+    )
 
 
 def test_long_periods_are_cut_and_the_title_says_so(fold, monkeypatch):

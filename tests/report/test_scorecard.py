@@ -11,8 +11,7 @@ import polars as pl
 import pytest
 from rich.console import Console
 
-from hft.fees import FeeSchedule
-from hft.report import (
+from hft.report.scorecard import (
     Scorecard,
     headline,
     net_bps_day,
@@ -20,10 +19,11 @@ from hft.report import (
     save_scorecard,
     score,
 )
+from hft.report.tables import print_scorecard
 from hft.schema import LEDGER, NS_PER_DAY, NS_PER_S, check
 from hft.spec import UserError, parse
-from hft.tables import print_scorecard
-from tests.test_fees import shipped
+from hft.trading.fees import FeeSchedule
+from tests.trading.fees.test_fees import shipped
 
 START = 19_723 * NS_PER_DAY  # 2024-01-01
 FEES = {
@@ -34,7 +34,9 @@ FEES = {
 }
 
 
-def ledger(gross_bps: list[float] | np.ndarray, *, days: float = 10, held_s: int = 60) -> pl.DataFrame:
+def ledger(
+    gross_bps: list[float] | np.ndarray, *, days: float = 10, held_s: int = 60
+) -> pl.DataFrame:
     """Longs entered at 100 at even distances over `days`, a minute each unless said."""
     n = len(gross_bps)
     gross = np.asarray(gross_bps, float)
@@ -57,7 +59,9 @@ def ledger(gross_bps: list[float] | np.ndarray, *, days: float = 10, held_s: int
 
 
 def card(gross_bps, *, days: float = 10, **options) -> Scorecard:
-    return score(ledger(gross_bps, days=days, **options), FEES, START, START + int(days * NS_PER_DAY))
+    return score(
+        ledger(gross_bps, days=days, **options), FEES, START, START + int(days * NS_PER_DAY)
+    )
 
 
 def noisy(mean: float, n: int = 400, *, sd: float = 2.0) -> np.ndarray:
@@ -66,7 +70,9 @@ def noisy(mean: float, n: int = 400, *, sd: float = 2.0) -> np.ndarray:
 
 
 def test_figures_by_hand():
-    """40 trades of +12 and -4 in turn: gross 4 a trade, break-even 2 one way, 10 less 2 x 5 each at the dear tier."""
+    """40 trades of +12 and -4 in turn: gross 4 a trade, break-even 2 one way, 10 less 2 x 5 each at
+    the dear tier.
+    """
     found = card([12.0, -4.0] * 20)
     assert (found.trades, found.days) == (40, 10.0)
     assert found.gross_bps_trade == pytest.approx(4.0)
@@ -97,7 +103,12 @@ def test_a_break_even_cost_earns_nothing():
     ("mean", "sd", "n", "words"),
     [
         (-1.0, 2.0, 400, ["loses before costs", "break-even -0.50 bps one way ["]),
-        (1.0, 2.0, 400, ["gross positive but below every fee (lowest 1 bps, ladder_cheap)", "break-even 0.50"]),
+        (
+            1.0,
+            2.0,
+            400,
+            ["gross positive but below every fee (lowest 1 bps, ladder_cheap)", "break-even 0.50"],
+        ),
         (1.0, 40.0, 400, ["below every fee", "gross within noise of zero"]),
         (8.0, 2.0, 400, ["pays under 2 of 3 schedules, beyond noise under 2", "break-even 4.00"]),
         (8.0, 50.0, 400, ["pays under 2 of 3 schedules, beyond noise under"]),
@@ -125,7 +136,9 @@ def test_verdict_of_each_schedule(mean, sd, n, verdicts):
 
 def test_no_trades_is_a_scorecard_too():
     found = card([])
-    assert (found.gross_bps_trade, found.break_even_bps, found.long_share, found.holding_s) == (None,) * 4
+    assert (found.gross_bps_trade, found.break_even_bps, found.long_share, found.holding_s) == (
+        None,
+    ) * 4
     assert found.schedules["ladder_dear"].net_bps_day == 0.0
     assert found.schedules["ladder_dear"].hit_rate is None
 
@@ -134,7 +147,13 @@ def test_what_to_bear_in_mind():
     short = card(noisy(1.0), days=0.1)
     assert any("2.40 hours" in n for n in short.notes)
     assert "annualised" in short.schedules["ladder_dear"].sharpe_reason
-    held = score(ledger([1.0] * 3, held_s=9 * 3600), FEES, START, START + 10 * NS_PER_DAY, notes=("no quotes",))
+    held = score(
+        ledger([1.0] * 3, held_s=9 * 3600),
+        FEES,
+        START,
+        START + 10 * NS_PER_DAY,
+        notes=("no quotes",),
+    )
     assert held.notes[0] == "no quotes"
     assert "3 positions were held across a stamp" in held.notes[1]
 
@@ -142,7 +161,7 @@ def test_what_to_bear_in_mind():
 def test_objective_counts_a_gain_only_with_enough_trades():
     end = START + 10 * NS_PER_DAY
     cheap = FEES["ladder_cheap"]
-    value = lambda gross: net_bps_day(ledger(gross), cheap, START, end, min_trades=30)  # noqa: E731
+    value = lambda gross: net_bps_day(ledger(gross), cheap, START, end, min_trades=30)
     assert value([5.0] * 30) == pytest.approx(9.0)
     assert value([5.0] * 29) == 0.0
     assert value([-5.0] * 29) == pytest.approx(-7 * 29 / 10)
@@ -152,7 +171,13 @@ def test_objective_counts_a_gain_only_with_enough_trades():
 def test_headline_shows_both_ends_of_each_ladder():
     assert headline(FEES) == ["free_all", "ladder_dear", "ladder_cheap"]
     shown = headline(shipped())
-    assert {"binance_usdm_vip0", "binance_usdm_vip9", "bybit_perp_supreme", "maker_free", "retail_taker"} <= set(shown)
+    assert {
+        "binance_usdm_vip0",
+        "binance_usdm_vip9",
+        "bybit_perp_supreme",
+        "maker_free",
+        "retail_taker",
+    } <= set(shown)
     assert len(shown) == 11
 
 
@@ -163,8 +188,22 @@ def printed(found: Scorecard, schedule: str = "ladder_mid") -> str:
 
 
 def test_print_names_everything_a_reader_needs():
-    text = printed(score(ledger(noisy(1.0)), FEES, START, START + 10 * NS_PER_DAY, notes=("half a spread of 0.1 bps",)))
-    for words in ("2024-01-01 00:00 to 2024-01-11 00:00 UTC", "ladder_dear", "ladder_mid", "below cost", "400 trades"):
+    text = printed(
+        score(
+            ledger(noisy(1.0)),
+            FEES,
+            START,
+            START + 10 * NS_PER_DAY,
+            notes=("half a spread of 0.1 bps",),
+        )
+    )
+    for words in (
+        "2024-01-01 00:00 to 2024-01-11 00:00 UTC",
+        "ladder_dear",
+        "ladder_mid",
+        "below cost",
+        "400 trades",
+    ):
         assert words in text
     for words in (
         "turnover 80.0 positions a day",
@@ -179,9 +218,15 @@ def test_print_names_everything_a_reader_needs():
 def test_saved_scorecard_parses_back(tmp_path):
     found, trades = card(noisy(1.0)), ledger(noisy(1.0))
     save_scorecard(found, trades, tmp_path / "test")
-    assert parse(Scorecard, json.loads((tmp_path / "test" / "scorecard.json").read_text())).plain() == found.plain()
+    assert (
+        parse(Scorecard, json.loads((tmp_path / "test" / "scorecard.json").read_text())).plain()
+        == found.plain()
+    )
     assert pl.read_parquet(tmp_path / "test" / "ledger.parquet").equals(trades)
-    assert sorted(p.name for p in (tmp_path / "test").iterdir()) == ["ledger.parquet", "scorecard.json"]
+    assert sorted(p.name for p in (tmp_path / "test").iterdir()) == [
+        "ledger.parquet",
+        "scorecard.json",
+    ]
 
 
 def test_a_folder_that_is_a_file_is_one_clear_message(tmp_path):
@@ -194,7 +239,9 @@ def test_a_folder_that_is_a_file_is_one_clear_message(tmp_path):
 def test_equity_plot_is_a_whole_png(tmp_path, n):
     trades = ledger(noisy(1.0, n) if n > 1 else [1.0] * n)
     end = START + 10 * NS_PER_DAY
-    path = plot_equity(trades, shipped(), tmp_path / "equity.png", start=START, end=end, title="no verdict " * 20)
+    path = plot_equity(
+        trades, shipped(), tmp_path / "equity.png", start=START, end=end, title="no verdict " * 20
+    )
     content = path.read_bytes()
     assert content.startswith(b"\x89PNG")
     assert content.endswith(b"IEND\xaeB`\x82")

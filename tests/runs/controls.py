@@ -1,11 +1,14 @@
-"""For the controls of the research: one market through the real rooms, to losses and trades on select.
+"""For the controls of the research: one market through the real rooms, to losses and trades on
+select.
 
-In: overrides on top of SETTINGS, a seed, and what a control does to the dataset. Out: a Control, or what it comes to
-over seeds (Evidence). To add a control: a function seed, folder, overrides -> Control beside the others here.
+In: overrides on top of SETTINGS, a seed, and what a control does to the dataset. Out: a Control, or
+what it comes to over seeds (Evidence). To add a control: a function seed, folder, overrides ->
+Control beside the others here.
 
-Barriers have a constant width here (the floor, far above `width` sigmas). Where the EWMA scales them, hold is
-predictable on any market: an estimate that happens to be low gives near barriers. That is skill in the estimate's own
-error, not in the market, and it would fail a null control that has nothing to answer for.
+Barriers have a constant width here (the floor, far above `width` sigmas). Where the EWMA scales
+them, hold is predictable on any market: an estimate that happens to be low gives near barriers.
+That is skill in the estimate's own error, not in the market, and it would fail a null control that
+has nothing to answer for.
 """
 
 from __future__ import annotations
@@ -20,28 +23,29 @@ import numpy as np
 import polars as pl
 import torch
 
-from hft.bars import build_bars
-from hft.cache import Cache
-from hft.classification import log_losses
-from hft.compose import compose, to_plain
-from hft.config import TrainConfig
-from hft.data import Ticks
-from hft.data.synthetic import latent_drift
-from hft.dataset import Dataset, usable
-from hft.execution import fit_strategy, simulate
-from hft.features import build_tick_columns
-from hft.model import fit_classifier
-from hft.pipeline import Frames, build_frames
-from hft.report import Scorecard, score
+from hft.config.compose import compose, to_plain
+from hft.config.configs import TrainConfig
+from hft.dataset.features import build_tick_columns
+from hft.dataset.rows import Dataset, usable
+from hft.dataset.splits import ROLES, Split, make_periods
+from hft.dataset.stages import Market, build_market
+from hft.learning.fit import fit, predict
+from hft.learning.model import fit_classifier
+from hft.market.bars import build_bars
+from hft.market.data import Ticks
+from hft.market.data.synthetic import latent_drift
+from hft.report.scorecard import Scorecard, score
+from hft.runs.train import Frames, build_frames
 from hft.schema import BUY, HOLD, SELL
 from hft.spec import parse
-from hft.splits import ROLES, Split, make_periods
-from hft.stages import Market, build_market
-from hft.statistics import Interval, mean_interval
-from hft.training import fit, predict
-from tests.market import random_ticks
+from hft.statistics.classes import log_losses
+from hft.statistics.returns import Interval, mean_interval
+from hft.system.cache import Cache
+from hft.trading.execution import fit_strategy, simulate
+from tests.random_market import random_ticks
 
-# Bars of 2.5 s and 25 s ahead, where a price of 0.9 bps per sqrt second moves 4.5 bps: one sigma to either barrier.
+# Bars of 2.5 s and 25 s ahead, where a price of 0.9 bps per sqrt second moves 4.5 bps: one sigma to
+# either barrier.
 SETTINGS = (
     "bars=tick", "bars.size=30", "labels.horizon=10", "labels.width=0.001", "labels.floor_bps=4.5",
     "splits.train=0.45", "splits.tune=0.2", "splits.select=0.3", "splits.test=0.05",
@@ -54,7 +58,9 @@ SE_TCN = ("model=se_tcn", "model.channels=16", "model.levels=3", "model.se_windo
 FEE = "binance_usdm_vip0"  # what the nets of a control pay
 MIRROR = np.array([HOLD, SELL, BUY])
 
-Meddle = Callable[[Dataset, np.ndarray], Dataset]  # dataset, role_T -> what training and prediction see
+Meddle = Callable[
+    [Dataset, np.ndarray], Dataset
+]  # dataset, role_T -> what training and prediction see
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,7 +108,9 @@ class Control:
         )
 
     def ledger(self, *, shift: int = 0) -> pl.DataFrame:
-        """Trades on select of the strategy fitted on tune; `shift` turns its forecasts against its market (bars)."""
+        """Trades on select of the strategy fitted on tune; `shift` turns its forecasts against its
+        market (bars).
+        """
         market, config = self.frames.market, self.config
         within_T = self.split.rows("select", market.bars)
         p_T3 = np.where(within_T[:, None], self.p_T3, np.nan)
@@ -123,9 +131,13 @@ class Control:
         return score(ledger, self.config.fees, *self.split.hull("select"), seed=self.config.seed)
 
     def spread_bps(self) -> float:
-        """The quoted spread of select, mean over time: what a round trip at a random moment pays."""
+        """The quoted spread of select, mean over time: what a round trip at a random moment
+        pays.
+        """
         start, end = self.split.hull("select")
-        quotes = self.frames.market.ticks.quotes.filter(pl.col("ts_recv").is_between(start, end, closed="left"))
+        quotes = self.frames.market.ticks.quotes.filter(
+            pl.col("ts_recv").is_between(start, end, closed="left")
+        )
         bid, ask = quotes["bid"].to_numpy(), quotes["ask"].to_numpy()
         held = np.diff(quotes["ts_recv"].to_numpy(), append=end)
         return float(np.average((ask - bid) / (ask + bid) * 2e4, weights=held))
@@ -133,7 +145,9 @@ class Control:
 
 @dataclasses.dataclass(frozen=True)
 class Evidence:
-    """What a control keeps of one seed, or of several one after the other; all else of a market is let go."""
+    """What a control keeps of one seed, or of several one after the other; all else of a market is
+    let go.
+    """
 
     excess_N: np.ndarray  # loss above that of the class frequencies, per row
     surprise_N: np.ndarray  # gross bps above minus the spread, per trade
@@ -187,7 +201,9 @@ def run_control(config: TrainConfig, market: Market, meddle: Meddle | None = Non
     role_T = split.role_T(frames.market.bars, frames.labels)
     seen = meddle(frames.dataset, role_T) if meddle else frames.dataset
     train_T = (role_T == ROLES.index("train")) & usable(seen, config.model.receptive_field)
-    classifier = fit_classifier(config.model, config.transforms, seen.x_TF[train_T], seed=config.seed)
+    classifier = fit_classifier(
+        config.model, config.transforms, seen.x_TF[train_T], seed=config.seed
+    )
     folder = Path(config.paths.runs)
     folder.mkdir(parents=True, exist_ok=True)
     result = fit(
@@ -202,18 +218,27 @@ def run_control(config: TrainConfig, market: Market, meddle: Meddle | None = Non
         on_epoch=lambda epoch, metrics: False,
     )
     p_T3 = predict(classifier, seen, device="cpu")
-    return Control(config, frames, split, role_T, p_T3, result.class_counts / result.class_counts.sum())
+    return Control(
+        config, frames, split, role_T, p_T3, result.class_counts / result.class_counts.sum()
+    )
 
 
-def synthetic(alpha: float, seed: int, folder: Path, *overrides: str, meddle: Meddle | None = None) -> Control:
+def synthetic(
+    alpha: float, seed: int, folder: Path, *overrides: str, meddle: Meddle | None = None
+) -> Control:
     """The shipped book; `data.seed` is another market, not only other weights."""
-    config = config_of(f"data.alpha={alpha}", f"data.seed={seed}", *overrides, seed=seed, folder=folder)
-    market = build_market(config.data, config.bars, config.features, Cache(Path(config.paths.cache)))
+    config = config_of(
+        f"data.alpha={alpha}", f"data.seed={seed}", *overrides, seed=seed, folder=folder
+    )
+    market = build_market(
+        config.data, config.bars, config.features, Cache(Path(config.paths.cache))
+    )
     return run_control(config, market, meddle)
 
 
 def random_walk(seed: int, folder: Path, *overrides: str, meddle: Meddle | None = None) -> Control:
-    """20 sparse days of a Gaussian walk beside random flow and quotes: select has the days that a Sharpe ratio asks.
+    """20 sparse days of a Gaussian walk beside random flow and quotes: select has the days that a
+    Sharpe ratio asks.
 
     300 prints of 0.33 bps each make one sigma of 5.8 bps.
     """
@@ -248,15 +273,18 @@ def leak_next_bar(dataset: Dataset, role_T: np.ndarray) -> Dataset:
     return dataclasses.replace(dataset, x_TF=x_TF)
 
 
-# The oracle: a multinomial logit of cubic polynomials in the latent m, fitted on its mirror images too (m -> -m swaps
-# buy and sell, the market is symmetric by construction). Constant barriers leave m as all there is to know: what is
-# left, the spread of the moment and the place of the last print, is half a tick against barriers of 270.
+# The oracle: a multinomial logit of cubic polynomials in the latent m, fitted on its mirror images
+# too (m -> -m swaps buy and sell, the market is symmetric by construction). Constant barriers leave
+# m as all there is to know: what is left, the spread of the moment and the place of the last print,
+# is half a tick against barriers of 270.
 
 
 def latent_T(control: Control) -> np.ndarray:
     """The latent m as each bar closes."""
     drift, ts_T = latent_drift(control.config.data), control.frames.dataset.ts_T
-    return drift["m"].to_numpy()[np.searchsorted(drift["ts_recv"].to_numpy(), ts_T, side="right") - 1]
+    return drift["m"].to_numpy()[
+        np.searchsorted(drift["ts_recv"].to_numpy(), ts_T, side="right") - 1
+    ]
 
 
 def fit_oracle(controls: list[Control]) -> torch.Tensor:

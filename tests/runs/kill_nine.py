@@ -1,7 +1,9 @@
-"""Trainings killed -9 and resumed: `python -m tests.kill_nine <folder> <name>...` prints what each came to as JSON.
+"""Trainings killed -9 and resumed: `python -m tests.runs.kill_nine <folder> <name>...` prints what
+each came to as JSON.
 
-Everything that could break bits is on: dropout, AdamW, one cycle, averaged weights, clipping, accumulation, early
-stopping. torch is imported once; every training is a fork that kills itself at an exact point.
+Everything that could break bits is on: dropout, AdamW, one cycle, averaged weights, clipping,
+accumulation, early stopping. torch is imported once; every training is a fork that kills itself at
+an exact point.
 """
 
 from __future__ import annotations
@@ -17,13 +19,14 @@ from pathlib import Path
 
 import numpy as np
 
-import hft.files
-from hft.learner import Learner
-from hft.splits import ROLES
-from tests.planted import TCN, adamw, planted, run
+import hft.system.files
+from hft.dataset.splits import ROLES
+from hft.learning.learner import Learner
+from tests.learning.planted import TCN, adamw, planted, run
 
-# Where each process of a training dies: after so many steps in all ("step"), in its n-th save ("save"), or in
-# on_epoch of an epoch, before that epoch's state is saved ("epoch"). An epoch has 10 steps.
+# Where each process of a training dies: after so many steps in all ("step"), in its n-th save
+# ("save"), or in on_epoch of an epoch, before that epoch's state is saved ("epoch"). An epoch has
+# 10 steps.
 KILLS = {
     "mid_epoch_and_last_batch": [("step", 13), ("step", 30)],
     "mid_epoch": [("step", 25)],
@@ -39,15 +42,31 @@ def everything_on(folder, *, resume=False, on_epoch=None, **changes):
     dataset, role_T, _ = planted(2000)
     tune_T = role_T == ROLES.index("tune")
     dataset.y_T[tune_T] = np.random.default_rng(0).permutation(dataset.y_T[tune_T])
-    settings = dict(epochs=12, patience=2, chunk=32, batch_chunks=2, accumulate=2, clip_norm=0.3, ema=0.9)
+    settings = dict(
+        epochs=12, patience=2, chunk=32, batch_chunks=2, accumulate=2, clip_norm=0.3, ema=0.9
+    )
     settings |= {"save_every_s": 1e6} | changes
     optim = adamw(lr=0.03, schedule="one_cycle", warmup=0.2)
-    return run(folder, dataset, role_T, model=TCN, optim=optim, on_epoch=on_epoch, resume=resume, **settings)
+    return run(
+        folder,
+        dataset,
+        role_T,
+        model=TCN,
+        optim=optim,
+        on_epoch=on_epoch,
+        resume=resume,
+        **settings,
+    )
 
 
 def outcome(folder, result):
     digest = hashlib.sha256((folder / "weights.safetensors").read_bytes()).hexdigest()
-    return {"weights": digest, "history": result.history, "best_epoch": result.best_epoch, "stopped": result.stopped}
+    return {
+        "weights": digest,
+        "history": result.history,
+        "best_epoch": result.best_epoch,
+        "stopped": result.stopped,
+    }
 
 
 def die():
@@ -76,7 +95,7 @@ def arm(kind, count):
         fsync(descriptor)
 
     Learner.end_step = counted_step
-    hft.files.os.fsync = counted_save
+    hft.system.files.os.fsync = counted_save
     return on_epoch
 
 
@@ -88,7 +107,9 @@ def train_in_fork(folder, *, resume, kill=None):
     status = 1
     try:
         on_epoch, save_every_s = (arm(*kill), 0.0) if kill else (None, 1e6)
-        _, result = everything_on(folder, resume=resume, on_epoch=on_epoch, save_every_s=save_every_s)
+        _, result = everything_on(
+            folder, resume=resume, on_epoch=on_epoch, save_every_s=save_every_s
+        )
         (folder / "outcome.json").write_text(json.dumps(outcome(folder, result)))
         status = 0
     finally:

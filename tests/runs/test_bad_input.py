@@ -1,4 +1,6 @@
-"""Bad input at the entry points: one message with file, row or value and remedy, nothing that looks complete."""
+"""Bad input at the entry points: one message with file, row or value and remedy, nothing that looks
+complete.
+"""
 
 from __future__ import annotations
 
@@ -8,13 +10,29 @@ import zipfile
 
 import pytest
 
-from hft.runs import list_runs
-from tests.data.vendor import MIDNIGHT, T0, diff, quote, snapshot, trade, trade_rows, write_lines, write_zip
+from hft.runs.registry import list_runs
+from tests.market.data.vendor import (
+    MIDNIGHT,
+    T0,
+    diff,
+    quote,
+    snapshot,
+    trade,
+    trade_rows,
+    write_lines,
+    write_zip,
+)
 from tests.smoke import QUIET, folders, score_run
 
 SMALL = ("show_config=false", "logger=none", "trainer.epochs=1", *QUIET)
 RECORDER = ("experiment=binance_capture", *SMALL)
-BINANCE = ("experiment=binance_capture", "data=binance", "data.quotes=none", "features=trades_only", *SMALL)
+BINANCE = (
+    "experiment=binance_capture",
+    "data=binance",
+    "data.quotes=none",
+    "features=trades_only",
+    *SMALL,
+)
 NAME = "btcusdt_20231114.gz"
 N_TRADES = 200
 DAY = "2023-11-15"
@@ -89,7 +107,9 @@ def crossed_quotes(folder):
 
 
 def quotes_alone(folder):
-    return write_recording(folder, lines=[line for line in recording() if '"e": "trade"' not in line])
+    return write_recording(
+        folder, lines=[line for line in recording() if '"e": "trade"' not in line]
+    )
 
 
 @pytest.mark.parametrize(
@@ -186,7 +206,10 @@ def test_a_bad_archive(shell, tmp_path, make, message):
             [],
             r"splits: train has 0 usable rows, needs at least 50; .*too few bars for the labels' horizon or the",
         ),
-        (["bars.size=1", "labels.horizon=500"], r"splits: train has 0 usable rows, .* have no label"),
+        (
+            ["bars.size=1", "labels.horizon=500"],
+            r"splits: train has 0 usable rows, .* have no label",
+        ),
         (["bars.size=1", "model.levels=6"], r"lack known features over the receptive field"),
     ],
 )
@@ -209,7 +232,11 @@ def test_a_damaged_cache_entry_is_built_again(shell, smoke, tmp_path, caplog):
     card = score_run(tmp_path, run.id, "logger=none", "name=after")
     assert card.plain() | {"notes": None} == smoke.card.plain() | {"notes": None}
     for stage in ("ticks", "bars", "columns", "features", "labels"):
-        assert [r for r in caplog.messages if f"/{stage}/" in r and "is corrupt" in r and "building it again" in r]
+        assert [
+            r
+            for r in caplog.messages
+            if f"/{stage}/" in r and "is corrupt" in r and "building it again" in r
+        ]
 
 
 def weights_of(run):
@@ -249,10 +276,16 @@ def no_strategy(run):
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (cut_weights, r"weights\.safetensors: not a complete safetensors file .*; train again or restore it"),
+        (
+            cut_weights,
+            r"weights\.safetensors: not a complete safetensors file .*; train again or restore it",
+        ),
         (pickled_weights, r"weights\.safetensors: not a complete safetensors file"),
         (no_weights, r"weights\.safetensors: weights cannot be read"),
-        (other_features, r"weights\.safetensors: weights of another config: .* must be .*; use the model, features"),
+        (
+            other_features,
+            r"weights\.safetensors: weights of another config: .* must be .*; use the model, features",
+        ),
         (no_config, r"config\.json: missing, so .* is no complete run"),
         (torn_config, r"config\.json: cannot be read"),
         (no_strategy, r"strategy\.json: missing"),
@@ -275,12 +308,19 @@ def test_a_damaged_run(shell, smoke, tmp_path, damage, message):
 @pytest.mark.parametrize("which", ["runs", "cache"])
 def test_a_folder_that_is_a_file(shell, tmp_path, which):
     (tmp_path / "file").write_text("")
-    arguments = ["experiment=smoke", *SMALL, *folders(tmp_path), f"paths.{which}={tmp_path / 'file' / 'below'}"]
+    arguments = [
+        "experiment=smoke",
+        *SMALL,
+        *folders(tmp_path),
+        f"paths.{which}={tmp_path / 'file' / 'below'}",
+    ]
     ended = shell("train.py", *arguments)
     assert ended.status == 2
     assert f"{tmp_path / 'file'}" in ended.err
     assert "cannot be written" in ended.err
-    assert f"choose another{' folder' if which == 'runs' else ''}: paths.{which}=<folder>" in ended.err
+    assert (
+        f"choose another{' folder' if which == 'runs' else ''}: paths.{which}=<folder>" in ended.err
+    )
     assert "Traceback" not in ended.err
     assert all(run.state == "failed" for run in list_runs(tmp_path / "runs"))
 

@@ -1,9 +1,11 @@
-"""Null and positive controls: what must not be found is not, what is planted is, and never more than can be known.
+"""Null and positive controls: what must not be found is not, what is planted is, and never more
+than can be known.
 
-A null control is passed by an interval that reaches 0 or above (log loss no better than class frequencies) and by
-trades that earn minus their spread before fees. Bounds come from sampling theory, with the data's seeds fixed: of 95 %
-intervals one in 40 lies below a true 0 (up to one in 20 measured, as labels overlap over a block's length), and more
-than 3 of 20 do so once in 700 times (60); |z| > 3 is once in 370. Select keeps its true labels, whatever training saw.
+A null control is passed by an interval that reaches 0 or above (log loss no better than class
+frequencies) and by trades that earn minus their spread before fees. Bounds come from sampling
+theory, with the data's seeds fixed: of 95 % intervals one in 40 lies below a true 0 (up to one in
+20 measured, as labels overlap over a block's length), and more than 3 of 20 do so once in 700 times
+(60); |z| > 3 is once in 370. Select keeps its true labels, whatever training saw.
 """
 
 from __future__ import annotations
@@ -14,8 +16,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hft.statistics import mean_interval
-from tests.controls import (
+from hft.statistics.returns import mean_interval
+from tests.runs.controls import (
     FEE,
     LINEAR,
     SE_TCN,
@@ -66,8 +68,10 @@ def check_nothing_is_found(seeds: list[Evidence]) -> None:
 
 
 def check_a_shuffle_teaches_nothing(seeds: list[Evidence]) -> None:
-    """On a market with signal a forecast without reason points along the drift or against it, over all of its rows and
-    trades: such luck is one draw a seed, so many seeds are the sample and their own spread is the yardstick."""
+    """On a market with signal a forecast without reason points along the drift or against it, over
+    all of its rows and trades: such luck is one draw a seed, so many seeds are the sample and their
+    own spread is the yardstick.
+    """
     assert pool(seeds).excess.high >= 0, pool(seeds).excess
     if len(seeds) == 20:
         assert t_score([s.excess.mean for s in seeds]) > -3
@@ -119,17 +123,21 @@ def check_is_found_below_oracle(controls: list[Control], record_property) -> Non
     assert found.excess.high < 0
     assert found.surprise_z > 3
     coefficients = fit_oracle(controls)
-    oracle_excess = np.concatenate([oracle_loss_N(c, coefficients) - c.prior_loss_N() for c in controls])
+    oracle_excess = np.concatenate(
+        [oracle_loss_N(c, coefficients) - c.prior_loss_N() for c in controls]
+    )
     beyond = mean_interval(found.excess_N - oracle_excess, seed=0, min_block=2 * found.horizon)
     record_property("share_of_the_oracles_gap", float(found.excess.mean / oracle_excess.mean()))
     assert beyond.high >= 0, "better than the best possible forecast: look for a leak"
 
 
 def check_gross_is_above_chance(control: Control) -> None:
-    """Against the same forecasts, turned against their market by R + H bars (QUANT 5.16) and the drift's memory more.
+    """Against the same forecasts, turned against their market by R + H bars (QUANT 5.16) and the
+    drift's memory more.
 
-    R + H = 15 bars alone is no chance level: forecasts of 37 s ago know the drift of now, those of 37 s ahead have seen
-    the return as well and earned 1.33 bps a trade, more than the 1.22 of the forecasts in their place.
+    R + H = 15 bars alone is no chance level: forecasts of 37 s ago know the drift of now, those of
+    37 s ahead have seen the return as well and earned 1.33 bps a trade, more than the 1.22 of the
+    forecasts in their place.
     """
     apart = control.config.model.receptive_field + control.config.labels.horizon + MEMORY
     n_bars = np.count_nonzero(control.split.rows("select", control.frames.market.bars))
@@ -141,7 +149,9 @@ def check_gross_is_above_chance(control: Control) -> None:
 # Slow: the numbers that experiments/LOG.md reports
 
 
-MODELS = pytest.mark.parametrize(("model", "n_seeds"), [(LINEAR, 20), (SE_TCN, 3)], ids=["linear", "se_tcn"])
+MODELS = pytest.mark.parametrize(
+    ("model", "n_seeds"), [(LINEAR, 20), (SE_TCN, 3)], ids=["linear", "se_tcn"]
+)
 
 
 @pytest.mark.slow
@@ -165,7 +175,9 @@ def test_random_walks_cost_their_fees(model, n_seeds, folder):
 
 
 def check_sharpe_of_nothing(pooled: Evidence) -> None:
-    """Net below one half in 95 % of seeds (QUANT 4.4), gross above it in about half: 4 to 16 of 20, bar once in 400."""
+    """Net below one half in 95 % of seeds (QUANT 4.4), gross above it in about half: 4 to 16 of 20,
+    bar once in 400.
+    """
     assert np.mean(np.array(pooled.psr_net) < 0.5) >= 0.95
     if len(pooled.psr_gross) == 20:
         assert 4 <= np.count_nonzero(np.array(pooled.psr_gross) > 0.5) <= 16

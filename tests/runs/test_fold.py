@@ -1,4 +1,6 @@
-"""Folds and seeds of one run, the locked period, and the choices of labels, from training to the stitched score."""
+"""Folds and seeds of one run, the locked period, and the choices of labels, from training to the
+stitched score.
+"""
 
 from __future__ import annotations
 
@@ -8,12 +10,12 @@ import numpy as np
 import polars as pl
 import pytest
 
-from hft.data import DataError, to_iso
-from hft.jobs import read_data_keys
-from hft.report import Scorecard
+from hft.dataset.splits import assemble_paths, make_periods
+from hft.market.data import DataError, to_iso
+from hft.report.scorecard import Scorecard
+from hft.runs.jobs import read_data_keys
 from hft.schema import is_timing
 from hft.spec import SpecError, parse
-from hft.splits import assemble_paths, make_periods
 from tests.smoke import change_ticks_from, figures, score_run, smoke_config, train_smoke, weights
 
 META = (
@@ -45,15 +47,22 @@ def check_whole_card(run, root, cards, *overrides):
     """Every series is of the same period, the middle one by net return is the card."""
     stored = json.loads((run.backtest_folder("test") / "scorecard.json").read_text())
     spans = {(card["start"], card["end"]) for card in cards.values()}
-    blocks = [block for split in splits_of(run, root, *overrides) for block in split.periods["test"]]
+    blocks = [
+        block for split in splits_of(run, root, *overrides) for block in split.periods["test"]
+    ]
     assert spans == {(min(b[0] for b in blocks), max(b[1] for b in blocks))}
-    nets = {name: card["schedules"]["binance_usdm_vip0"]["net_bps_total"] for name, card in cards.items()}
+    nets = {
+        name: card["schedules"]["binance_usdm_vip0"]["net_bps_total"]
+        for name, card in cards.items()
+    }
     ranked = sorted(nets, key=nets.get)
     assert stored == cards[ranked[(len(ranked) - 1) // 2]]
 
 
 def test_money_is_a_curve_every_so_many_epochs(tmp_path):
-    run = train_smoke(tmp_path, "logger=csv", "money_every=2", "trainer.epochs=4", "trainer.patience=4")
+    run = train_smoke(
+        tmp_path, "logger=csv", "money_every=2", "trainer.epochs=4", "trainer.patience=4"
+    )
     rows = pl.read_csv(run.folder / "metrics.csv")
     assert rows.filter(pl.col(MONEY).is_not_null())["epoch"].to_list() == [1, 3]
     assert rows["select/trades"].null_count() == 2
@@ -143,7 +152,11 @@ def test_walk_forward_joins_its_test_periods(tmp_path):
     for split in splits_of(run, tmp_path, *WALK):
         start, end = split.hull("test")
         of_fold = frame.filter(fold=split.fold)["ts"]
-        assert (start <= of_fold.min(), of_fold.max() < end, len(of_fold) > 100) == (True, True, True)
+        assert (start <= of_fold.min(), of_fold.max() < end, len(of_fold) > 100) == (
+            True,
+            True,
+            True,
+        )
     ledger = pl.read_parquet(run.backtest_folder("test") / "ledger.parquet")
     assert ledger["fold"].unique().sort().to_list() == [0, 1]
     assert (ledger["ts_entry"].diff().drop_nulls() > 0).all()
@@ -190,7 +203,9 @@ def test_the_locked_period_is_unread_until_opened(tmp_path, monkeypatch, capsys)
     change_ticks_from(monkeypatch, locked)
     other = train_smoke(tmp_path / "other", *FINAL)
     assert figures(other) == figures(plain)
-    assert all(np.array_equal(weights(other)[name], value) for name, value in weights(plain).items())
+    assert all(
+        np.array_equal(weights(other)[name], value) for name, value in weights(plain).items()
+    )
     assert score_run(tmp_path / "other", other.id).plain() == card.plain()
     assert scored(other).equals(scored(plain))
     assert other.read_openings("final") == []
@@ -201,11 +216,15 @@ def test_the_locked_period_is_unread_until_opened(tmp_path, monkeypatch, capsys)
 
 def test_the_locked_period_is_the_runs_own(smoke, tmp_path):
     run = smoke.copy(tmp_path)
-    with pytest.raises(SpecError, match=rf"open_final: run {run.id} has no locked period \(splits\.final was 0\)"):
+    with pytest.raises(
+        SpecError, match=rf"open_final: run {run.id} has no locked period \(splits\.final was 0\)"
+    ):
         score_run(tmp_path, run.id, "open_final=true")
     until = splits_of(run, tmp_path)[0].hull("select")[1]
     later = f"+data.start={to_iso(until)[:-1]}"
-    with pytest.raises(SpecError, match="open_final: the locked period is one of the run's own data"):
+    with pytest.raises(
+        SpecError, match="open_final: the locked period is one of the run's own data"
+    ):
         score_run(tmp_path, run.id, "open_final=true", later)
     assert run.read_openings("final") == []
 
@@ -214,7 +233,9 @@ def test_the_locked_period_of_folds_is_scored_with_the_latest(tmp_path):
     run = train_smoke(tmp_path, *WALK, "splits.final=0.15")
     card = score_run(tmp_path, run.id, "open_final=true")
     assert scored(run)["fold"].unique().to_list() == [1]
-    assert (card.start, card.end) == splits_of(run, tmp_path, *WALK, "splits.final=0.15")[1].hull("final")
+    assert (card.start, card.end) == splits_of(run, tmp_path, *WALK, "splits.final=0.15")[1].hull(
+        "final"
+    )
 
 
 # Labels, weights and the baseline
@@ -240,7 +261,9 @@ def test_events_thin_the_decisions(smoke, tmp_path):
     assert thin["select/rows"] == pytest.approx(full["select/rows"] / 3, abs=1)
     assert (run.read_predictions()["bar"] % 3).n_unique() == 1
     for name in ("hold", "buy", "sell"):
-        assert thin[f"labels/random_walk_{name}"] == pytest.approx(full[f"labels/random_walk_{name}"], abs=0.02)
+        assert thin[f"labels/random_walk_{name}"] == pytest.approx(
+            full[f"labels/random_walk_{name}"], abs=0.02
+        )
     score_run(tmp_path, run.id)
 
 
@@ -268,7 +291,8 @@ def test_no_other_start_opens_what_is_locked(tmp_path):
     (start, end), locked = split.hull("test"), split.hull("final")[0]
     for begin in (start, locked):
         with pytest.raises(
-            DataError, match=rf"rows of the locked period of run {run.id} .*data\.end=.*open_final=true"
+            DataError,
+            match=rf"rows of the locked period of run {run.id} .*data\.end=.*open_final=true",
         ):
             score_run(tmp_path, run.id, f"+data.start={to_iso(begin)}")
     assert run.read_openings("final") == run.read_openings("test") == []

@@ -1,4 +1,6 @@
-"""Run folders: exclusive, whole or not at all, and read back from a stranger with one clear error."""
+"""Run folders: exclusive, whole or not at all, and read back from a stranger with one clear
+error.
+"""
 
 from __future__ import annotations
 
@@ -16,19 +18,30 @@ import time
 import polars as pl
 import pytest
 
-from hft import files, provenance
-from hft import run as run_module
-from hft import runs as runs_module
-from hft.files import FileError, write_atomic
-from hft.provenance import git_state, versions
-from hft.run import Run, RunError
-from hft.runs import create_run, create_trial, find_run, list_runs
+from hft.cli import runs as runs_command
+from hft.runs import folder as run_module
+from hft.runs import registry as runs_module
+from hft.runs.folder import Run, RunError
+from hft.runs.registry import create_run, create_trial, find_run, list_runs
 from hft.schema import PREDICTIONS, SchemaError
 from hft.spec import PACKAGE
+from hft.system import files, provenance
+from hft.system.files import FileError, write_atomic
+from hft.system.provenance import git_state, versions
 
 CONFIG = {"seed": 7, "bars": {"kind": "dollar", "size": 1e6}, "tags": ["a"]}
 PREDICTION_ROWS = pl.DataFrame(
-    {"bar": 0, "ts": 1, "fold": 0, "seed": 7, "split": "test", "path": 0, "p_hold": 0.5, "p_buy": 0.3, "p_sell": 0.2},
+    {
+        "bar": 0,
+        "ts": 1,
+        "fold": 0,
+        "seed": 7,
+        "split": "test",
+        "path": 0,
+        "p_hold": 0.5,
+        "p_buy": 0.3,
+        "p_sell": 0.2,
+    },
     schema=PREDICTIONS,
 )
 
@@ -62,7 +75,9 @@ def test_ids_never_collide_in_threads(tmp_path, monkeypatch):
 
     monkeypatch.setattr(runs_module.secrets, "token_hex", token)
     found = []
-    threads = [threading.Thread(target=lambda: found.append(create_run(tmp_path).id)) for _ in range(20)]
+    threads = [
+        threading.Thread(target=lambda: found.append(create_run(tmp_path).id)) for _ in range(20)
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -97,10 +112,12 @@ def test_config_and_what_ran_are_read_back(run):
 
 def test_versions_are_read_without_importing():
     code = (
-        "import sys, hft.runs, hft.provenance; hft.provenance.versions(); "
+        "import sys, hft.runs.registry, hft.system.provenance; hft.system.provenance.versions(); "
         "print([m for m in ('torch', 'numba', 'wandb') if m in sys.modules])"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=PACKAGE.parent)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=PACKAGE.parent
+    )
     assert done.stdout.strip() == "[]"
     assert "optuna_that_is_not_there" not in versions()
 
@@ -125,8 +142,20 @@ def test_no_git_is_fine(monkeypatch):
 
 
 def test_metrics_keep_what_is_not_finite_as_null(run):
-    run.write_metrics({"select/mcc": float("nan"), "n": 3, "per_class": [0.5, float("inf")], "deep": {"x": (1.0,)}})
-    assert run.read_metrics() == {"select/mcc": None, "n": 3, "per_class": [0.5, None], "deep": {"x": [1.0]}}
+    run.write_metrics(
+        {
+            "select/mcc": float("nan"),
+            "n": 3,
+            "per_class": [0.5, float("inf")],
+            "deep": {"x": (1.0,)},
+        }
+    )
+    assert run.read_metrics() == {
+        "select/mcc": None,
+        "n": 3,
+        "per_class": [0.5, None],
+        "deep": {"x": [1.0]},
+    }
 
 
 def test_predictions_are_read_back(run):
@@ -164,7 +193,11 @@ def test_state_follows_the_block(run):
 
 
 def test_two_processes_do_not_work_on_one_run(run):
-    with run.working(), pytest.raises(RunError, match="another process is working on it"), Run(run.folder).working():
+    with (
+        run.working(),
+        pytest.raises(RunError, match="another process is working on it"),
+        Run(run.folder).working(),
+    ):
         pass
     assert run.state == "done"
 
@@ -192,7 +225,7 @@ def test_the_list_says_how_to_go_on(tmp_path, capsys):
     with finished.working():
         finished.write_metrics({"select/log_loss": 0.75})
     killed.mark("running")
-    assert runs_module.main([str(tmp_path)]) == 0
+    assert runs_command.main([str(tmp_path)]) == 0
     shown = "".join(capsys.readouterr().out.split())
     assert "resume=" in shown
     assert "backtest.py" in shown
@@ -200,25 +233,38 @@ def test_the_list_says_how_to_go_on(tmp_path, capsys):
     assert "interrupted" in shown
     assert "0.75" in shown
     assert broken.state == "new"
-    assert runs_module.main(["a", "b"]) == 2
+    assert runs_command.main(["a", "b"]) == 2
 
 
 def test_runs_are_found_by_id_beginning_path_and_latest(tmp_path, monkeypatch):
     root = tmp_path / "runs"
-    for name, started in [("20240101-120000-aaaa", 1), ("20240102-120000-bbbb", 3), ("20240102-120000-cccc", 2)]:
+    for name, started in [
+        ("20240101-120000-aaaa", 1),
+        ("20240102-120000-bbbb", 3),
+        ("20240102-120000-cccc", 2),
+    ]:
         (root / name).mkdir(parents=True)
-        (root / name / "state.json").write_text(json.dumps({"state": "done", "started_ns": started}))
+        (root / name / "state.json").write_text(
+            json.dumps({"state": "done", "started_ns": started})
+        )
         (root / name / "config.json").write_text("{}")
     (root / "notes").mkdir()
     assert find_run(root, "latest").id == "20240102-120000-bbbb"
     assert find_run(root, "20240101-120000-aaaa").id == "20240101-120000-aaaa"
     assert find_run(root, "20240101").id == "20240101-120000-aaaa"
-    assert find_run(tmp_path, str(root / "20240101-120000-aaaa")) == Run((root / "20240101-120000-aaaa").resolve())
+    assert find_run(tmp_path, str(root / "20240101-120000-aaaa")) == Run(
+        (root / "20240101-120000-aaaa").resolve()
+    )
     monkeypatch.chdir(root)
     assert find_run(tmp_path, "./20240101-120000-aaaa/").id == "20240101-120000-aaaa"
-    with pytest.raises(RunError, match=r"run '20240102': 2 runs begin so: 20240102-120000-bbbb, 20240102-120000-cccc"):
+    with pytest.raises(
+        RunError,
+        match=r"run '20240102': 2 runs begin so: 20240102-120000-bbbb, 20240102-120000-cccc",
+    ):
         find_run(root, "20240102")
-    with pytest.raises(RunError, match=r"no run '20240101-120000-aaab', did you mean '20240101-120000-aaaa'\?; the"):
+    with pytest.raises(
+        RunError, match=r"no run '20240101-120000-aaab', did you mean '20240101-120000-aaaa'\?; the"
+    ):
         find_run(root, "20240101-120000-aaab")
     for name in ("", "notes", "nothing"):
         with pytest.raises(RunError, match=r"no run .*; the latest in .*: 20240102-120000-bbbb, "):
@@ -229,7 +275,9 @@ def test_runs_are_found_by_id_beginning_path_and_latest(tmp_path, monkeypatch):
 
 
 def test_no_runs_yet(tmp_path):
-    with pytest.raises(RunError, match=r"no run 'latest': there are no runs in .*runs; train one first"):
+    with pytest.raises(
+        RunError, match=r"no run 'latest': there are no runs in .*runs; train one first"
+    ):
         find_run(tmp_path / "runs", "latest")
 
 
@@ -251,7 +299,10 @@ def test_openings_of_a_period_are_counted(run):
 
 def test_openings_at_once_are_all_counted(run):
     counts = []
-    threads = [threading.Thread(target=lambda: counts.append(run.count_opening("test", {}))) for _ in range(8)]
+    threads = [
+        threading.Thread(target=lambda: counts.append(run.count_opening("test", {})))
+        for _ in range(8)
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -318,7 +369,9 @@ def put_predictions(run, data):
     """As a stranger may: any bytes, with the hash that fits them."""
     path = run.folder / "predictions.parquet"
     path.write_bytes(data)
-    line = subprocess.run(["sha256sum", path.name], cwd=run.folder, capture_output=True, check=True).stdout
+    line = subprocess.run(
+        ["sha256sum", path.name], cwd=run.folder, capture_output=True, check=True
+    ).stdout
     path.with_suffix(".sha256").write_bytes(line)
 
 
@@ -386,7 +439,10 @@ def test_a_trial_has_a_number_in_its_study(tmp_path):
     assert create_trial(tmp_path / "maker_v1", 12_345).id == "maker_v1/12345"
     (tmp_path / "maker_v1" / "0008").mkdir()
     for number in (7, 8):
-        with pytest.raises(RunError, match=rf"000{number}: is there already, and a trial's folder is never used twice"):
+        with pytest.raises(
+            RunError,
+            match=rf"000{number}: is there already, and a trial's folder is never used twice",
+        ):
             create_trial(tmp_path / "maker_v1", number)
     assert names(tmp_path / "maker_v1") == ["0007", "0008", "12345"]
 
@@ -398,7 +454,14 @@ def test_a_trial_goes_on_from_a_copy(tmp_path):
     unit = first.fold_folder(0, 7)
     for name in ("last.ckpt", "weights.safetensors", ".last.ckpt-half"):
         (unit / name).write_text(name)
-    for name in ("log.txt", "metrics.csv", ".lock-working", "metrics.json", "wandb/step", "wandb/summary.json"):
+    for name in (
+        "log.txt",
+        "metrics.csv",
+        ".lock-working",
+        "metrics.json",
+        "wandb/step",
+        "wandb/summary.json",
+    ):
         (first.folder / name).parent.mkdir(exist_ok=True)
         (first.folder / name).write_text(name)
     first.mark("interrupted")
@@ -426,9 +489,14 @@ def test_trials_are_found_below_the_sweeps(tmp_path):
         (sweeps / "maker_v1" / "0007" / "config.json").write_text("{}")
         assert find_run(runs, name, sweeps=sweeps).id == "maker_v1/0007"
     assert find_run(runs, "latest", sweeps=sweeps).folder.parent == runs
-    with pytest.raises(RunError, match=r"no sweep 'maker_v2' in .*sweeps, did you mean 'maker_v1'\?; there: maker_v1"):
+    with pytest.raises(
+        RunError,
+        match=r"no sweep 'maker_v2' in .*sweeps, did you mean 'maker_v1'\?; there: maker_v1",
+    ):
         find_run(runs, "maker_v2/0007", sweeps=sweeps)
-    with pytest.raises(RunError, match="no trial 0003 in the folder of sweep 'maker_v1': it has 0000 to 0007"):
+    with pytest.raises(
+        RunError, match="no trial 0003 in the folder of sweep 'maker_v1': it has 0000 to 0007"
+    ):
         find_run(runs, "maker_v1/3", sweeps=sweeps)
     runs_module.remember_path(runs, "maker_v1/0007", "/data")
     assert runs_module.remembered_path(runs, "maker_v1/0007") == "/data"
@@ -444,6 +512,7 @@ def test_a_study_is_no_run(tmp_path):
     (tmp_path / "sweeps" / "maker_v1").mkdir(parents=True)
     (tmp_path / "sweeps" / "maker_v1" / "study.json").write_text("{}")
     with pytest.raises(
-        RunError, match="'maker_v1' is a study, not a run: give one of its trials, such as maker_v1/0000"
+        RunError,
+        match="'maker_v1' is a study, not a run: give one of its trials, such as maker_v1/0000",
     ):
         find_run(tmp_path / "runs", "maker_v1", sweeps=tmp_path / "sweeps")

@@ -1,4 +1,6 @@
-"""A training that is cut short goes on to the same bits: killed -9, stopped by a signal, resumed by another process."""
+"""A training that is cut short goes on to the same bits: killed -9, stopped by a signal, resumed by
+another process.
+"""
 
 from __future__ import annotations
 
@@ -14,17 +16,19 @@ from pathlib import Path
 import pytest
 import torch
 
-import hft.files
-from hft.checkpoint import MAGIC, load_state, save_state
-from hft.files import FileError
-from hft.learner import Learner
-from hft.model import CheckpointError
-from hft.training import Interrupted
-from tests.kill_nine import KILLS, everything_on, outcome
-from tests.planted import TCN, adamw, planted, run
+import hft.system.files
+from hft.learning.checkpoint import MAGIC, load_state, save_state
+from hft.learning.fit import Interrupted
+from hft.learning.learner import Learner
+from hft.learning.model import CheckpointError
+from hft.system.files import FileError
+from tests.learning.planted import TCN, adamw, planted, run
+from tests.runs.kill_nine import KILLS, everything_on, outcome
 
-ROOT = Path(__file__).parents[1]
-OF_THE_SAME_REACH = TCN.model_copy(update={"levels": 1, "se_window": 1})  # as the linear model: 3 bars
+ROOT = Path(__file__).parents[2]
+OF_THE_SAME_REACH = TCN.model_copy(
+    update={"levels": 1, "se_window": 1}
+)  # as the linear model: 3 bars
 QUICK = ["mid_epoch_and_last_batch"]
 
 
@@ -36,7 +40,7 @@ def uninterrupted(tmp_path_factory):
 
 
 def check_killed(folder, names, uninterrupted):
-    command = [sys.executable, "-m", "tests.kill_nine", str(folder), *names]
+    command = [sys.executable, "-m", "tests.runs.kill_nine", str(folder), *names]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     assert json.loads(done.stdout) == {name: uninterrupted for name in names}
@@ -64,13 +68,21 @@ def signal_at(monkeypatch, *signals, step):
     monkeypatch.setattr(Learner, "begin_step", begin_step)
 
 
-@pytest.mark.parametrize(("number", "status", "step"), [(signal.SIGTERM, 143, 13), (signal.SIGINT, 130, 19)])
-def test_a_signal_saves_and_the_training_goes_on_later(tmp_path, monkeypatch, uninterrupted, number, status, step):
+@pytest.mark.parametrize(
+    ("number", "status", "step"), [(signal.SIGTERM, 143, 13), (signal.SIGINT, 130, 19)]
+)
+def test_a_signal_saves_and_the_training_goes_on_later(
+    tmp_path, monkeypatch, uninterrupted, number, status, step
+):
     before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
     with monkeypatch.context() as patch:
         signal_at(patch, number, step=step)
-        place = "epoch 1, batch 4 of 10" if step == 13 else "epoch 2, batch 0 of 10"  # an epoch's end is not cut
-        message = rf"interrupted by {number.name} at {place}; the state to resume from is .*last\.ckpt"
+        place = (
+            "epoch 1, batch 4 of 10" if step == 13 else "epoch 2, batch 0 of 10"
+        )  # an epoch's end is not cut
+        message = (
+            rf"interrupted by {number.name} at {place}; the state to resume from is .*last\.ckpt"
+        )
         with pytest.raises(Interrupted, match=message) as caught:
             everything_on(tmp_path)
     assert caught.value.exit_status == status
@@ -80,7 +92,9 @@ def test_a_signal_saves_and_the_training_goes_on_later(tmp_path, monkeypatch, un
     assert outcome(tmp_path, result) == uninterrupted
 
 
-def test_a_second_ctrl_c_does_not_wait_and_keeps_what_was_saved(tmp_path, monkeypatch, uninterrupted):
+def test_a_second_ctrl_c_does_not_wait_and_keeps_what_was_saved(
+    tmp_path, monkeypatch, uninterrupted
+):
     with monkeypatch.context() as patch:
         signal_at(patch, signal.SIGINT, signal.SIGINT, step=15)
         with pytest.raises(Interrupted, match="SIGINT at epoch 1, batch 5") as caught:
@@ -114,7 +128,10 @@ def test_a_training_that_had_ended_is_read_back(tmp_path, monkeypatch):
     monkeypatch.setattr(Learner, "begin_step", lambda learner: pytest.fail("trained again"))
     again, read_back = run(tmp_path, dataset, role_T, model=TCN, resume=True)
     assert (read_back.history, read_back.timing) == (result.history, result.timing)
-    assert all(torch.equal(classifier.state_dict()[name], value) for name, value in again.state_dict().items())
+    assert all(
+        torch.equal(classifier.state_dict()[name], value)
+        for name, value in again.state_dict().items()
+    )
     assert (tmp_path / "weights.safetensors").is_file()
 
 
@@ -125,14 +142,18 @@ def test_without_resume_an_old_state_plays_no_part(tmp_path):
     assert run(tmp_path, dataset, role_T)[1].history == result.history
 
 
-def test_another_trainer_goes_on_from_the_same_weights_at_the_same_share_of_the_epoch(tmp_path, monkeypatch):
+def test_another_trainer_goes_on_from_the_same_weights_at_the_same_share_of_the_epoch(
+    tmp_path, monkeypatch
+):
     dataset, role_T, _ = planted()
     with monkeypatch.context() as patch:
         signal_at(patch, signal.SIGTERM, step=9)  # an epoch has 8 steps of 4 chunks, or 4 of 8
         with pytest.raises(Interrupted):
             run(tmp_path, dataset, role_T)
     steps, begin = [], Learner.begin_step
-    monkeypatch.setattr(Learner, "begin_step", lambda learner: (steps.append(learner.step), begin(learner)))
+    monkeypatch.setattr(
+        Learner, "begin_step", lambda learner: (steps.append(learner.step), begin(learner))
+    )
     _, result = run(tmp_path, dataset, role_T, batch_chunks=8, ema=0.9, resume=True)
     assert (steps, len(result.history)) == ([5, 6, 7, 8, 9, 10, 11], 3)
 
@@ -163,12 +184,20 @@ def archive(content):
         (lambda data: data[:500] + bytes([data[500] ^ 1]) + data[501:], "damaged"),
         (lambda data: b"", "not a training's state of this version"),
         (lambda data: data.partition(b"\n")[2], "not a training's state of this version"),
-        (lambda data: forged(b"cos\nsystem\n(S'touch executed'\ntR."), r"not a training's state \(UnpicklingError\)"),
+        (
+            lambda data: forged(b"cos\nsystem\n(S'touch executed'\ntR."),
+            r"not a training's state \(UnpicklingError\)",
+        ),
         (lambda data: forged(archive([1, 2])), r"not a training's state \(TypeError\)"),
-        (lambda data: forged(archive({"identity": {}, "state": {}})), "the state of another training: loss was None"),
+        (
+            lambda data: forged(archive({"identity": {}, "state": {}})),
+            "the state of another training: loss was None",
+        ),
     ],
 )
-def test_a_file_that_is_not_our_state_gets_one_clear_error(tmp_path, monkeypatch, saved, damage, message):
+def test_a_file_that_is_not_our_state_gets_one_clear_error(
+    tmp_path, monkeypatch, saved, damage, message
+):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "last.ckpt").write_bytes(damage(saved))
     dataset, role_T, _ = planted()
@@ -180,7 +209,10 @@ def test_a_file_that_is_not_our_state_gets_one_clear_error(tmp_path, monkeypatch
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"optim": adamw(lr=0.5)}, r"another training: optim was \{.*'lr': 0\.01,.* is \{.*'lr': 0\.5"),
+        (
+            {"optim": adamw(lr=0.5)},
+            r"another training: optim was \{.*'lr': 0\.01,.* is \{.*'lr': 0\.5",
+        ),
         ({"model": OF_THE_SAME_REACH}, r"another model or version \(.*Missing key"),
     ],
 )
@@ -195,7 +227,9 @@ def test_other_labels_or_another_seed_are_refused(tmp_path, saved):
     (tmp_path / "last.ckpt").write_bytes(saved)
     dataset, role_T, _ = planted()
     dataset.y_T[0] = (dataset.y_T[0] + 1) % 3
-    with pytest.raises(CheckpointError, match=r"another training: rows was \w{16}, is \w{16}; seed was 0, is 3"):
+    with pytest.raises(
+        CheckpointError, match=r"another training: rows was \w{16}, is \w{16}; seed was 0, is 3"
+    ):
         run(tmp_path, dataset, role_T, epochs=1, resume=True, seed=3)
 
 
@@ -206,8 +240,10 @@ def test_a_save_that_fails_leaves_the_state_before_it(tmp_path, monkeypatch):
     def full(descriptor):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(hft.files.os, "fsync", full)
-    with pytest.raises(FileError, match=r"last\.ckpt: cannot be written .*No space left on device\); make room"):
+    monkeypatch.setattr(hft.system.files.os, "fsync", full)
+    with pytest.raises(
+        FileError, match=r"last\.ckpt: cannot be written .*No space left on device\); make room"
+    ):
         save_state(path, {"weights": torch.zeros(3)}, identity={"seed": 1})
     assert torch.equal(load_state(path, identity={"seed": 1})["weights"], torch.ones(3))
     assert [p.name for p in tmp_path.iterdir()] == ["last.ckpt"]

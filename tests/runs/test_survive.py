@@ -1,4 +1,6 @@
-"""A run that is cut short, repeated, or was written long ago: it goes on to the same bits, or says why it cannot."""
+"""A run that is cut short, repeated, or was written long ago: it goes on to the same bits, or says
+why it cannot.
+"""
 
 from __future__ import annotations
 
@@ -15,18 +17,24 @@ import numpy as np
 import polars as pl
 import pytest
 
-from hft import runs as runs_module
-from hft.compose import compose, to_plain
-from hft.jobs import stored_config
-from hft.learner import Learner
-from hft.provenance import versions
-from hft.runs import create_run, find_run, list_runs
+from hft.cli import runs as runs_command
+from hft.config.compose import compose, to_plain
+from hft.learning.learner import Learner
+from hft.runs.jobs import stored_config
+from hft.runs.registry import create_run, find_run, list_runs
 from hft.spec import SpecError
+from hft.system.provenance import versions
 from tests.smoke import QUIET, ROOT, edit_about, figures, folders, score_run, train_smoke, weights
-from tests.wandb_files import read_offline
+from tests.tracking.wandb_files import read_offline
 
 # Steps enough for a kill to fall between them, and every step saved.
-LONG = ("experiment=smoke", "seeds=2", "trainer.chunk=128", "trainer.batch_chunks=1", "trainer.save_every_s=0")
+LONG = (
+    "experiment=smoke",
+    "seeds=2",
+    "trainer.chunk=128",
+    "trainer.batch_chunks=1",
+    "trainer.save_every_s=0",
+)
 OFFLINE = ("logger=wandb", "logger.mode=offline")
 QUICK = ("experiment=smoke", "trainer.epochs=1")
 FOUNDATION = ROOT / "tests" / "fixtures" / "foundation_run"
@@ -52,7 +60,9 @@ def check_same(run, other):
         assert run.read_strategy(0, seed) == other.read_strategy(0, seed)
         expected = weights(other, seed=seed)
         assert set(weights(run, seed=seed)) == set(expected)
-        assert all(np.array_equal(value, expected[name]) for name, value in weights(run, seed=seed).items())
+        assert all(
+            np.array_equal(value, expected[name]) for name, value in weights(run, seed=seed).items()
+        )
 
 
 def signal_in_second_unit(monkeypatch, number, *, step):
@@ -97,9 +107,19 @@ def test_a_signal_ends_with_its_status_and_the_run_goes_on(
 
 @pytest.mark.slow  # tests/test_resume.py kills trainings; this one the whole command line
 def test_killed_nine_and_resumed(shell, tmp_path, uninterrupted):
-    command = [sys.executable, "train.py", *LONG, *QUIET, "trainer.epochs=12", "trainer.patience=12"]
+    command = [
+        sys.executable,
+        "train.py",
+        *LONG,
+        *QUIET,
+        "trainer.epochs=12",
+        "trainer.patience=12",
+    ]
     process = subprocess.Popen(
-        [*command, *folders(tmp_path)], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        [*command, *folders(tmp_path)],
+        cwd=ROOT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
     )
     try:
         deadline = time.monotonic() + 120
@@ -119,7 +139,9 @@ def test_killed_nine_and_resumed(shell, tmp_path, uninterrupted):
     assert ended.status == 0, ended.err
     # The finished one is read back, not trained again.
     assert (run.folder / "fold-0" / "seed-0" / "weights.safetensors").stat().st_mtime_ns == finished
-    ended = shell(*command[1:], f"paths.runs={tmp_path / 'whole'}", f"paths.cache={tmp_path / 'cache'}")
+    ended = shell(
+        *command[1:], f"paths.runs={tmp_path / 'whole'}", f"paths.cache={tmp_path / 'cache'}"
+    )
     assert ended.status == 0, ended.err
     (whole,) = list_runs(tmp_path / "whole")
     check_same(only_run(tmp_path), whole)
@@ -130,7 +152,7 @@ def test_a_run_cut_before_its_data_were_built_goes_on(shell, tmp_path, monkeypat
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("hft.pipeline.build_market", interrupt)
+        patch.setattr("hft.runs.train.build_market", interrupt)
         ended = shell("train.py", *QUICK, *QUIET, *folders(tmp_path))
     assert ended.status == 130
     run = only_run(tmp_path)
@@ -143,7 +165,7 @@ def test_a_run_cut_before_its_data_were_built_goes_on(shell, tmp_path, monkeypat
 
 
 def test_a_signal_outside_of_a_training_ends_as_well(shell, tmp_path, monkeypatch):
-    monkeypatch.setattr("hft.fold.review_fold", lambda *_, **__: os.kill(os.getpid(), SIGTERM))
+    monkeypatch.setattr("hft.runs.fold.review_fold", lambda *_, **__: os.kill(os.getpid(), SIGTERM))
     ended = shell("train.py", *QUICK, *folders(tmp_path))
     run = only_run(tmp_path)
     assert (ended.status, run.state) == (143, "interrupted")
@@ -152,7 +174,15 @@ def test_a_signal_outside_of_a_training_ends_as_well(shell, tmp_path, monkeypatc
 
 
 def test_a_signal_ends_a_sweep_too(shell, tmp_path, monkeypatch):
-    command = ("train.py", "-m", *LONG, "model.channels=4,8", "launcher=inline", "sweep.study=cut", *QUIET)
+    command = (
+        "train.py",
+        "-m",
+        *LONG,
+        "model.channels=4,8",
+        "launcher=inline",
+        "sweep.study=cut",
+        *QUIET,
+    )
     with monkeypatch.context() as patch:
         signal_in_second_unit(patch, SIGINT, step=1)
         ended = shell(*command, *folders(tmp_path))
@@ -163,7 +193,10 @@ def test_a_signal_ends_a_sweep_too(shell, tmp_path, monkeypatch):
     assert find_run(tmp_path / "runs", "cut/0000", sweeps=sweeps).state == "interrupted"
     ended = shell(*command, *folders(tmp_path))
     assert ended.status == 0, ended.err
-    states = {p.name: find_run(tmp_path / "runs", f"cut/{p.name}", sweeps=sweeps).state for p in sweeps.glob("cut/0*")}
+    states = {
+        p.name: find_run(tmp_path / "runs", f"cut/{p.name}", sweeps=sweeps).state
+        for p in sweeps.glob("cut/0*")
+    }
     assert sorted(states.values()) == ["done", "done", "interrupted"]
 
 
@@ -189,14 +222,21 @@ def test_data_that_changed_are_not_gone_on_with(shell, smoke, tmp_path):
     edit_about(run, "data_keys", bars=["0" * 64])
     ended = shell("train.py", f"resume={run.id}", *folders(tmp_path))
     assert ended.status == 2
-    assert "its data, or the code that makes bars of them, changed since; train it anew" in ended.err
+    assert (
+        "its data, or the code that makes bars of them, changed since; train it anew" in ended.err
+    )
     assert run.read_about()["data_keys"]["bars"] == ["0" * 64]
 
 
 def test_other_overrides_are_refused_by_name(shell, smoke):
     for key in ("resume", "reproduce"):
         ended = shell(
-            "train.py", f"{key}={smoke.run.id}", "bars.size=12", "seed=1", "trainer.threads=1", *folders(smoke.root)
+            "train.py",
+            f"{key}={smoke.run.id}",
+            "bars.size=12",
+            "seed=1",
+            "trainer.threads=1",
+            *folders(smoke.root),
         )
         assert ended.status == 2
         assert "error: bars.size=12, seed=1: the config comes from the run; " in ended.err
@@ -212,8 +252,14 @@ def test_other_overrides_are_refused_by_name(shell, smoke):
             {"logger": {"kind": "csv"}, "tags": ["a"], "show_config": True},
         ),
         (["trainer=gpu"], {"trainer.kind": "gpu"}),
-        (["trainer.threads=2", "trainer.progress=true"], {"trainer.threads": 2, "trainer.progress": True}),
-        (["trainer=gpu", "trainer.compile=false"], {"trainer.kind": "gpu", "trainer.compile": False}),
+        (
+            ["trainer.threads=2", "trainer.progress=true"],
+            {"trainer.threads": 2, "trainer.progress": True},
+        ),
+        (
+            ["trainer=gpu", "trainer.compile=false"],
+            {"trainer.kind": "gpu", "trainer.compile": False},
+        ),
     ],
 )
 def test_a_run_is_taken_elsewhere_with_its_own_numbers(smoke, overrides, changed):
@@ -229,10 +275,13 @@ def test_a_run_is_taken_elsewhere_with_its_own_numbers(smoke, overrides, changed
 def test_a_run_that_is_done_is_not_resumed(shell, smoke):
     ended = shell("train.py", f"resume={smoke.run.id}", *folders(smoke.root))
     assert ended.status == 2
-    assert f"run {smoke.run.id} is done: score it (python backtest.py ckpt={smoke.run.id})" in ended.err
+    assert (
+        f"run {smoke.run.id} is done: score it (python backtest.py ckpt={smoke.run.id})"
+        in ended.err
+    )
     ended = shell("train.py", "resume=latest", *folders(smoke.root))
     assert "no run in" in ended.err
-    assert "python -m hft.runs lists them" in ended.err
+    assert "hft runs lists them" in ended.err
 
 
 def test_the_list_shows_how_to_go_on(smoke, tmp_path, capsys, monkeypatch):
@@ -241,7 +290,7 @@ def test_the_list_shows_how_to_go_on(smoke, tmp_path, capsys, monkeypatch):
     folder = tmp_path / "runs" / "20240101-000000-0000"
     shutil.copytree(done.folder, folder)
     cut_short(find_run(tmp_path / "runs", folder.name))
-    assert runs_module.main([str(tmp_path / "runs")]) == 0
+    assert runs_command.main([str(tmp_path / "runs")]) == 0
     shown = " ".join(capsys.readouterr().out.split())
     value = done.read_metrics()["select/net_bps_day@binance_usdm_vip0"]
     assert f"select/net_bps_day@binance_usdm_vip0={value:.6g}" in shown
@@ -271,7 +320,9 @@ def test_a_run_is_repeated_from_its_folder(shell, smoke, tmp_path):
 
 def test_several_seeds_are_repeated(shell, uninterrupted, tmp_path):
     shutil.copytree(uninterrupted.folder.parent, tmp_path / "runs")
-    assert f"reproduced: all {len(figures(uninterrupted))} numbers" in reproduce(shell, tmp_path, uninterrupted)
+    assert f"reproduced: all {len(figures(uninterrupted))} numbers" in reproduce(
+        shell, tmp_path, uninterrupted
+    )
 
 
 def test_what_differs_is_said(shell, smoke, tmp_path):
@@ -280,7 +331,9 @@ def test_what_differs_is_said(shell, smoke, tmp_path):
     edit_about(run, "versions", torch="1.0")
     edit_about(run, "git", commit="0" * 40)
     printed = reproduce(shell, tmp_path, run, "trainer.threads=2", "tags=[again]")
-    assert re.search(rf"not reproduced: \d+ of {len(figures(run))} numbers of {run.id} differ", printed)
+    assert re.search(
+        rf"not reproduced: \d+ of {len(figures(run))} numbers of {run.id} differ", printed
+    )
     assert "  tune/log_loss: 0.125 -> " in printed
     assert "versions: torch 1.0 -> 2." in printed
     assert f"code: commit {'0' * 40} -> " in printed
@@ -291,7 +344,7 @@ def test_what_differs_is_said(shell, smoke, tmp_path):
 
 def test_where_nothing_else_differs_that_is_said(shell, smoke, tmp_path, monkeypatch):
     clean = {"commit": "0" * 40, "dirty": False}
-    monkeypatch.setattr("hft.run.what_runs", lambda: {"versions": versions(), "git": clean})
+    monkeypatch.setattr("hft.runs.folder.what_runs", lambda: {"versions": versions(), "git": clean})
     run = smoke.copy(tmp_path)
     edit_about(run, "git", **clean)
     run.write_metrics(run.read_metrics() | {"tune/log_loss": 0.125})
@@ -303,7 +356,10 @@ def test_only_a_run_that_is_done_is_repeated(shell, smoke, tmp_path):
     cut_short(run)
     ended = shell("train.py", f"reproduce={run.id}", *folders(tmp_path))
     assert ended.status == 2
-    assert f"run {run.id} is interrupted, not done: go on with it (python train.py resume={run.id})" in ended.err
+    assert (
+        f"run {run.id} is interrupted, not done: go on with it (python train.py resume={run.id})"
+        in ended.err
+    )
     assert only_run(tmp_path).id == run.id
 
 
@@ -312,7 +368,9 @@ def test_only_a_run_that_is_done_is_repeated(shell, smoke, tmp_path):
 
 @pytest.fixture
 def foundation(tmp_path):
-    """A run of the code of issue 2, which knew nothing of seeds, baselines, events or a locked period."""
+    """A run of the code of issue 2, which knew nothing of seeds, baselines, events or a locked
+    period.
+    """
     shutil.copytree(FOUNDATION, tmp_path / "runs")
     return only_run(tmp_path)
 
@@ -320,9 +378,22 @@ def foundation(tmp_path):
 def test_a_run_of_the_foundation_is_read(foundation, tmp_path):
     plain = {"paths": {name: str(tmp_path / name) for name in ("runs", "sweeps", "cache")}}
     config = stored_config(foundation, tmp_path / "runs", plain, overrides=[])
-    assert (config.seeds, config.money_every, config.baseline.kind, config.splits.final) == (1, 0, "none", 0.0)
-    assert (config.labels.events.every, config.labels.weights, config.labels.decay) == (1, "none", 1.0)
-    assert (config.trainer.ema, config.trainer.accumulate, config.trainer.overfit) == (0.0, 1, False)
+    assert (config.seeds, config.money_every, config.baseline.kind, config.splits.final) == (
+        1,
+        0,
+        "none",
+        0.0,
+    )
+    assert (config.labels.events.every, config.labels.weights, config.labels.decay) == (
+        1,
+        "none",
+        1.0,
+    )
+    assert (config.trainer.ema, config.trainer.accumulate, config.trainer.overfit) == (
+        0.0,
+        1,
+        False,
+    )
     stored = foundation.read_config()
     assert config.plain()["model"].items() >= stored["model"].items()
     assert config.bars.plain() == stored["bars"]

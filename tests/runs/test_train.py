@@ -1,4 +1,6 @@
-"""The whole path in process: what a run leaves behind, what it may not see, and that it can be had again."""
+"""The whole path in process: what a run leaves behind, what it may not see, and that it can be had
+again.
+"""
 
 from __future__ import annotations
 
@@ -9,17 +11,25 @@ import polars as pl
 import pytest
 from safetensors.numpy import load_file
 
-from hft import money
-from hft.cache import Cache
-from hft.data import DataError, to_iso
-from hft.jobs import read_data_keys
-from hft.report import Scorecard
-from hft.runs import RunError, list_runs
+from hft.dataset.splits import make_periods
+from hft.market.data import DataError, to_iso
+from hft.report.scorecard import Scorecard
+from hft.runs import money
+from hft.runs.jobs import read_data_keys
+from hft.runs.registry import RunError, list_runs
 from hft.schema import LEDGER, PREDICTIONS
 from hft.spec import UserError, parse
-from hft.splits import make_periods
-from tests.smoke import change_ticks_from, edit_about, figures, score_run, smoke_config, train_smoke, weights
-from tests.wandb_files import read_offline
+from hft.system.cache import Cache
+from tests.smoke import (
+    change_ticks_from,
+    edit_about,
+    figures,
+    score_run,
+    smoke_config,
+    train_smoke,
+    weights,
+)
+from tests.tracking.wandb_files import read_offline
 
 PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -28,7 +38,11 @@ PNG = b"\x89PNG\r\n\x1a\n"
 
 
 def test_a_run_folder_holds_what_a_reader_needs(smoke):
-    files = {str(p.relative_to(smoke.run.folder)) for p in smoke.run.folder.rglob("*") if "wandb" not in p.parts}
+    files = {
+        str(p.relative_to(smoke.run.folder))
+        for p in smoke.run.folder.rglob("*")
+        if "wandb" not in p.parts
+    }
     assert files >= {
         "config.json",
         "metrics.json",
@@ -126,7 +140,9 @@ def test_wandb_holds_training_and_backtest_under_one_id(smoke):
     assert offline.config["model"]["channels"] == 8
     assert offline.config["backtest_test"]["ckpt"] == smoke.run.id
     assert [epoch for epoch, _ in offline.curves["tune/log_loss"]] == [0, 1]
-    assert {"train/loss", "tune/loss", "tune/macro_f1", "tune/mcc", "tune/precision_buy"} <= set(offline.curves)
+    assert {"train/loss", "tune/loss", "tune/macro_f1", "tune/mcc", "tune/precision_buy"} <= set(
+        offline.curves
+    )
     confusion = offline.tables["select/confusion"]
     assert confusion["columns"] == ["true", "predicted_hold", "predicted_buy", "predicted_sell"]
     metrics = smoke.run.read_metrics()
@@ -145,14 +161,22 @@ def test_wandb_holds_all_there_is_to_review(smoke):
     about = smoke.run.read_about()
     assert offline.config["code"]["git"].keys() == {"commit", "dirty"}
     assert offline.config["code"]["versions"] == about["versions"]
-    curves = {"train/lr", "train/grad_norm", "train/examples_per_s", "tune/brier", "tune/pr_auc_buy"}
+    curves = {
+        "train/lr",
+        "train/grad_norm",
+        "train/examples_per_s",
+        "tune/brier",
+        "tune/pr_auc_buy",
+    }
     assert curves <= set(offline.curves)
     figures = ("confusion_matrix", "pr_curves", "reliability", "coverage", "gates")
     for name in (*(f"select/{figure}" for figure in figures), "tune/importance_bars"):
         assert offline.images[name].startswith(PNG), name
     assert {"select/predictions", "tune/importance"} <= set(offline.tables)
     assert offline.summary["data/order_events"] > 0
-    ((name, artifact),) = [(n, a) for n, a in offline.artifacts.items() if a["type"] == "model"]  # W&B keeps tables so
+    ((name, artifact),) = [
+        (n, a) for n, a in offline.artifacts.items() if a["type"] == "model"
+    ]  # W&B keeps tables so
     assert name == f"{smoke.run.id}-fold-0-seed-0-weights"
     assert artifact["metadata"] == {"fold": 0, "seed": 0} | about["data_keys"]
     (stored,) = artifact["files"].values()
@@ -181,7 +205,9 @@ def test_training_never_reads_the_test_period(smoke, tmp_path, monkeypatch):
 
 def test_a_change_before_the_test_period_is_seen(tmp_path, monkeypatch):
     plain = train_smoke(tmp_path / "plain")
-    start, end = make_periods(*read_data_keys(plain).span, smoke_config(tmp_path).splits)[0].hull("select")
+    start, end = make_periods(*read_data_keys(plain).span, smoke_config(tmp_path).splits)[0].hull(
+        "select"
+    )
     change_ticks_from(monkeypatch, (start + end) // 2)
     assert figures(train_smoke(tmp_path / "other")) != figures(plain)
 
@@ -197,7 +223,9 @@ def test_a_change_before_the_test_period_is_seen(tmp_path, monkeypatch):
 )
 def test_rows_that_a_run_was_trained_on_are_not_scored(smoke, tmp_path, overrides):
     run = smoke.copy(tmp_path)
-    with pytest.raises(DataError, match=r"holds rows that run .* was trained on .*; set data\.start=") as error:
+    with pytest.raises(
+        DataError, match=r"holds rows that run .* was trained on .*; set data\.start="
+    ) as error:
         score_run(tmp_path, run.id, *overrides, "logger=none", "name=again")
     assert run.id in str(error.value)
     assert len(run.read_openings("test")) == 1
@@ -206,8 +234,12 @@ def test_rows_that_a_run_was_trained_on_are_not_scored(smoke, tmp_path, override
 
 def test_data_after_select_and_another_market_may_be_scored(smoke, tmp_path):
     run = smoke.copy(tmp_path)
-    until = make_periods(*read_data_keys(run).span, smoke_config(tmp_path).splits)[0].hull("select")[1]
-    later = score_run(tmp_path, run.id, f"+data.start={to_iso(until)[:-1]}", "logger=none", "name=later")
+    until = make_periods(*read_data_keys(run).span, smoke_config(tmp_path).splits)[0].hull(
+        "select"
+    )[1]
+    later = score_run(
+        tmp_path, run.id, f"+data.start={to_iso(until)[:-1]}", "logger=none", "name=later"
+    )
     assert later.start == until
     assert "opening 2 of rows of this run's test period" in later.notes
     other = score_run(tmp_path, run.id, "+data.seed=1", "logger=none", "name=other")
@@ -236,7 +268,9 @@ def test_data_that_lack_the_test_period_are_named(smoke, tmp_path):
     run = smoke.copy(tmp_path)
     start, end = read_data_keys(run).span
     edit_about(run, "data_keys", span=[start, 2 * end - start])
-    with pytest.raises(DataError, match=rf"does not hold the test period of run {run.id} .*; bring its files back"):
+    with pytest.raises(
+        DataError, match=rf"does not hold the test period of run {run.id} .*; bring its files back"
+    ):
         score_run(tmp_path, run.id, "logger=none")
 
 
@@ -254,7 +288,10 @@ def test_a_seed_is_a_run(tmp_path):
     first, second = (train_smoke(tmp_path, "seed=3") for _ in range(2))
     assert first.id != second.id
     assert figures(first) == figures(second)
-    stored = [load_file(run.folder / "fold-0" / "seed-3" / "weights.safetensors") for run in (first, second)]
+    stored = [
+        load_file(run.folder / "fold-0" / "seed-3" / "weights.safetensors")
+        for run in (first, second)
+    ]
     assert all(np.array_equal(value, stored[1][name]) for name, value in stored[0].items())
     assert first.read_predictions().equals(second.read_predictions())
 
@@ -262,7 +299,9 @@ def test_a_seed_is_a_run(tmp_path):
 def test_another_seed_is_another_run(smoke, tmp_path):
     other = train_smoke(tmp_path, "seed=3")
     assert figures(other)["tune/log_loss"] != figures(smoke.run)["tune/log_loss"]
-    assert not other.read_predictions().drop("seed").equals(smoke.run.read_predictions().drop("seed"))
+    assert (
+        not other.read_predictions().drop("seed").equals(smoke.run.read_predictions().drop("seed"))
+    )
 
 
 @pytest.fixture
@@ -336,7 +375,13 @@ def test_other_loggers_take_the_same(tmp_path, logger):
     "overrides",
     [
         ["features=trades_only"],
-        ["features=[micro,book]", "model=linear", "~model.channels", "~model.levels", "~model.se_window"],
+        [
+            "features=[micro,book]",
+            "model=linear",
+            "~model.channels",
+            "~model.levels",
+            "~model.se_window",
+        ],
         ["labels=fixed_horizon", "labels.horizon=10", "~labels.span", "loss=cross_entropy"],
         ["bars=time", "bars.size=2"],
         ["transforms=[]"],

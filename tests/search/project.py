@@ -1,4 +1,6 @@
-"""A copy of the project for sweeps in processes of their own, which a test may edit, kill and start again."""
+"""A copy of the project for sweeps in processes of their own, which a test may edit, kill and start
+again.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,7 @@ from pathlib import Path
 
 import psutil
 
-from hft.study import Study, open_study
+from hft.study.study import Study, open_study
 from tests.smoke import QUIET, ROOT, folders
 
 PARTS = ("conf", "hft", "hydra_plugins", "train.py")
@@ -38,9 +40,13 @@ class Project:
     def start(self, *arguments: str, name: str = "driver") -> subprocess.Popen:
         """`python train.py -m <the sweep> <arguments>`; what it says is in `<name>.txt`."""
         command = [sys.executable, "train.py", "-m", *SWEEP, *folders(self.root), *arguments]
-        environment = {k: v for k, v in os.environ.items() if k not in ("COV_CORE_SOURCE",)} | {"COLUMNS": "200"}
+        environment = {k: v for k, v in os.environ.items() if k not in ("COV_CORE_SOURCE",)} | {
+            "COLUMNS": "200"
+        }
         with self.said(name).open("a") as file:
-            driver = subprocess.Popen(command, cwd=self.root, stdout=file, stderr=subprocess.STDOUT, env=environment)
+            driver = subprocess.Popen(
+                command, cwd=self.root, stdout=file, stderr=subprocess.STDOUT, env=environment
+            )
         self.drivers.append(driver)
         return driver
 

@@ -1,4 +1,6 @@
-"""A real Slurm of two nodes on this machine, for as long as a test module needs it; its own ports, keys and state."""
+"""A real Slurm of two nodes on this machine, for as long as a test module needs it; its own ports,
+keys and state.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,9 @@ class Cluster:
     folder: Path
 
     def run(self, *command: str) -> str:
-        return subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout
+        return subprocess.run(
+            command, check=True, capture_output=True, text=True, timeout=60
+        ).stdout
 
     def jobs(self) -> str:
         """Those that have not ended, COMPLETING ones too."""
@@ -46,12 +50,20 @@ class Cluster:
     def job_processes(self, job: str) -> list[psutil.Process]:
         """The Python of a job, which srun started; not its shell, nor Slurm's own."""
         found = [p for p in _processes(self.folder) if _environment(p).get("SLURM_JOB_ID") == job]
-        return [p for p in found if "submitit.core._submit" in p.cmdline() and p.name().startswith("python")]
+        return [
+            p
+            for p in found
+            if "submitit.core._submit" in p.cmdline() and p.name().startswith("python")
+        ]
 
     def kill_node(self, name: str) -> None:
-        """slurmd, its step daemons and all of its jobs at once, as when a machine loses its power."""
+        """slurmd, its step daemons and all of its jobs at once, as when a machine loses its
+        power.
+        """
         daemon = psutil.Process(int((self.folder / f"slurmd.{name}.pid").read_text()))
-        jobs = [p for p in _processes(self.folder) if _environment(p).get("SLURMD_NODENAME") == name]
+        jobs = [
+            p for p in _processes(self.folder) if _environment(p).get("SLURMD_NODENAME") == name
+        ]
         _kill([daemon, *_steps_of(jobs), *jobs])
 
     def start_node(self, name: str) -> None:
@@ -61,9 +73,13 @@ class Cluster:
 @contextlib.contextmanager
 def two_nodes() -> Iterator[Cluster]:
     """Skips where Slurm or the script that starts it is missing; there CI fails."""
-    missing = [name for name in DAEMONS if shutil.which(name) is None] + [str(START)] * (not START.is_file())
+    missing = [name for name in DAEMONS if shutil.which(name) is None] + [str(START)] * (
+        not START.is_file()
+    )
     if missing:
-        (pytest.fail if os.environ.get("CI") else pytest.skip)(f"no Slurm to test with: {', '.join(missing)} missing")
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(
+            f"no Slurm to test with: {', '.join(missing)} missing"
+        )
     folder = Path(tempfile.mkdtemp(prefix="slurm-"))  # short: munge's socket lies in it
     controller, nodes = _free_ports(1), _free_ports(3)
     with pytest.MonkeyPatch.context() as patch:
@@ -71,7 +87,11 @@ def two_nodes() -> Iterator[Cluster]:
         ports = {"SLURMCTLD_PORT": str(controller), "SLURMD_PORT": str(nodes)}
         try:
             done = subprocess.run(
-                [START, folder, "2"], env=os.environ | ports, capture_output=True, text=True, timeout=60
+                [START, folder, "2"],
+                env=os.environ | ports,
+                capture_output=True,
+                text=True,
+                timeout=60,
             )
             assert done.returncode == 0, f"{done.stdout}{done.stderr}"
             _quicken(folder / "slurm.conf")
@@ -83,13 +103,17 @@ def two_nodes() -> Iterator[Cluster]:
 def _quicken(path: Path) -> None:
     text = path.read_text()
     for name, value in QUICK.items():
-        text = "\n".join(f"{name}={value}" if line.startswith(f"{name}=") else line for line in text.splitlines())
+        text = "\n".join(
+            f"{name}={value}" if line.startswith(f"{name}=") else line for line in text.splitlines()
+        )
     path.write_text(text + "\n")
     subprocess.run(["scontrol", "reconfigure"], check=True, timeout=60)
 
 
 def _stop(folder: Path) -> None:
-    """Everything that was started with this cluster's configuration, its jobs too, but not this process."""
+    """Everything that was started with this cluster's configuration, its jobs too, but not this
+    process.
+    """
     with contextlib.suppress(subprocess.SubprocessError):
         subprocess.run(["scancel", f"--user={os.getuid()}"], capture_output=True, timeout=20)
     until = time.monotonic() + 20
@@ -102,7 +126,11 @@ def _stop(folder: Path) -> None:
 
 def _processes(folder: Path) -> list[psutil.Process]:
     conf = str(folder / "slurm.conf")
-    return [p for p in psutil.process_iter() if p.pid != os.getpid() and _environment(p).get("SLURM_CONF") == conf]
+    return [
+        p
+        for p in psutil.process_iter()
+        if p.pid != os.getpid() and _environment(p).get("SLURM_CONF") == conf
+    ]
 
 
 def _steps_of(jobs: list[psutil.Process]) -> set[psutil.Process]:
@@ -114,7 +142,9 @@ def _steps_of(jobs: list[psutil.Process]) -> set[psutil.Process]:
 
 
 def _environment(process: psutil.Process) -> dict[str, str]:
-    """From /proc: psutil stops at the gap that slurmstepd leaves, which writes its title over the first of it."""
+    """From /proc: psutil stops at the gap that slurmstepd leaves, which writes its title over the
+    first of it.
+    """
     try:
         entries = Path(f"/proc/{process.pid}/environ").read_bytes().split(b"\0")
     except OSError:

@@ -8,9 +8,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from hft.launcher import Engine, PlaceLost, TrialTimeout, WorkerDied
-from hydra_plugins.hft_sweep._driver import Driver, SweepInterrupted
-from tests.claimers import make_study
+from hft.search.driver import Driver, SweepInterrupted
+from hft.search.launcher import Engine, PlaceLost, TrialTimeout, WorkerDied
+from tests.study.claimers import make_study
 
 
 class Said:
@@ -48,7 +48,9 @@ class Saying(Engine):
 def drive(study, say, *, total):
     engine = Saying(say)
     watch = SimpleNamespace(update=lambda *_: None, finished=lambda *_: None)
-    driver = Driver(study, engine, compose=lambda params: params, points=[], total=total, watch=watch)
+    driver = Driver(
+        study, engine, compose=lambda params: params, points=[], total=total, watch=watch
+    )
     driver.run()
     return driver, engine
 
@@ -66,14 +68,24 @@ def test_takes_every_trial_and_no_more(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "outcome", [WorkerDied("exit code -9"), PlaceLost("PREEMPTED"), {"status": "interrupted", "reason": "USR2"}]
+    "outcome",
+    [
+        WorkerDied("exit code -9"),
+        PlaceLost("PREEMPTED"),
+        {"status": "interrupted", "reason": "USR2"},
+    ],
 )
 def test_what_never_saves_anything_is_not_tried_for_ever(tmp_path, outcome):
     study = make_study(tmp_path / "sweeps" / "s", n_trials=1)
     _, engine = drive(study, lambda task: Said(outcome), total=1)
     assert len(engine.tasks) == 1 + study.sweep.max_retry
     counts = study.counts()
-    assert (counts.failed, counts.retried, counts.running, counts.waiting) == (1, study.sweep.max_retry, 0, 0)
+    assert (counts.failed, counts.retried, counts.running, counts.waiting) == (
+        1,
+        study.sweep.max_retry,
+        0,
+        0,
+    )
 
 
 def test_what_was_saved_is_gone_on_with(tmp_path):
@@ -131,7 +143,9 @@ def test_the_third_control_c_waits_for_nobody(tmp_path):
 
 def test_a_refusal_ends_it_without_a_loop(tmp_path):
     study = make_study(tmp_path / "sweeps" / "s", n_trials=3)
-    driver, engine = drive(study, lambda task: Said({"status": "refused", "reason": "hft/ is not"}), total=3)
+    driver, engine = drive(
+        study, lambda task: Said({"status": "refused", "reason": "hft/ is not"}), total=3
+    )
     assert len(engine.tasks) == 1
     assert driver.stop_reason == "hft/ is not"
     assert (study.counts().waiting, study.counts().failed) == (1, 0)

@@ -1,4 +1,6 @@
-"""Hydra's own conformance suite, run through our sweeper on Hydra's example apps (which have no `sweep` group)."""
+"""Hydra's own conformance suite, run through our sweeper on Hydra's example apps (which have no
+`sweep` group).
+"""
 
 from __future__ import annotations
 
@@ -22,10 +24,14 @@ def as_in_an_app_without_version_base():
 
 
 def test_hydra_discovers_the_sweeper():
-    assert HftSweeper.__name__ in [plugin.__name__ for plugin in Plugins.instance().discover(Sweeper)]
+    assert HftSweeper.__name__ in [
+        plugin.__name__ for plugin in Plugins.instance().discover(Sweeper)
+    ]
 
 
-@pytest.mark.filterwarnings("ignore:.*Future Hydra versions will no longer change working directory:UserWarning")
+@pytest.mark.filterwarnings(
+    "ignore:.*Future Hydra versions will no longer change working directory:UserWarning"
+)
 @pytest.mark.parametrize(("launcher_name", "overrides"), [("basic", ["hydra/sweeper=hft"])])
 class TestConformance(LauncherTestSuite):
     """Jobs one after the other with Hydra's folders, numbers, overrides, resolvers and refusals."""

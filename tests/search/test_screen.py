@@ -1,4 +1,6 @@
-"""What a sweep shows: one line per finished trial off a terminal, a table on one, the results at the end."""
+"""What a sweep shows: one line per finished trial off a terminal, a table on one, the results at
+the end.
+"""
 
 from __future__ import annotations
 
@@ -11,13 +13,13 @@ import sys
 import pytest
 from rich.console import Console
 
-from hft.claims import release
+from hft.search import screen as _live
+from hft.search.screen import Live
 from hft.space import Dimension, Space
-from hft.study_tables import LONGEST_CELL, N_RESULTS, clock, left_s, print_results, progress
-from hydra_plugins.hft_sweep import _live
-from hydra_plugins.hft_sweep._live import Live
-from tests.small_study import POINT, begin, end, every_fate, small_study
+from hft.study.claims import release
+from hft.study.tables import LONGEST_CELL, N_RESULTS, clock, left_s, print_results, progress
 from tests.smoke import ROOT
+from tests.study.small_study import POINT, begin, end, every_fate, small_study
 
 TWO = ("select/net_bps_day@vip0", "select/turnover_day")
 
@@ -123,9 +125,9 @@ def test_between_two_looks_the_storage_is_left_alone(folder, capsys):
 SWEEP = """
 import sys
 from pathlib import Path
-from hft.study import open_study
-from hydra_plugins.hft_sweep._live import Live
-from tests.small_study import end
+from hft.study.study import open_study
+from hft.search.screen import Live
+from tests.study.small_study import end
 study = open_study(Path(sys.argv[1]))
 with Live(study, slots=1) as live:
     live.update(now=True)
@@ -143,7 +145,9 @@ def test_on_a_terminal_the_table_stays_in_place(folder):
     terminal, theirs = pty.openpty()
     environment = {**os.environ, "TERM": "xterm", "COLUMNS": "80", "LINES": "50"}
     command = [sys.executable, "-W", "error", "-c", SWEEP, str(folder)]
-    with subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=theirs) as sweep:
+    with subprocess.Popen(
+        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=theirs
+    ) as sweep:
         os.close(theirs)
         out, err = sweep.stdout.read(), _read_all(terminal)
     assert sweep.returncode == 0, err
@@ -176,7 +180,10 @@ def test_results_are_best_first_and_end_with_the_line_to_paste(folder):
     assert "infeasible" in next(line for line in lines if line.startswith("0000"))
     assert "seed" not in "".join(lines)  # what all share
     assert next(line for line in lines if line.startswith("0001")).split()[-1] == "0.01235"
-    assert lines[-1] == "best: run=maker_v1/0001 select/log_loss=0.5  next: python backtest.py ckpt=maker_v1/0001"
+    assert (
+        lines[-1]
+        == "best: run=maker_v1/0001 select/log_loss=0.5  next: python backtest.py ckpt=maker_v1/0001"
+    )
     assert max(len(line) for line in lines[:-1]) <= 80
 
 
@@ -198,13 +205,19 @@ def test_a_grid_shows_all_that_differs(folder):
 
 @pytest.fixture(scope="module")
 def wide(tmp_path_factory):
-    """Sixteen numbers, of which `model.x9` alone matters, and a choice too long for a column; thirty trials."""
+    """Sixteen numbers, of which `model.x9` alone matters, and a choice too long for a column;
+    thirty trials.
+    """
     choice = Dimension("features", choices=("[a,b]", "c" * 40), texts=("[a,b]", "c" * 40))
     numbers = [Dimension(f"model.x{k}", low=0.0, high=1.0) for k in range(15)]
     study = small_study(tmp_path_factory.mktemp("wide") / "wide", space=Space((choice, *numbers)))
     for k in range(30):
         noise = {d.path: (k * (7 + i) % 30) / 30 + 1 / 70 for i, d in enumerate(numbers)}
-        end(study, k / 30, params={"features": ("[a,b]", "c" * 40)[k % 2], **noise, "model.x9": k / 30})
+        end(
+            study,
+            k / 30,
+            params={"features": ("[a,b]", "c" * 40)[k % 2], **noise, "model.x9": k / 30},
+        )
     return study
 
 
@@ -212,7 +225,11 @@ def wide(tmp_path_factory):
 def test_many_dimensions_are_as_many_columns_as_fit(wide, width, n_shown):
     lines = results(wide, width=width).splitlines()
     header = next(line for line in lines if line.startswith("run")).split()
-    assert header[:3] == ["run", "value", "model.x9" if width == 240 else "x9"]  # what matters is the first
+    assert header[:3] == [
+        "run",
+        "value",
+        "model.x9" if width == 240 else "x9",
+    ]  # what matters is the first
     assert len(header) - 2 == n_shown
     rows = [line for line in lines if line.startswith("00")]
     assert len(rows) == N_RESULTS
@@ -245,7 +262,10 @@ def test_a_front_has_a_column_per_objective(folder):
     for two in values:
         end(study, *two)
     lines = results(study).splitlines()
-    assert lines[0].strip() == "3 trials of maker_v1 by select/net_bps_day@vip0 and select/turnover_day"
+    assert (
+        lines[0].strip()
+        == "3 trials of maker_v1 by select/net_bps_day@vip0 and select/turnover_day"
+    )
     assert "net_bps_day" in lines[2]
     assert "turnover_day" in lines[2]
     assert [line for line in lines if line.startswith("also on the Pareto front: run=maker_v1/")]
@@ -265,7 +285,10 @@ def test_nothing_that_may_be_used_is_no_best(folder, tmp_path):
     end(study, reason="x")
     assert results(study).splitlines()[-1] == "no best: no trial was completed"
     end(study, 0.1, broken=1.0)
-    assert results(study).splitlines()[-1] == "no best: none of 1 complete trials keeps the constraints"
+    assert (
+        results(study).splitlines()[-1]
+        == "no best: none of 1 complete trials keeps the constraints"
+    )
 
 
 def test_a_long_name_leaves_room(tmp_path):

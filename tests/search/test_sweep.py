@@ -1,4 +1,6 @@
-"""Sweeps from the command line, one trial at a time in this process: what is refused, continued, kept and told."""
+"""Sweeps from the command line, one trial at a time in this process: what is refused, continued,
+kept and told.
+"""
 
 from __future__ import annotations
 
@@ -8,15 +10,20 @@ import numpy as np
 import polars as pl
 import pytest
 
-from hft.compose import make_config
-from hft.config import TrainConfig
-from hft.run import Run
-from hft.study import open_study
+from hft.config.compose import make_config
+from hft.config.configs import TrainConfig
+from hft.runs.folder import Run
+from hft.study.study import open_study
 from tests.smoke import QUIET, folders
 
 # One epoch of one small model: half a second a trial.
 SMOKE = ("experiment=smoke", "launcher=inline", "trainer.epochs=1", *QUIET)
-SEARCH = ("sweep=random", "sweep.space=null", "sweep.enqueue=[]", "optim.lr=tag(log,interval(1e-4,1e-2))")
+SEARCH = (
+    "sweep=random",
+    "sweep.space=null",
+    "sweep.enqueue=[]",
+    "optim.lr=tag(log,interval(1e-4,1e-2))",
+)
 NAME = "sweep.study=maker_v1"
 
 
@@ -161,7 +168,10 @@ def test_points_to_try_first(sweep, tmp_path):
     (best,) = first.best()
     arguments = [a for a in SEARCH if not a.startswith("sweep.enqueue")]
     ended = sweep(
-        *arguments, "sweep.study=second", "sweep.n_trials=4", "sweep.enqueue=[defaults,{optim.lr:0.003},study:maker_v1]"
+        *arguments,
+        "sweep.study=second",
+        "sweep.n_trials=4",
+        "sweep.enqueue=[defaults,{optim.lr:0.003},study:maker_v1]",
     )
     assert ended.status == 0, ended.err
     tried = rates(study_in(tmp_path, "second"))
@@ -182,7 +192,9 @@ def test_its_time_is_a_budget_over_all_calls(sweep, tmp_path):
     assert "its time is spent (sweep.timeout=1s); a greater one goes on" in ended.err
     assert sweep(*SEARCH, NAME, "sweep.n_trials=100", "sweep.timeout=1s").status == 0
     assert study_in(tmp_path).counts().points == counts.points
-    assert sweep(*SEARCH, NAME, f"sweep.n_trials={counts.points + 1}", "sweep.timeout=1h").status == 0
+    assert (
+        sweep(*SEARCH, NAME, f"sweep.n_trials={counts.points + 1}", "sweep.timeout=1h").status == 0
+    )
     assert study_in(tmp_path).counts().complete == counts.points + 1
 
 
@@ -191,7 +203,9 @@ def test_what_breaks_a_constraint_is_never_the_best(sweep, tmp_path):
     turnover = "select/turnover_day"
     assert sweep(*SEARCH, NAME, "sweep.n_trials=3", "objective=select/log_loss").status == 0
     free = study_in(tmp_path)
-    runs = {t.number: Run(free.trial_folder(t.number)).read_metrics()[turnover] for t in free.trials()}
+    runs = {
+        t.number: Run(free.trial_folder(t.number)).read_metrics()[turnover] for t in free.trials()
+    }
     (best,) = free.best()
     limit = runs[best.number] - 1e-6  # what the best one breaks
     ended = sweep(
@@ -222,12 +236,17 @@ def test_two_objectives_give_a_front(sweep, tmp_path):
         assert not better.any()
     for trial in study.trials():
         metrics = Run(study.trial_folder(trial.number)).read_metrics()
-        assert trial.values == [metrics["select/net_bps_day@binance_usdm_vip0"], metrics["select/turnover_day"]]
+        assert trial.values == [
+            metrics["select/net_bps_day@binance_usdm_vip0"],
+            metrics["select/turnover_day"],
+        ]
 
 
 @pytest.mark.slow
 def test_seeds_are_one_trial_with_the_mean_for_its_value(sweep, tmp_path):
-    assert sweep(*SEARCH, NAME, "sweep.n_trials=1", "seeds=2", "objective=select/log_loss").status == 0
+    assert (
+        sweep(*SEARCH, NAME, "sweep.n_trials=1", "seeds=2", "objective=select/log_loss").status == 0
+    )
     (trial,) = study_in(tmp_path).trials()
     run = Run(study_in(tmp_path).trial_folder(0))
     each = [run.read_unit(0, seed)[0]["select/log_loss"] for seed in (0, 1)]
@@ -263,8 +282,14 @@ def test_seeds_are_one_trial_with_the_mean_for_its_value(sweep, tmp_path):
         (["sweep=asha", "sweep.objectives=[select/log_loss,select/trades]", "seed=1,2"], "prunes by one objective"),
     ],
 )  # fmt: skip
-def test_what_can_never_be_right_is_refused_before_the_first_trial(sweep, tmp_path, arguments, message):
-    space = ["sweep.space=null"] if "sweep=grid" not in arguments and arguments != ["sweep=tpee"] else []
+def test_what_can_never_be_right_is_refused_before_the_first_trial(
+    sweep, tmp_path, arguments, message
+):
+    space = (
+        ["sweep.space=null"]
+        if "sweep=grid" not in arguments and arguments != ["sweep=tpee"]
+        else []
+    )
     ended = sweep(*arguments, *space)
     assert ended.status == 2, ended.err
     assert message in ended.err

@@ -1,7 +1,8 @@
-"""Sweeps over several machines, whole command lines in real processes: on a real PostgreSQL, on a real Slurm.
+"""Sweeps over several machines, whole command lines in real processes: on a real PostgreSQL, on a
+real Slurm.
 
-Projects are copies with sweeps folders of their own, as machines have; what the trials come to is held against a sweep
-in one process that nobody disturbed, to the bit.
+Projects are copies with sweeps folders of their own, as machines have; what the trials come to is
+held against a sweep in one process that nobody disturbed, to the bit.
 """
 
 from __future__ import annotations
@@ -20,12 +21,12 @@ import polars as pl
 import psutil
 import pytest
 
-from hft.run import Run
-from tests.project import NAME, Project, kill
-from tests.slurm import two_nodes
+from hft.runs.folder import Run
+from tests.search.project import NAME, Project, kill
+from tests.search.slurm import two_nodes
 from tests.smoke import ROOT
 
-pytest_plugins = ("tests.servers",)
+pytest_plugins = ("tests.study.servers",)
 pytestmark = pytest.mark.slow
 
 PASSWORD = "correct-horse-staple"
@@ -42,11 +43,17 @@ SLURM = (
 
 
 def complete(study):
-    return {t.user_attrs.get("origin", t.number): t for t in study.trials() if t.state.name == "COMPLETE"}
+    return {
+        t.user_attrs.get("origin", t.number): t
+        for t in study.trials()
+        if t.state.name == "COMPLETE"
+    }
 
 
 def assert_exact(study, total, undisturbed):
-    """Every point finished once, with the bits of those that nobody disturbed; nothing left running or waiting."""
+    """Every point finished once, with the bits of those that nobody disturbed; nothing left running
+    or waiting.
+    """
     counts = study.counts()
     assert (counts.points, counts.complete, counts.failed) == (total, total, 0)
     assert counts.running == counts.waiting == 0
@@ -60,7 +67,11 @@ def running(study):
 
 
 def retries(study):
-    return {t.user_attrs["retry_of"]: t for t in study.trials() if t.user_attrs.get("retry_of") is not None}
+    return {
+        t.user_attrs["retry_of"]: t
+        for t in study.trials()
+        if t.user_attrs.get("retry_of") is not None
+    }
 
 
 def curve(study, number):
@@ -113,7 +124,9 @@ def undisturbed(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def guarded(postgres, tmp_path_factory):
-    """The address of a database whose user is asked for a password, which is in the file that PGPASSFILE names."""
+    """The address of a database whose user is asked for a password, which is in the file that
+    PGPASSFILE names.
+    """
     postgres.run(f"create role sweeper login password '{PASSWORD}'")
     postgres.run("create database machines owner sweeper")
     rules = postgres.handle.pgdata / "pg_hba.conf"
@@ -197,8 +210,10 @@ def test_a_fifth_place_sees_how_far_it_is(machines, guarded, tmp_path):
 
 def studies(folder: Path, *arguments: str) -> subprocess.CompletedProcess:
     environment = os.environ | {"PYTHONPATH": str(ROOT), "COLUMNS": "200"}
-    command = [sys.executable, "-m", "hft.studies", *arguments]
-    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=60)
+    command = [sys.executable, "-m", "hft", "studies", *arguments]
+    return subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=60
+    )
 
 
 def test_an_address_with_a_password_is_refused_before_anything_is_written(tmp_path):
@@ -211,14 +226,22 @@ def test_an_address_with_a_password_is_refused_before_anything_is_written(tmp_pa
     assert "PGPASSFILE" in said
     assert PASSWORD not in said
     assert "Traceback" not in said
-    assert {path.name for path in project.root.iterdir()} == {"conf", "hft", "hydra_plugins", "train.py", "driver.txt"}
+    assert {path.name for path in project.root.iterdir()} == {
+        "conf",
+        "hft",
+        "hydra_plugins",
+        "train.py",
+        "driver.txt",
+    }
     assert sorted(project.root.rglob("*.yaml")) == before
     shown = studies(tmp_path, "status", f"study={NAME}", f"storage={address}")
     assert shown.returncode == 2
     assert PASSWORD not in shown.stdout + shown.stderr
 
 
-def test_a_server_that_stops_ends_the_sweep_in_one_line_and_back_it_goes_on(tmp_path, postgres, undisturbed):
+def test_a_server_that_stops_ends_the_sweep_in_one_line_and_back_it_goes_on(
+    tmp_path, postgres, undisturbed
+):
     postgres.run("create database stops")
     project = undisturbed.project(tmp_path / "project")
     arguments = ("sweep.n_trials=2", f"sweep.storage='{postgres.url('stops')}'", *TRIALS)
@@ -262,16 +285,23 @@ def project(cluster, undisturbed, tmp_path):
 def places(cluster):
     """Job and node of each trial, by number."""
     rows = cluster.run("squeue", "--states=all", "--noheader", "-o", "%i|%j|%N").splitlines()
-    return {int(name.rpartition("-")[2]): (job, node) for job, name, node in (row.split("|") for row in rows)}
+    return {
+        int(name.rpartition("-")[2]): (job, node)
+        for job, name, node in (row.split("|") for row in rows)
+    }
 
 
 def test_two_nodes_a_killed_worker_and_a_time_limit(project, cluster, undisturbed):
     driver = project.start("sweep.n_trials=4", *SLURM)
     number, reason = 0, ""
-    while not re.search(r"at epoch \d+, batch [1-9]\d* of \d\d", reason):  # in the middle of an epoch
-        project.wait(lambda study: has_epochs(study, number))  # noqa: B023
-        cluster.run("scancel", "--signal=USR2", places(cluster)[number][0])  # as Slurm sends it before the limit
-        project.wait(lambda study: number in retries(study))  # noqa: B023
+    while not re.search(
+        r"at epoch \d+, batch [1-9]\d* of \d\d", reason
+    ):  # in the middle of an epoch
+        project.wait(lambda study: has_epochs(study, number))
+        cluster.run(
+            "scancel", "--signal=USR2", places(cluster)[number][0]
+        )  # as Slurm sends it before the limit
+        project.wait(lambda study: number in retries(study))
         reason = project.study().trials()[number].user_attrs["reason"]
         limited, number = number, retries(project.study())[number].number
     project.wait(has_epochs)
@@ -305,10 +335,16 @@ def test_a_dead_node_s_trial_goes_on_on_the_other(project, cluster, undisturbed)
 
 def test_jobs_outlive_a_killed_driver_and_the_next_takes_what_they_came_to(project, undisturbed):
     driver = project.start("sweep.n_trials=3", *SLURM)
-    project.wait(lambda study: len(found := running(study)) == 2 and all(study.trial_folder(n).exists() for n in found))
+    project.wait(
+        lambda study: (
+            len(found := running(study)) == 2 and all(study.trial_folder(n).exists() for n in found)
+        )
+    )
     kill(driver)
     study, until = project.study(), time.monotonic() + 60
-    while not any("outcome" in study.trials()[number].user_attrs for number in running(study)):  # nobody tells
+    while not any(
+        "outcome" in study.trials()[number].user_attrs for number in running(study)
+    ):  # nobody tells
         assert time.monotonic() < until
         time.sleep(0.1)
     again = project.start("sweep.n_trials=3", *SLURM, name="again")

@@ -1,4 +1,6 @@
-"""Sweeps in real processes: killed, interrupted, edited under, shared; the totals stay exact and nothing is lost."""
+"""Sweeps in real processes: killed, interrupted, edited under, shared; the totals stay exact and
+nothing is lost.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +10,8 @@ import time
 import psutil
 import pytest
 
-from hft.run import Run
-from tests.project import Project, is_training, kill, workers
+from hft.runs.folder import Run
+from tests.search.project import Project, is_training, kill, workers
 
 pytestmark = pytest.mark.slow
 
@@ -48,7 +50,9 @@ def test_a_killed_driver_and_the_same_command_again(project):
     assert_exact(study, 4)
     retried = [t for t in study.trials() if t.user_attrs.get("retry_of") is not None]
     assert retried
-    for trial in retried:  # it went on from where the dead one was: its folder holds the copied state
+    for (
+        trial
+    ) in retried:  # it went on from where the dead one was: its folder holds the copied state
         assert Run(study.trial_folder(trial.number)).read_metrics()["train/epochs"] == 40
     assert "best: run=maker_v1/" in project.said("again").read_text()
 
@@ -118,7 +122,9 @@ def test_control_c_once_lets_the_running_ones_finish(project):
 
 @pytest.mark.parametrize("signals", [[signal.SIGINT, signal.SIGINT], [signal.SIGTERM]])
 def test_stopped_now_and_gone_on_with(project, signals):
-    driver = project.start("sweep.n_trials=2", "launcher.workers=1", "trainer.epochs=400", "trainer.patience=400")
+    driver = project.start(
+        "sweep.n_trials=2", "launcher.workers=1", "trainer.epochs=400", "trainer.patience=400"
+    )
     project.wait(is_training)
     for number in signals:
         driver.send_signal(number)
@@ -126,11 +132,19 @@ def test_stopped_now_and_gone_on_with(project, signals):
     assert project.end(driver, timeout_s=30) == 128 + signals[-1]
     study = project.study()
     counts = study.counts()
-    assert (counts.running, counts.waiting, counts.points) == (0, 1, 1)  # saved, and waits for the next call
+    assert (counts.running, counts.waiting, counts.points) == (
+        0,
+        1,
+        1,
+    )  # saved, and waits for the next call
     assert Run(study.trial_folder(0)).state == "interrupted"
     stopped = len(study.trials())
     again = project.start(
-        "sweep.n_trials=2", "launcher.workers=1", "trainer.epochs=400", "trainer.patience=400", name="again"
+        "sweep.n_trials=2",
+        "launcher.workers=1",
+        "trainer.epochs=400",
+        "trainer.patience=400",
+        name="again",
     )
     project.wait(lambda study: len(study.trials()) >= stopped and study.counts().running)
     project.wait(is_training)
@@ -148,7 +162,10 @@ def test_editing_yaml_in_the_middle_changes_nothing(project):
     assert optim.read_text() != before
     assert project.end(driver) == 0, project.said().read_text()[-3000:]
     study = project.study()
-    decays = {Run(study.trial_folder(t.number)).read_config()["optim"]["weight_decay"] for t in study.trials()}
+    decays = {
+        Run(study.trial_folder(t.number)).read_config()["optim"]["weight_decay"]
+        for t in study.trials()
+    }
     assert len(decays) == 1
     assert_exact(study, 3)
 
@@ -156,7 +173,7 @@ def test_editing_yaml_in_the_middle_changes_nothing(project):
 def test_editing_code_in_the_middle_ends_it_and_says_so(project):
     driver = project.start("sweep.n_trials=3", "launcher.workers=1")
     project.wait(is_training)
-    path = project.root / "hft" / "loss" / "focal.py"
+    path = project.root / "hft" / "learning" / "loss" / "focal.py"
     text = path.read_text()
     path.write_text(text + "\n# another thought\n")
     assert project.end(driver) == 1

@@ -1,4 +1,6 @@
-"""What a sweep of two real trials leaves behind: its table, its files, its runs in W&B, and commands on all of it."""
+"""What a sweep of two real trials leaves behind: its table, its files, its runs in W&B, and
+commands on all of it.
+"""
 
 from __future__ import annotations
 
@@ -13,10 +15,10 @@ import sys
 import polars as pl
 import pytest
 
-from hft.studies import main
-from hft.study import open_study
+from hft.cli.studies import main
+from hft.study.study import open_study
 from tests.smoke import QUIET, ROOT, folders
-from tests.wandb_files import read_offline
+from tests.tracking.wandb_files import read_offline
 
 pytestmark = pytest.mark.slow  # a sweep of two trials with W&B, a backtest, subprocesses
 
@@ -31,7 +33,10 @@ def swept(tmp_path_factory):
         "optim.lr=tag(log,interval(1e-4,1e-2))", "objective=select/log_loss",
         "logger=wandb", "logger.mode=offline", "tags=[nightly]",
     ]  # fmt: skip
-    with pytest.MonkeyPatch.context() as patched, contextlib.redirect_stdout(io.StringIO()) as printed:
+    with (
+        pytest.MonkeyPatch.context() as patched,
+        contextlib.redirect_stdout(io.StringIO()) as printed,
+    ):
         patched.setattr(sys, "argv", arguments)
         patched.setenv("COLUMNS", "100")
         runpy.run_path(str(ROOT / "train.py"), run_name="__main__")
@@ -69,7 +74,10 @@ def test_best_is_a_run_folder_that_scores_the_same(swept, shell, tmp_path):
     folder = tmp_path / "taken_along"
     shutil.copytree(study.folder / "best", folder)
     cards = []
-    for ckpt, run in ((f"maker_v1/{best.number:04d}", study.trial_folder(best.number)), (f"{folder}{os.sep}", folder)):
+    for ckpt, run in (
+        (f"maker_v1/{best.number:04d}", study.trial_folder(best.number)),
+        (f"{folder}{os.sep}", folder),
+    ):
         ended = shell("backtest.py", f"ckpt={ckpt}", "logger=none", *folders(root))
         assert ended.status == 0, ended.err
         cards.append(json.loads((run / "backtest" / "test" / "scorecard.json").read_text()))

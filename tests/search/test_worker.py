@@ -1,4 +1,6 @@
-"""A worker's trial: what it leaves in its folder and in the storage, when it takes none, and how it goes on."""
+"""A worker's trial: what it leaves in its folder and in the storage, when it takes none, and how it
+goes on.
+"""
 
 from __future__ import annotations
 
@@ -17,24 +19,24 @@ import polars as pl
 import pytest
 from omegaconf import OmegaConf
 
-from hft.cache import Entry
-from hft.compose import compose
-from hft.data.synthetic import Synthetic
-from hft.learner import Learner
-from hft.metrics import known_metrics
-from hft.money import daily_returns
-from hft.provenance import code_hash
-from hft.run import Run, RunError
-from hft.runs import find_run
+from hft.config.compose import compose
+from hft.config.objectives import known_metrics
+from hft.dataset.splits import Split, make_periods
+from hft.learning.learner import Learner
+from hft.market.data.synthetic import Synthetic
+from hft.runs.folder import Run, RunError
+from hft.runs.money import daily_returns
+from hft.runs.registry import find_run
 from hft.schema import NS_PER_DAY, daily_columns
+from hft.search.worker import count_units, redirected, run_trial
 from hft.spec import UserError
-from hft.splits import Split, make_periods
-from hft.storage import StorageError, read_address
-from hft.sweep.asha import Asha
-from hft.sweep.folds import Folds
-from hft.trial import count_units, redirected, run_trial
+from hft.study.storage import StorageError, read_address
+from hft.study.sweep.asha import Asha
+from hft.study.sweep.folds import Folds
+from hft.system.cache import Entry
+from hft.system.provenance import code_hash
 from tests.smoke import figures, folders, score_run, smoke_config, train_smoke, weights
-from tests.wandb_files import read_offline
+from tests.tracking.wandb_files import read_offline
 
 MONEY = "select/net_bps_day@binance_usdm_vip0"
 EPOCHS = ("trainer.epochs=4", "trainer.patience=4")
@@ -84,7 +86,9 @@ class Asked:
     def run(self, **changes):
         with self.locks.hold("driver-d1"):
             task = json.loads(json.dumps(self.task(**changes)))
-            return json.loads(json.dumps(run_trial(task))), Run(self.folder / f"{task['number']:04d}")
+            return json.loads(json.dumps(run_trial(task))), Run(
+                self.folder / f"{task['number']:04d}"
+            )
 
     def frozen(self, number):
         return self.study.get_trials()[number]
@@ -106,7 +110,9 @@ def stopping_at(monkeypatch, *steps, spec=Asha):
 
 
 def test_a_trial_is_a_run(tmp_path, capfd):
-    asked = Asked(tmp_path, ("seed=3",), sweep_plain(constraints={"select/trades": {"min": 1, "max": None}}))
+    asked = Asked(
+        tmp_path, ("seed=3",), sweep_plain(constraints={"select/trades": {"min": 1, "max": None}})
+    )
     outcome, run = asked.run()
     alone = train_smoke(tmp_path, "seed=3")
     metrics = run.read_metrics()
@@ -120,7 +126,10 @@ def test_a_trial_is_a_run(tmp_path, capfd):
     assert figures(run) == figures(alone)
     assert run.read_predictions().equals(alone.read_predictions())
     assert run.read_daily().equals(alone.read_daily())
-    assert all(np.array_equal(value, weights(alone, seed=3)[name]) for name, value in weights(run, seed=3).items())
+    assert all(
+        np.array_equal(value, weights(alone, seed=3)[name])
+        for name, value in weights(run, seed=3).items()
+    )
     printed = (run.folder / "log.txt").read_text()
     assert "fold-0/seed-3: calibrated" in printed
     assert "run=maker_v1/0000 " in printed
@@ -145,10 +154,16 @@ def test_a_trial_is_scored_repeated_and_tracked_as_one_run(tmp_path, shell):
     assert offline.group == "maker_v1"
     assert offline.summary["test/trades"] == card.trades
     ended = shell("train.py", "reproduce=maker_v1/0000", "logger=none", *folders(tmp_path))
-    assert f"reproduced: all {len(figures(run))} numbers of maker_v1/0000 came out the same" in ended.out, ended.err
+    assert (
+        f"reproduced: all {len(figures(run))} numbers of maker_v1/0000 came out the same"
+        in ended.out
+    ), ended.err
     ended = shell("train.py", "resume=maker_v1/0000", *folders(tmp_path))
     assert ended.status == 2
-    assert "only the sweep goes on with it; give its command again, with sweep.study=maker_v1" in ended.err
+    assert (
+        "only the sweep goes on with it; give its command again, with sweep.study=maker_v1"
+        in ended.err
+    )
 
 
 # When it takes none
@@ -159,7 +174,7 @@ def no_room(*_, **__):
 
 
 def test_a_trial_that_is_not_this_workers_is_left_alone(tmp_path, monkeypatch):
-    monkeypatch.setattr("hft.pipeline.train", lambda *_, **__: pytest.fail("trained"))
+    monkeypatch.setattr("hft.runs.train.train", lambda *_, **__: pytest.fail("trained"))
     asked = Asked(tmp_path)
     outcome, run = asked.run(code="0" * 64)
     assert outcome["status"] == "refused"
@@ -182,9 +197,11 @@ def test_a_trial_that_is_not_this_workers_is_left_alone(tmp_path, monkeypatch):
 
 
 def test_a_driver_that_takes_its_lease_again_is_alive(tmp_path, monkeypatch):
-    monkeypatch.setattr("hft.pipeline.train", lambda *_, **__: pytest.fail("trained"))
+    monkeypatch.setattr("hft.runs.train.train", lambda *_, **__: pytest.fail("trained"))
     asked, looks = Asked(tmp_path), []
-    monkeypatch.setattr(type(asked.locks), "is_held", lambda self, name: looks.append(name) or looks.count(name) > 1)
+    monkeypatch.setattr(
+        type(asked.locks), "is_held", lambda self, name: looks.append(name) or looks.count(name) > 1
+    )
     task = asked.task()
     assert run_trial(task)["reason"] == "Failed: trained"
     assert looks == ["trial-0", "driver-d1", "driver-d1"]
@@ -194,7 +211,7 @@ def test_a_trial_that_finds_no_room_is_not_begun(tmp_path):
     asked = Asked(tmp_path)
     task = asked.task(folder=str(asked.folder))
     with asked.locks.hold("driver-d1"), pytest.MonkeyPatch.context() as patch:
-        patch.setattr("hft.runs._mark_new", no_room)
+        patch.setattr("hft.runs.registry._mark_new", no_room)
         outcome = run_trial(task)
     assert outcome["status"] == "refused"
     assert "cannot be written ([Errno 28] No space left on device)" in outcome["reason"]
@@ -214,7 +231,7 @@ def test_what_fails_is_named_and_the_output_comes_back(tmp_path, monkeypatch, ca
             raise error
 
         with monkeypatch.context() as patch:
-            patch.setattr("hft.pipeline.train", train)
+            patch.setattr("hft.runs.train.train", train)
             return asked.run()
 
     for error, reason in (
@@ -233,7 +250,7 @@ def test_what_fails_is_named_and_the_output_comes_back(tmp_path, monkeypatch, ca
     outcome, _ = fail(KeyboardInterrupt())
     assert outcome["status"] == "interrupted"
     os.write(1, b"here again\n")
-    print("and here")  # noqa: T201
+    print("and here")
     assert capfd.readouterr().out == "here again\nand here\n"
 
 
@@ -246,11 +263,16 @@ def test_a_config_that_cannot_be_parsed_fails(tmp_path):
 
 def test_an_objective_without_a_value_fails(tmp_path, monkeypatch):
     asked = Asked(tmp_path, ("trainer.epochs=1",))
-    monkeypatch.setattr("hft.money.net_bps_day", lambda *_, **__: math.nan)
+    monkeypatch.setattr("hft.runs.money.net_bps_day", lambda *_, **__: math.nan)
     outcome, run = asked.run()
-    assert outcome["reason"] == f"objective {MONEY}: has no finite value in this run; see its metrics.json"
+    assert (
+        outcome["reason"]
+        == f"objective {MONEY}: has no finite value in this run; see its metrics.json"
+    )
     assert run.state == "done"
-    constrained = sweep_plain(objectives=["select/log_loss"], constraints={MONEY: {"min": 0.0, "max": None}})
+    constrained = sweep_plain(
+        objectives=["select/log_loss"], constraints={MONEY: {"min": 0.0, "max": None}}
+    )
     outcome, run = asked.run(sweep=constrained)
     assert (outcome["status"], outcome["constraints"]) == ("complete", {MONEY: math.inf})
 
@@ -259,15 +281,23 @@ def test_an_objective_without_a_value_fails(tmp_path, monkeypatch):
     ("error", "reason"),
     [
         (StorageError("storage postgresql: no answer"), "storage postgresql: no answer"),
-        (optuna.exceptions.StorageInternalError("locked"), "optuna.exceptions.StorageInternalError: locked"),
-        (OSError(errno.ENOSPC, "No space left on device"), "OSError: [Errno 28] No space left on device"),
+        (
+            optuna.exceptions.StorageInternalError("locked"),
+            "optuna.exceptions.StorageInternalError: locked",
+        ),
+        (
+            OSError(errno.ENOSPC, "No space left on device"),
+            "OSError: [Errno 28] No space left on device",
+        ),
     ],
 )
-def test_a_storage_that_gives_no_answer_is_no_fault_of_the_trial(tmp_path, monkeypatch, error, reason):
+def test_a_storage_that_gives_no_answer_is_no_fault_of_the_trial(
+    tmp_path, monkeypatch, error, reason
+):
     def gone(*_):
         raise error
 
-    monkeypatch.setattr("hft.trial.Reports.report", gone)
+    monkeypatch.setattr("hft.search.worker.Reports.report", gone)
     asked = Asked(tmp_path, ("trainer.epochs=1",), sweep_plain("asha"))
     outcome, run = asked.run()
     assert (outcome["status"], outcome["reason"]) == ("died", reason)
@@ -281,7 +311,9 @@ def test_a_storage_that_gives_no_answer_is_no_fault_of_the_trial(tmp_path, monke
 def test_a_trial_is_pruned_after_an_epoch_and_keeps_what_it_has(tmp_path, monkeypatch):
     asked_for = stopping_at(monkeypatch, 5)
     asked = Asked(
-        tmp_path, (*EPOCHS, "seeds=3"), sweep_plain("asha", constraints={"select/trades": {"min": 1, "max": None}})
+        tmp_path,
+        (*EPOCHS, "seeds=3"),
+        sweep_plain("asha", constraints={"select/trades": {"min": 1, "max": None}}),
     )
     outcome, run = asked.run()
     assert asked_for == [12]
@@ -304,7 +336,11 @@ def test_a_trial_is_pruned_after_an_epoch_and_keeps_what_it_has(tmp_path, monkey
 
 def test_a_class_metric_is_watched_as_well(tmp_path, monkeypatch):
     stopping_at(monkeypatch)
-    asked = Asked(tmp_path, ("objective=select/log_loss",), sweep_plain("asha", objectives=["select/log_loss"]))
+    asked = Asked(
+        tmp_path,
+        ("objective=select/log_loss",),
+        sweep_plain("asha", objectives=["select/log_loss"]),
+    )
     outcome, run = asked.run()
     best = run.read_metrics()["train/best_epoch"]
     assert outcome["status"] == "complete"
@@ -329,10 +365,14 @@ def test_a_trial_is_pruned_between_folds(tmp_path, monkeypatch):
     assert not (run.folder / "fold-1" / "seed-1").exists()
 
 
-@pytest.mark.parametrize(("overrides", "units"), [((), 1), ((*WALK, "seeds=3"), 6), (("splits=cpcv",), 15)])
+@pytest.mark.parametrize(
+    ("overrides", "units"), [((), 1), ((*WALK, "seeds=3"), 6), (("splits=cpcv",), 15)]
+)
 def test_units_are_counted_before_there_are_data(tmp_path, overrides, units):
     config = smoke_config(tmp_path, *overrides)
-    assert count_units(config) == units == len(make_periods(0, 10**15, config.splits)) * config.seeds
+    assert (
+        count_units(config) == units == len(make_periods(0, 10**15, config.splits)) * config.seeds
+    )
 
 
 def test_an_objective_that_no_epoch_has_is_refused(tmp_path, monkeypatch):
@@ -356,7 +396,9 @@ def signal_at(monkeypatch, number, *, seed, step):
     monkeypatch.setattr(Learner, "begin_step", begin_step)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)]
+)
 def test_a_signal_saves_and_another_trial_goes_on_from_a_copy(tmp_path, monkeypatch, number):
     stopping_at(monkeypatch)
     settings = ("seeds=2", *EPOCHS, "trainer.chunk=128", "trainer.batch_chunks=1", "logger=csv")
@@ -381,7 +423,10 @@ def test_a_signal_saves_and_another_trial_goes_on_from_a_copy(tmp_path, monkeypa
     assert run.read_daily().equals(whole.read_daily())
     assert cut.state == "interrupted"
     epochs = pl.read_csv(run.folder / "metrics.csv")["fold-0/seed-1/tune/log_loss"]
-    assert epochs.to_list() == pl.read_csv(whole.folder / "metrics.csv")["fold-0/seed-1/tune/log_loss"].to_list()
+    assert (
+        epochs.to_list()
+        == pl.read_csv(whole.folder / "metrics.csv")["fold-0/seed-1/tune/log_loss"].to_list()
+    )
 
 
 def test_a_trial_whose_copy_is_elsewhere_begins_anew(tmp_path, monkeypatch):
@@ -430,9 +475,13 @@ def test_days_add_up_to_the_objective(tmp_path):
         unit, of_seed = run.read_unit(0, seed)[0], daily.filter(seed=seed)
         assert of_seed["trades"].sum() == unit["select/trades"] > 0
         for name in config.fees:
-            assert of_seed[f"net_bps@{name}"].sum() == pytest.approx(unit[f"select/net_bps_day@{name}"] * days)
+            assert of_seed[f"net_bps@{name}"].sum() == pytest.approx(
+                unit[f"select/net_bps_day@{name}"] * days
+            )
         # A round trip is two positions' worth, but for what the price moved.
-        assert unit["select/turnover_day"] == pytest.approx(2 * unit["select/trades"] / days, rel=0.01)
+        assert unit["select/turnover_day"] == pytest.approx(
+            2 * unit["select/trades"] / days, rel=0.01
+        )
     name = "select/max_drawdown_bps@binance_usdm_vip0"
     assert metrics[f"{name}/worst"] == max(run.read_unit(0, seed)[0][name] for seed in (0, 1)) > 0
 
@@ -441,25 +490,46 @@ def test_a_position_earns_on_the_day_that_closed_it(tmp_path):
     config = smoke_config(tmp_path)
     noon, day = NS_PER_DAY * 19_723 + NS_PER_DAY // 2, NS_PER_DAY  # of 2024-01-01
     rows = [{"ts_exit": noon, "gross_bps": 3.0}, {"ts_exit": noon + 3 * day, "gross_bps": -1.0}] * 2
-    same = {"side": 1, "qty": 1.0, "price_entry": 1.0, "price_exit": 1.0, "maker_entry": False, "maker_exit": False}
+    same = {
+        "side": 1,
+        "qty": 1.0,
+        "price_entry": 1.0,
+        "price_exit": 1.0,
+        "maker_entry": False,
+        "maker_exit": False,
+    }
     ledger = pl.DataFrame([same | row | {"ts_entry": row["ts_exit"] - day} for row in rows])
     split = Split(2, {"select": ((noon - 1, noon + day), (noon + 2 * day, noon + 3 * day + 1))}, 0)
     daily = daily_returns(config, split, ledger, seed=5)
-    assert [str(d) for d in daily["day"]] == ["2024-01-01", "2024-01-02", "2024-01-03", "2024-01-04"]
+    assert [str(d) for d in daily["day"]] == [
+        "2024-01-01",
+        "2024-01-02",
+        "2024-01-03",
+        "2024-01-04",
+    ]
     assert daily["trades"].to_list() == [2, 0, 0, 2]
     assert daily["gross_bps"].to_list() == [6.0, 0.0, 0.0, -2.0]
     cost = 4 * config.fees["binance_usdm_vip0"].taker_bps
-    assert daily["net_bps@binance_usdm_vip0"].to_list() == pytest.approx([6.0 - cost, 0.0, 0.0, -2.0 - cost])
+    assert daily["net_bps@binance_usdm_vip0"].to_list() == pytest.approx(
+        [6.0 - cost, 0.0, 0.0, -2.0 - cost]
+    )
     assert set(daily["fold"]) == {2}
     assert set(daily["seed"]) == {5}
 
 
 @pytest.mark.parametrize(
     "overrides",
-    [(), ("seeds=2", "baseline=gbdt", *WALK), ("labels=fixed_horizon", "labels.horizon=10", "~labels.span")],
+    [
+        (),
+        ("seeds=2", "baseline=gbdt", *WALK),
+        ("labels=fixed_horizon", "labels.horizon=10", "~labels.span"),
+    ],
 )
 def test_all_metrics_of_a_run_are_known_before(tmp_path, overrides):
-    run, known = train_smoke(tmp_path, *overrides), known_metrics(smoke_config(tmp_path, *overrides))
+    run, known = (
+        train_smoke(tmp_path, *overrides),
+        known_metrics(smoke_config(tmp_path, *overrides)),
+    )
     metrics = run.read_metrics()
     null = {name for name, value in metrics.items() if value is None}
     spread = {f"{name}/{over}" for name in null for over in ("sd", "worst")}
@@ -492,7 +562,9 @@ def test_a_trial_of_the_same_market_reads_nothing(tmp_path, frames_read):
     asked.run()
     assert set(frames_read) == {"features", "labels"}
     asked.overrides = ()
-    _, again = asked.run()  # what the others did to the market and its frames, if they did, would show
+    _, again = (
+        asked.run()
+    )  # what the others did to the market and its frames, if they did, would show
     assert figures(again) == figures(first)
     assert again.read_predictions().equals(first.read_predictions())
 
@@ -501,7 +573,9 @@ def test_files_that_changed_are_another_market(tmp_path, monkeypatch):
     asked = Asked(tmp_path)
     _, first = asked.run()
     content = Synthetic.content
-    monkeypatch.setattr(Synthetic, "content", lambda spec, day: [content(spec, day), "the files' new hash"])
+    monkeypatch.setattr(
+        Synthetic, "content", lambda spec, day: [content(spec, day), "the files' new hash"]
+    )
     read_day = Synthetic.read_day
 
     def cut(spec, day, calibration):

@@ -12,13 +12,19 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hft.compose import CONF, make_config
-from hft.config import TrainConfig
+from hft.config.compose import CONF, make_config
+from hft.config.configs import TrainConfig
 from hft.space import Dimension, Space, check_space, read_groups, read_space, scalar, value_text
 from hft.spec import SpecError
 
 KNOWN = read_groups(CONF)
-CHOICES = {"model": "se_tcn", "bars": "dollar", "loss": "focal", "labels": "triple_barrier", "experiment": None}
+CHOICES = {
+    "model": "se_tcn",
+    "bars": "dollar",
+    "loss": "focal",
+    "labels": "triple_barrier",
+    "experiment": None,
+}
 BASE = {
     "seed": 0,
     "features": {name: {"kind": name} for name in KNOWN["features"]["micro"]},
@@ -52,7 +58,12 @@ def heard(overrides):
 
 def test_a_grid_from_the_command_line():
     found, fixed = read(
-        None, "bars=volume,dollar", "labels.width=0.5,1,2", "seed=1,2,3", "loss.gamma=1", "sweep.seed=3"
+        None,
+        "bars=volume,dollar",
+        "labels.width=0.5,1,2",
+        "seed=1,2,3",
+        "loss.gamma=1",
+        "sweep.seed=3",
     )
     assert fixed == ["loss.gamma=1"]
     points = found.grid()
@@ -67,20 +78,40 @@ def test_a_grid_from_the_command_line():
 @pytest.mark.parametrize(
     ("override", "expected"),
     [
-        ("model.channels=choice(32,64)", Dimension("model.channels", choices=(32, 64), texts=("32", "64"))),
+        (
+            "model.channels=choice(32,64)",
+            Dimension("model.channels", choices=(32, 64), texts=("32", "64")),
+        ),
         ("optim.lr=interval(1e-4,1e-2)", Dimension("optim.lr", low=1e-4, high=1e-2)),
-        ("optim.lr=tag(log, interval(1e-4, 1e-2))", Dimension("optim.lr", low=1e-4, high=1e-2, log=True)),
+        (
+            "optim.lr=tag(log, interval(1e-4, 1e-2))",
+            Dimension("optim.lr", low=1e-4, high=1e-2, log=True),
+        ),
         ("model.levels=int(interval(2,6))", Dimension("model.levels", low=2, high=6, integer=True)),
-        ("model.levels=int(tag(log,interval(2,6)))", Dimension("model.levels", low=2, high=6, integer=True, log=True)),
+        (
+            "model.levels=int(tag(log,interval(2,6)))",
+            Dimension("model.levels", low=2, high=6, integer=True, log=True),
+        ),
         ("model.levels=range(2,6)", Dimension("model.levels", low=2, high=5, integer=True)),
-        ("model.levels=range(2,9,3)", Dimension("model.levels", low=2, high=8, step=3, integer=True)),
+        (
+            "model.levels=range(2,9,3)",
+            Dimension("model.levels", low=2, high=8, step=3, integer=True),
+        ),
         ("labels.width=range(0.5,1.1,0.2)", Dimension("labels.width", low=0.5, high=0.9, step=0.2)),
         ("labels.width=range(0,2.1,0.7)", Dimension("labels.width", low=0.0, high=1.4, step=0.7)),
-        ("model.levels=range(5,2,-1)", Dimension("model.levels", choices=(5, 4, 3), texts=("5", "4", "3"))),
-        ("model.levels=tag(log,range(1,9))", Dimension("model.levels", low=1, high=8, integer=True, log=True)),
+        (
+            "model.levels=range(5,2,-1)",
+            Dimension("model.levels", choices=(5, 4, 3), texts=("5", "4", "3")),
+        ),
+        (
+            "model.levels=tag(log,range(1,9))",
+            Dimension("model.levels", low=1, high=8, integer=True, log=True),
+        ),
         (
             "features=[micro],[micro,book]",
-            Dimension("features", choices=("[micro]", "[micro,book]"), texts=("[micro]", "[micro,book]")),
+            Dimension(
+                "features", choices=("[micro]", "[micro,book]"), texts=("[micro]", "[micro,book]")
+            ),
         ),
         ("+x=a,b", Dimension("x", "+", choices=("a", "b"), texts=("a", "b"))),
         ("++x.y='1','a b'", Dimension("x.y", "++", choices=("1", "a b"), texts=("'1'", "'a b'"))),
@@ -92,10 +123,17 @@ def test_a_grid_from_the_command_line():
                 texts=("dollar_adaptive", "volume", "volume_adaptive"),
             ),
         ),
-        ("features.ofi=true,false", Dimension("features.ofi", choices=(True, False), texts=("", "null"))),
+        (
+            "features.ofi=true,false",
+            Dimension("features.ofi", choices=(True, False), texts=("", "null")),
+        ),
         (
             "optim.betas=[0.9,0.99],[0.8,0.999]",
-            Dimension("optim.betas", choices=("[0.9,0.99]", "[0.8,0.999]"), texts=("[0.9,0.99]", "[0.8,0.999]")),
+            Dimension(
+                "optim.betas",
+                choices=("[0.9,0.99]", "[0.8,0.999]"),
+                texts=("[0.9,0.99]", "[0.8,0.999]"),
+            ),
         ),
     ],
 )
@@ -105,7 +143,9 @@ def test_hydras_grammar_makes_dimensions(override, expected):
 
 def test_every_experiment_is_a_dimension():
     found = space(None, "experiment=glob(*)")
-    assert found.dimensions[0].choices == tuple(sorted(p.stem for p in (CONF / "experiment").glob("*.yaml")))
+    assert found.dimensions[0].choices == tuple(
+        sorted(p.stem for p in (CONF / "experiment").glob("*.yaml"))
+    )
 
 
 @pytest.mark.parametrize(
@@ -113,9 +153,15 @@ def test_every_experiment_is_a_dimension():
     [
         ([1, 2], Dimension("model.kernel", choices=(1, 2), texts=("1", "2"))),
         ({"low": 2, "high": 5}, Dimension("model.kernel", low=2, high=5, integer=True)),
-        ({"low": 2, "high": 9, "step": 2}, Dimension("model.kernel", low=2, high=9, step=2, integer=True)),
+        (
+            {"low": 2, "high": 9, "step": 2},
+            Dimension("model.kernel", low=2, high=9, step=2, integer=True),
+        ),
         ({"low": 2, "high": 9.5}, Dimension("model.kernel", low=2.0, high=9.5)),
-        ({"low": 2, "high": 9, "log": True}, Dimension("model.kernel", low=2, high=9, log=True, integer=True)),
+        (
+            {"low": 2, "high": 9, "log": True},
+            Dimension("model.kernel", low=2, high=9, log=True, integer=True),
+        ),
         ({"values": [2, 3]}, Dimension("model.kernel", choices=(2, 3), texts=("2", "3"))),
     ],
 )
@@ -124,7 +170,10 @@ def test_yaml_makes_dimensions(body, expected):
 
 
 def test_the_command_line_replaces_and_takes_out():
-    yaml = {"model": ["se_tcn", "tcn"], "model.se_window": {"low": 8, "high": 64, "when": {"model": "se_tcn"}}}
+    yaml = {
+        "model": ["se_tcn", "tcn"],
+        "model.se_window": {"low": 8, "high": 64, "when": {"model": "se_tcn"}},
+    }
     yaml |= {"seed": [1, 2], "loss.gamma": [1.0, 2.0], "optim.lr": None}
     found, fixed = read(yaml, "loss.gamma=3", "model.se_window=4,16")
     assert [d.path for d in found.dimensions] == ["model", "model.se_window", "seed"]
@@ -140,12 +189,22 @@ def test_conditions_on_what_does_not_vary_are_decided_at_once():
     assert space(yaml, "model=tcn").dimensions == ()
     assert space(yaml, "model=tcn,linear").dimensions[1:] == ()
     assert space({"seed": {"values": [1, 2], "when": {"optim.lr": 0.002}}}).dimensions[0].when == ()
-    assert space({"seed": {"values": [1, 2], "when": {"features.ofi": True}}}, "~features.ofi").dimensions == ()
+    assert (
+        space(
+            {"seed": {"values": [1, 2], "when": {"features.ofi": True}}}, "~features.ofi"
+        ).dimensions
+        == ()
+    )
 
 
 @pytest.mark.parametrize(
     ("overrides", "stays"),
-    [([], True), (["features=[zoo]"], True), (["features=[book]"], False), (["~features.amihud"], True)],
+    [
+        ([], True),
+        (["features=[zoo]"], True),
+        (["features=[book]"], False),
+        (["~features.amihud"], True),
+    ],
 )
 def test_a_set_is_known_by_its_columns(overrides, stays):
     yaml = {"features.kyle_lambda": {"values": [True, False], "when": {"features": "trades_only"}}}
@@ -173,8 +232,16 @@ def test_conditions_stand_before_what_depends_on_them():
 @pytest.mark.parametrize(
     ("yaml", "overrides", "message"),
     [
-        ({"model.chanels": [1]}, [], "model.chanels: no such path in the config, did you mean 'model.channels'?"),
-        ({}, ["optim.rate=1,2"], "optim.rate: no such path in the config, did you mean 'optim.lr'?"),
+        (
+            {"model.chanels": [1]},
+            [],
+            "model.chanels: no such path in the config, did you mean 'model.channels'?",
+        ),
+        (
+            {},
+            ["optim.rate=1,2"],
+            "optim.rate: no such path in the config, did you mean 'optim.lr'?",
+        ),
         ({}, ["zzz=1,2"], "zzz: no such path in the config; there are seed, features"),
         (
             {"model.se_window": [4]},
@@ -197,11 +264,23 @@ def test_conditions_stand_before_what_depends_on_them():
             "features.ofi: does not exist with features=[book]",
         ),
         ({}, ["model=tcn,se_tnc"], "model: no such choice 'se_tnc', did you mean 'se_tcn'?"),
-        ({}, ["features=[micro,bok],[micro]"], "features: no such choice 'bok', did you mean 'book'?"),
+        (
+            {},
+            ["features=[micro,bok],[micro]"],
+            "features: no such choice 'bok', did you mean 'book'?",
+        ),
         ({"model": {"low": 1, "high": 2}}, [], "model: is a choice among linear, mlp, se_tcn, tcn"),
         ({"seed": {"low": 3, "high": 3}}, [], "seed: low must be < high, got low=3, high=3"),
-        ({"seed": {"low": 0, "high": 3, "log": True}}, [], "seed: a logarithmic range needs low > 0, got low=0"),
-        ({"seed": {"low": 1, "high": 9, "log": True, "step": 2}}, [], "seed: step and log exclude each other"),
+        (
+            {"seed": {"low": 0, "high": 3, "log": True}},
+            [],
+            "seed: a logarithmic range needs low > 0, got low=0",
+        ),
+        (
+            {"seed": {"low": 1, "high": 9, "log": True, "step": 2}},
+            [],
+            "seed: step and log exclude each other",
+        ),
         ({"seed": {"low": 1, "high": 9, "step": 9}}, [], "seed.step: must be at most high - low"),
         ({"seed": {"low": 1, "high": 9, "step": 0}}, [], "seed.step: must be > 0, got 0"),
         ({"seed": {"low": 1, "high": "9"}}, [], "seed.high: must be a number, got '9'"),
@@ -237,12 +316,18 @@ def test_conditions_stand_before_what_depends_on_them():
             "seed.when: model: must be one of tcn, got mlp",
         ),
         (
-            {"seed": {"values": [1], "when": {"loss.gamma": 9}}, "loss.gamma": {"low": 1, "high": 3}},
+            {
+                "seed": {"values": [1], "when": {"loss.gamma": 9}},
+                "loss.gamma": {"low": 1, "high": 3},
+            },
             [],
             "must be from 1 to 3, got 9",
         ),
         (
-            {"seed": {"values": [1], "when": {"loss.gamma": 1}}, "loss.gamma": {"values": [1], "when": {"seed": 1}}},
+            {
+                "seed": {"values": [1], "when": {"loss.gamma": 1}},
+                "loss.gamma": {"values": [1], "when": {"seed": 1}},
+            },
             [],
             "in a circle: seed (when loss.gamma)",
         ),
@@ -288,7 +373,9 @@ CLEAN = st.one_of(
 KEYS = st.from_regex(r"[a-z][a-z0-9_/@.-]{0,6}", fullmatch=True).filter(
     lambda k: k not in ("nan", "inf", "null", "true")
 )
-NESTED = st.recursive(CLEAN, lambda c: st.lists(c, max_size=3) | st.dictionaries(KEYS, c, max_size=3), max_leaves=6)
+NESTED = st.recursive(
+    CLEAN, lambda c: st.lists(c, max_size=3) | st.dictionaries(KEYS, c, max_size=3), max_leaves=6
+)
 
 
 @given(NESTED)
@@ -305,7 +392,9 @@ def finite_dimensions(draw):
     for i in range(draw(st.integers(0, 3))):
         if draw(st.booleans()):
             values = draw(st.lists(st.integers(-5, 5), min_size=1, max_size=4, unique=True))
-            dimensions.append(Dimension(f"p{i}", choices=tuple(values), texts=tuple(map(str, values))))
+            dimensions.append(
+                Dimension(f"p{i}", choices=tuple(values), texts=tuple(map(str, values)))
+            )
         else:
             low, step = draw(st.integers(-5, 5)), draw(st.integers(1, 3))
             high = low + draw(st.integers(step, 7))
@@ -317,9 +406,13 @@ def finite_dimensions(draw):
 @settings(deadline=None)
 def test_a_grid_is_the_product(dimensions):
     lists = [
-        d.choices if d.choices is not None else range(int(d.low), int(d.high) + 1, int(d.step)) for d in dimensions
+        d.choices if d.choices is not None else range(int(d.low), int(d.high) + 1, int(d.step))
+        for d in dimensions
     ]
-    expected = [dict(zip([d.path for d in dimensions], row, strict=True)) for row in itertools.product(*lists)]
+    expected = [
+        dict(zip([d.path for d in dimensions], row, strict=True))
+        for row in itertools.product(*lists)
+    ]
     assert Space(tuple(dimensions)).grid() == expected
 
 
@@ -339,7 +432,9 @@ SEARCHED = {
 @settings(max_examples=30, deadline=None)
 def test_what_a_trial_suggests_is_what_hydra_reads(seed):
     found = space(SEARCHED)
-    point = found.suggest(optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=seed)).ask())
+    point = found.suggest(
+        optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=seed)).ask()
+    )
     told = heard(found.overrides(point))
     assert ("model.se_window" in point) is (point["model"] == "se_tcn")
     assert ("features.ofi" in told) is (not point["features.ofi"])
@@ -351,9 +446,25 @@ def test_what_a_trial_suggests_is_what_hydra_reads(seed):
 
 
 def test_grid_points_belong_to_their_distributions():
-    found = space({"labels.width": {"low": 0.1, "high": 1.05, "step": 0.1}, "seed": {"low": 1, "high": 8, "step": 3}})
+    found = space(
+        {
+            "labels.width": {"low": 0.1, "high": 1.05, "step": 0.1},
+            "seed": {"low": 1, "high": 8, "step": 3},
+        }
+    )
     points = found.grid()
-    assert [p["labels.width"] for p in points[::3]] == [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0]
+    assert [p["labels.width"] for p in points[::3]] == [
+        0.1,
+        0.2,
+        0.3,
+        0.4,
+        0.5,
+        0.6,
+        0.7,
+        0.8,
+        0.9,
+        1.0,
+    ]
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
     for point in points:
         study.enqueue_trial(point)
@@ -363,7 +474,12 @@ def test_grid_points_belong_to_their_distributions():
 
 def test_points_of_others_are_checked_before_they_are_tried():
     found = space(SEARCHED)
-    assert found.fits({"model": "tcn", "optim.lr": 1e-3, "features": ["micro"], "optim.betas": [0.9, 0.999]}) == []
+    assert (
+        found.fits(
+            {"model": "tcn", "optim.lr": 1e-3, "features": ["micro"], "optim.betas": [0.9, 0.999]}
+        )
+        == []
+    )
     lines = "\n".join(
         found.fits(
             {
@@ -381,7 +497,10 @@ def test_points_of_others_are_checked_before_they_are_tried():
     assert "optim.lr: must be from 0.0001 to 0.01, got 1" in lines
     assert "model.dropout: must be 0.0 plus a multiple of 0.1, got 0.15" in lines
     assert "features.ofi: must be one of true, false, got 1" in lines
-    assert "model.se_window: must be a whole number, got 8.5" in found.fits({"model.se_window": 8.5})[0]
+    assert (
+        "model.se_window: must be a whole number, got 8.5"
+        in found.fits({"model.se_window": 8.5})[0]
+    )
     with pytest.raises(SpecError, match=r"optim.lr: must be a number, got fast"):
         found.point({"optim.lr": "fast"})
 
@@ -427,7 +546,11 @@ def test_a_sound_space_costs_its_longest_list():
     compose = Compose()
     configs = check_space(space(SEARCHED), compose, seed=0)
     assert compose.calls == len(configs) <= 6
-    for path, values in [("model", {"se_tcn", "tcn"}), ("model.se_window", {8, 128}), ("model.dropout", {0.0, 0.5})]:
+    for path, values in [
+        ("model", {"se_tcn", "tcn"}),
+        ("model.se_window", {8, 128}),
+        ("model.dropout", {0.0, 0.5}),
+    ]:
         assert {c[path] for c in configs if path in c} == values
 
 
@@ -437,17 +560,25 @@ def test_values_that_need_each_other_are_found():
             return "seed: 4 needs gamma 3"
         return None
 
-    check_space(space({"seed": [1, 2, 3, 4], "loss.gamma": [1.0, 2.0, 3.0]}), Compose(refuse), seed=1)
+    check_space(
+        space({"seed": [1, 2, 3, 4], "loss.gamma": [1.0, 2.0, 3.0]}), Compose(refuse), seed=1
+    )
 
 
 def test_values_that_can_never_be_valid_are_listed():
     def refuse(told):
-        bad = [f"{path}: must be smaller, got {told[path]}" for path in ("seed", "loss.gamma") if told[path] > 2]
+        bad = [
+            f"{path}: must be smaller, got {told[path]}"
+            for path in ("seed", "loss.gamma")
+            if told[path] > 2
+        ]
         return "\n".join(bad)
 
     compose = Compose(refuse)
     with pytest.raises(SpecError) as error:
-        check_space(space({"seed": [1, 2, 3], "loss.gamma": {"low": 1, "high": 9}}), compose, seed=0)
+        check_space(
+            space({"seed": [1, 2, 3], "loss.gamma": {"low": 1, "high": 9}}), compose, seed=0
+        )
     assert set(str(error.value).splitlines()) == {
         "seed: must be smaller, got 3",
         "loss.gamma: must be smaller, got 9",
@@ -456,7 +587,9 @@ def test_values_that_can_never_be_valid_are_listed():
 
 
 def test_one_choice_of_several_may_be_wrong():
-    compose = Compose(lambda told: "data.path: must be given" if told["experiment"] == "binance_capture" else None)
+    compose = Compose(
+        lambda told: "data.path: must be given" if told["experiment"] == "binance_capture" else None
+    )
     with pytest.raises(SpecError, match=r"^experiment=binance_capture: data.path: must be given$"):
         check_space(space(None, "experiment=glob(*)"), compose, seed=0)
 
@@ -480,14 +613,20 @@ def test_a_value_goes_through_the_real_parse():
     def compose(overrides):
         return make_config(TrainConfig, overrides).plain()
 
-    configs = check_space(space({"labels.width": [0.5, 1.5], "features.ofi": [True, False]}), compose, seed=0)
+    configs = check_space(
+        space({"labels.width": [0.5, 1.5], "features.ofi": [True, False]}), compose, seed=0
+    )
     assert {c["labels"]["width"] for c in configs} == {0.5, 1.5}
     assert {"ofi" in c["features"] for c in configs} == {True, False}
-    with pytest.raises(SpecError, match=r"model.dropout: must be less than or equal to 0.9, got 1.5"):
+    with pytest.raises(
+        SpecError, match=r"model.dropout: must be less than or equal to 0.9, got 1.5"
+    ):
         check_space(space({"model.dropout": {"low": 0.0, "high": 1.5}}), compose, seed=0)
 
 
-@pytest.mark.parametrize("text", ["a: {b: [1", "- a", "defaults: [mine]\na: 1", "defaults:", "", "\x00"])
+@pytest.mark.parametrize(
+    "text", ["a: {b: [1", "- a", "defaults: [mine]\na: 1", "defaults:", "", "\x00"]
+)
 def test_a_file_that_nobody_chose_stops_no_sweep(tmp_path, text):
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "mine.yaml").write_text(text)

@@ -10,7 +10,7 @@ import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hft import classification as classes
+from hft.statistics import classes
 
 
 def forecasts(n: int, *, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -38,7 +38,9 @@ def test_a_class_without_rows_counts_zero():
 @settings(max_examples=50, deadline=None)
 @given(seed=st.integers(0, 10_000), n=st.integers(1, 60))
 def test_matthews_is_the_correlation_of_the_indicators(seed, n):
-    """Gorodkin's definition: covariance of the one-hot matrices, summed over classes, over their norms."""
+    """Gorodkin's definition: covariance of the one-hot matrices, summed over classes, over their
+    norms.
+    """
     rng = np.random.default_rng(seed)
     y, predicted = rng.integers(0, 3, n), rng.integers(0, 3, n)
     a, b = np.eye(3)[y], np.eye(3)[predicted]
@@ -58,13 +60,19 @@ def test_scores_against_loops(seed, n):
     )
     gap = 0.0
     for k in range(15):
-        inside = [i for i in range(n) if k / 15 <= max(p[i]) < (k + 1) / 15 or (k == 14 and max(p[i]) == 1)]
+        inside = [
+            i
+            for i in range(n)
+            if k / 15 <= max(p[i]) < (k + 1) / 15 or (k == 14 and max(p[i]) == 1)
+        ]
         gap += abs(sum((np.argmax(p[i]) == y[i]) - max(p[i]) for i in inside)) / n
     assert classes.calibration_error(p, y) == pytest.approx(gap)
 
 
 def test_certain_and_wrong_is_finite():
-    assert classes.log_losses(np.array([[1.0, 0.0, 0.0]]), np.array([1]))[0] == pytest.approx(-math.log(1e-12))
+    assert classes.log_losses(np.array([[1.0, 0.0, 0.0]]), np.array([1]))[0] == pytest.approx(
+        -math.log(1e-12)
+    )
 
 
 def test_metrics_stand_beside_the_majority():
@@ -72,7 +80,9 @@ def test_metrics_stand_beside_the_majority():
     prior = np.array([0.6, 0.2, 0.2])
     metrics = classes.classification_metrics(np.tile(prior, (100, 1)), y, prior_C=prior)
     entropy = scipy.stats.entropy(prior)
-    assert metrics["log_loss"] == pytest.approx(metrics["majority_log_loss"]) == pytest.approx(entropy)
+    assert (
+        metrics["log_loss"] == pytest.approx(metrics["majority_log_loss"]) == pytest.approx(entropy)
+    )
     assert metrics["accuracy"] == metrics["majority_accuracy"] == 0.6
     assert metrics["macro_f1"] == metrics["majority_macro_f1"] == pytest.approx(0.25)
     assert metrics["mcc"] == 0.0
@@ -96,7 +106,9 @@ def test_skill_shows_as_an_interval_below_zero():
 
 
 def naive_average_precision(score, came):
-    """Threshold by threshold: everything at or above it is called; steps of recall weigh the precision."""
+    """Threshold by threshold: everything at or above it is called; steps of recall weigh the
+    precision.
+    """
     area, before = 0.0, 0.0
     for threshold in sorted(set(score), reverse=True):
         called = [c for s, c in zip(score, came, strict=True) if s >= threshold]
@@ -111,13 +123,19 @@ def naive_average_precision(score, came):
 def test_average_precision_against_loops(seed, n, levels):
     rng = np.random.default_rng(seed)
     score, came = rng.integers(0, levels, n) / levels, rng.random(n) < 0.4
-    assert classes.average_precision(score, came) == pytest.approx(naive_average_precision(score, came))
+    assert classes.average_precision(score, came) == pytest.approx(
+        naive_average_precision(score, came)
+    )
 
 
 def test_average_precision_by_hand():
     came = np.array([True, False, True, False])
-    assert classes.average_precision(np.array([0.9, 0.8, 0.7, 0.1]), came) == pytest.approx(0.5 + 0.5 * 2 / 3)
-    assert classes.average_precision(np.full(4, 0.3), came) == 0.5  # says nothing: the share of rows
+    assert classes.average_precision(np.array([0.9, 0.8, 0.7, 0.1]), came) == pytest.approx(
+        0.5 + 0.5 * 2 / 3
+    )
+    assert (
+        classes.average_precision(np.full(4, 0.3), came) == 0.5
+    )  # says nothing: the share of rows
     assert classes.average_precision(np.full(4, 0.3), np.zeros(4, bool)) == 0.0
 
 
@@ -139,7 +157,9 @@ def test_reliability_of_an_honest_forecast_is_the_diagonal():
 
 
 def test_reliability_leaves_empty_bins_out_and_counts_certainty():
-    bins = classes.reliability(np.array([0.0, 1.0, 0.95]), np.array([False, True, False]), n_bins=10)
+    bins = classes.reliability(
+        np.array([0.0, 1.0, 0.95]), np.array([False, True, False]), n_bins=10
+    )
     assert bins.rows_K.tolist() == [1, 2]
     assert bins.share_K.tolist() == [0.0, 0.5]
     assert bins.forecast_K == pytest.approx([0.0, 0.975])
@@ -148,9 +168,13 @@ def test_reliability_leaves_empty_bins_out_and_counts_certainty():
 def test_coverage_accuracy_by_hand():
     confidence = np.array([0.5, 0.9, 0.8, 0.6])
     p = np.stack([1 - confidence, confidence, np.zeros(4)], axis=1)
-    curve = classes.coverage_accuracy(p, np.array([0, 1, 2, 1]), prior_C=np.array([0.6, 0.3, 0.1]), n_points=4)
+    curve = classes.coverage_accuracy(
+        p, np.array([0, 1, 2, 1]), prior_C=np.array([0.6, 0.3, 0.1]), n_points=4
+    )
     assert curve.coverage_K.tolist() == [0.25, 0.5, 0.75, 1.0]
-    assert curve.accuracy_K == pytest.approx([1, 1 / 2, 2 / 3, 3 / 4])  # at one half, hold and buy tie: hold is called
+    assert curve.accuracy_K == pytest.approx(
+        [1, 1 / 2, 2 / 3, 3 / 4]
+    )  # at one half, hold and buy tie: hold is called
     assert curve.majority_accuracy_K == pytest.approx([0, 0, 0, 1 / 4])
     full = classes.coverage_accuracy(p[:1], np.array([0]), prior_C=np.array([0.6, 0.3, 0.1]))
     assert full.coverage_K.tolist() == [1.0] * 20

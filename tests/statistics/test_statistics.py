@@ -10,14 +10,16 @@ import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hft import statistics as stats
 from hft.schema import NS_PER_DAY
+from hft.statistics import returns as stats
 
 HOUR = NS_PER_DAY // 24
 
 
 def resampled_mean(x, mean_block, rng):
-    """Politis and Romano's own words: go to the next row, or with probability 1/block to any row."""
+    """Politis and Romano's own words: go to the next row, or with probability 1/block to any
+    row.
+    """
     at, total = rng.integers(len(x)), 0.0
     for _ in range(len(x)):
         total += x[at]
@@ -32,11 +34,15 @@ def test_bootstrap_spreads_like_its_twin():
     twin = [resampled_mean(x, 12, rng) for _ in range(2000)]
     assert means.mean() == pytest.approx(x.mean(), abs=0.01)
     assert means.std() == pytest.approx(np.std(twin), rel=0.08)
-    assert np.quantile(means, [0.025, 0.975]) == pytest.approx(np.quantile(twin, [0.025, 0.975]), abs=0.03)
+    assert np.quantile(means, [0.025, 0.975]) == pytest.approx(
+        np.quantile(twin, [0.025, 0.975]), abs=0.03
+    )
 
 
 def test_bootstrap_variance_is_the_published_one():
-    """Politis and Romano (1994), lemma 1: circular autocovariances, weighted by how often a block spans them."""
+    """Politis and Romano (1994), lemma 1: circular autocovariances, weighted by how often a block
+    spans them.
+    """
     x = np.convolve(np.random.default_rng(3).normal(size=1007), np.ones(8) / 8, mode="valid")
     n, p = len(x), 1 / 20
     centred, lags = x - x.mean(), np.arange(1, len(x))
@@ -52,13 +58,17 @@ def test_bootstrap_of_independent_rows_is_the_standard_error():
     interval = stats.mean_interval(x, seed=0)
     half = 1.96 * x.std() / math.sqrt(len(x))
     assert interval.mean == x.mean()
-    assert (interval.low, interval.high) == pytest.approx((x.mean() - half, x.mean() + half), abs=0.2 * half)
+    assert (interval.low, interval.high) == pytest.approx(
+        (x.mean() - half, x.mean() + half), abs=0.2 * half
+    )
     assert stats.mean_interval(x, seed=0) == interval
     assert stats.mean_interval(x, seed=1) != interval
 
 
 def test_the_interval_covers():
-    """95 % intervals of 300 dependent rows hold the true mean 0 nearly so often (measured: 91 % of 300 samples)."""
+    """95 % intervals of 300 dependent rows hold the true mean 0 nearly so often (measured: 91 % of
+    300 samples).
+    """
     hits = 0
     for seed in range(60):
         noise = np.random.default_rng(seed).normal(size=304)
@@ -93,7 +103,9 @@ def test_drawdown_against_all_pairs(x):
 def test_buckets_are_utc_hours_and_empty_ones_are_zero():
     start = 10 * NS_PER_DAY + HOUR // 2
     ts = np.array([start, start + HOUR // 2 - 1, start + HOUR // 2, start + 3 * HOUR])
-    sums, length = stats.bucket_sums(ts, np.array([1.0, 2.0, 4.0, 8.0]), start=start, end=start + 4 * HOUR)
+    sums, length = stats.bucket_sums(
+        ts, np.array([1.0, 2.0, 4.0, 8.0]), start=start, end=start + 4 * HOUR
+    )
     assert length == HOUR
     assert sums.tolist() == [3.0, 4.0, 0.0, 8.0, 0.0]
     sums, length = stats.bucket_sums(ts, np.ones(4), start=start, end=start + 30 * NS_PER_DAY)
@@ -117,7 +129,9 @@ def test_sharpe_by_hand():
     assert found.psr == pytest.approx(scipy.stats.norm.cdf(per_day * math.sqrt(59) / spread))
 
 
-@pytest.mark.parametrize(("days", "given"), [(0.5, False), (4.9, False), (5, True), (29, True), (31, True)])
+@pytest.mark.parametrize(
+    ("days", "given"), [(0.5, False), (4.9, False), (5, True), (29, True), (31, True)]
+)
 def test_sharpe_needs_days_and_buckets(days, given):
     rng = np.random.default_rng(0)
     end = int(days * NS_PER_DAY)
@@ -133,7 +147,9 @@ def test_sharpe_of_nothing_is_none():
 
 
 def test_psr_of_normal_returns():
-    """Without skew and excess kurtosis the ratio's variance is (1 + SR^2 / 2) / (T - 1) (Lo 2002)."""
+    """Without skew and excess kurtosis the ratio's variance is (1 + SR^2 / 2) / (T - 1) (Lo
+    2002).
+    """
     x = scipy.stats.norm.ppf((np.arange(2000) + 0.5) / 2000) + 0.05
     ratio = x.mean() / x.std(ddof=1)
     want = scipy.stats.norm.cdf(ratio * math.sqrt(1999) / math.sqrt(1 + ratio**2 / 2))

@@ -1,6 +1,8 @@
-"""Drivers without an engine, to be killed: `python -m tests.claimers <json>` claims, works and settles in one process.
+"""Drivers without an engine, to be killed: `python -m tests.study.claimers <json>` claims, works
+and settles in one process.
 
-`die` names a step and how often it must come by before the process kills itself there, with everything it holds.
+`die` names a step and how often it must come by before the process kills itself there, with
+everything it holds.
 """
 
 from __future__ import annotations
@@ -15,16 +17,16 @@ from pathlib import Path
 
 import optuna
 
-import hft.claims
-import hft.storage._locks as locks_module
-from hft.claims import claim, settle
+import hft.study.claims
+import hft.study.locks as locks_module
 from hft.space import Dimension, Space
-from hft.storage import read_address
-from hft.study import Study, create_study, open_study
-from hft.sweep.random import Random
-from hft.sweep.tpe import Tpe
+from hft.study.claims import claim, settle
+from hft.study.storage import read_address
+from hft.study.study import Study, create_study, open_study
+from hft.study.sweep.random import Random
+from hft.study.sweep.tpe import Tpe
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 LR = Dimension("optim.lr", low=1e-4, high=1e-1, log=True)
 CHANNELS = Dimension("model.channels", low=4, high=64, integer=True)
 SPACE = Space((LR, CHANNELS))
@@ -34,9 +36,26 @@ GRID = Space((MODEL, SEED))
 COMMON = {"study": "", "timeout": "", "max_retry": 2, "constraints": {}, "enqueue": (), "space": {}}
 
 
-def sweep(kind="random", *, n_trials=20, seed=1, storage="journal", objectives=("select/log_loss",), **changes):
-    fields = {"n_trials": n_trials, "seed": seed, "storage": storage, "objectives": objectives, **COMMON, **changes}
-    return Tpe(kind="tpe", n_startup=4, **fields) if kind == "tpe" else Random(kind="random", **fields)
+def sweep(
+    kind="random",
+    *,
+    n_trials=20,
+    seed=1,
+    storage="journal",
+    objectives=("select/log_loss",),
+    **changes,
+):
+    fields = {
+        "n_trials": n_trials,
+        "seed": seed,
+        "storage": storage,
+        "objectives": objectives,
+        **COMMON,
+        **changes,
+    }
+    return (
+        Tpe(kind="tpe", n_startup=4, **fields) if kind == "tpe" else Random(kind="random", **fields)
+    )
 
 
 def make_study(folder: Path, *, space=SPACE, base=None, **changes) -> Study:
@@ -49,15 +68,24 @@ def make_study(folder: Path, *, space=SPACE, base=None, **changes) -> Study:
 
 
 def start(study: Study, **task) -> subprocess.Popen:
-    task = {"folder": str(study.folder), "storage": study.address.text, "total": study.sweep.n_trials} | task
-    command = [sys.executable, "-W", "error", "-m", "tests.claimers", json.dumps(task)]
-    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    task = {
+        "folder": str(study.folder),
+        "storage": study.address.text,
+        "total": study.sweep.n_trials,
+    } | task
+    command = [sys.executable, "-W", "error", "-m", "tests.study.claimers", json.dumps(task)]
+    return subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
 
 
 def end(process: subprocess.Popen, *, killed: bool = False) -> list[int]:
     """The numbers that the process took, in order."""
     out, err = process.communicate(timeout=120)
-    assert process.returncode == (-signal.SIGKILL if killed else 0), (process.returncode, err[-3000:])
+    assert process.returncode == (-signal.SIGKILL if killed else 0), (
+        process.returncode,
+        err[-3000:],
+    )
     assert err == ""
     return [int(line) for line in out.split()]
 
@@ -84,12 +112,26 @@ def work(study: Study, taken, pause: float) -> dict:
         storage.set_trial_intermediate_value(trial_id, step, step + 0.5)
     time.sleep(pause)
     value = taken.params.get("optim.lr", 0.5) + taken.params.get("model.channels", 0)
-    outcome = {"status": "complete", "values": [float(value)], "constraints": {}, "reason": "", "log": ""}
+    outcome = {
+        "status": "complete",
+        "values": [float(value)],
+        "constraints": {},
+        "reason": "",
+        "log": "",
+    }
     storage.set_trial_user_attr(trial_id, "outcome", outcome)
     return outcome
 
 
-def drive(study: Study, *, driver: str, total: int, points=(), pause: float = 0.0, on_step=lambda step: None) -> None:
+def drive(
+    study: Study,
+    *,
+    driver: str,
+    total: int,
+    points=(),
+    pause: float = 0.0,
+    on_step=lambda step: None,
+) -> None:
     with study.locks.hold(f"driver-{driver}"):
         while True:
             taken = claim(study, driver=driver, points=points, total=total)
@@ -108,7 +150,9 @@ def drive(study: Study, *, driver: str, total: int, points=(), pause: float = 0.
 
 
 def arm(step: str, count: int):
-    """Dies at the `count`-th `step`; those inside hft and Optuna are reached by wrapping what comes next or before."""
+    """Dies at the `count`-th `step`; those inside hft and Optuna are reached by wrapping what comes
+    next or before.
+    """
     seen = {"n": 0}
 
     def pass_by(name: str) -> None:
@@ -116,7 +160,11 @@ def arm(step: str, count: int):
         if name == step and seen["n"] == count:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    enqueue, fail, set_attr = optuna.Study.enqueue_trial, hft.claims._fail, optuna.Trial.set_user_attr
+    enqueue, fail, set_attr = (
+        optuna.Study.enqueue_trial,
+        hft.study.claims._fail,
+        optuna.Trial.set_user_attr,
+    )
 
     def enqueued(*args, **kwargs):
         enqueue(*args, **kwargs)
@@ -130,9 +178,13 @@ def arm(step: str, count: int):
         pass_by("before driver")
         set_attr(self, key, value)
 
-    optuna.Study.enqueue_trial, hft.claims._fail, optuna.Trial.set_user_attr = enqueued, before_fail, before_driver
+    optuna.Study.enqueue_trial, hft.study.claims._fail, optuna.Trial.set_user_attr = (
+        enqueued,
+        before_fail,
+        before_driver,
+    )
     if step == "journal":
-        from hft.storage._journal import TailLock
+        from hft.study.journal import TailLock
 
         acquire = TailLock.acquire
 

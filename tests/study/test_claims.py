@@ -1,4 +1,6 @@
-"""Claims: exact totals whatever is killed when, retries once and in order, the same search from the same seed."""
+"""Claims: exact totals whatever is killed when, retries once and in order, the same search from the
+same seed.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +10,10 @@ import signal
 import pytest
 from optuna.trial import TrialState
 
-from hft.claims import claim, reap, release, settle
-from hft.study import open_study
-from hft.sweep import trial_seed
-from tests.claimers import GRID, SPACE, check_complete, drive, end, make_study, start
+from hft.study.claims import claim, reap, release, settle
+from hft.study.study import open_study
+from hft.study.sweep import trial_seed
+from tests.study.claimers import GRID, SPACE, check_complete, drive, end, make_study, start
 
 COMPLETE = {"status": "complete", "values": [0.5], "constraints": {}, "reason": ""}
 
@@ -25,7 +27,9 @@ def take(study, driver="a", points=(), total=4, *, begun=True):
     """A claim that a worker, when `begun`, is already at."""
     taken = claim(study, driver=driver, points=list(points), total=total)
     if taken is not None and begun:
-        study.address.open().set_trial_user_attr(study.trials()[taken.number]._trial_id, "host", "here")
+        study.address.open().set_trial_user_attr(
+            study.trials()[taken.number]._trial_id, "host", "here"
+        )
     return taken
 
 
@@ -72,8 +76,14 @@ def test_every_end_counts_and_is_told_once(study):
             take(study)
         study.address.open().set_trial_intermediate_value(study.trials()[1]._trial_id, 3, 0.25)
         assert settle(study, 0, COMPLETE)
-        assert settle(study, 1, {"status": "pruned", "values": None, "constraints": {}, "reason": ""})
-        assert settle(study, 2, {"status": "failed", "values": None, "constraints": {}, "reason": "loss is nan"})
+        assert settle(
+            study, 1, {"status": "pruned", "values": None, "constraints": {}, "reason": ""}
+        )
+        assert settle(
+            study,
+            2,
+            {"status": "failed", "values": None, "constraints": {}, "reason": "loss is nan"},
+        )
         assert settle(study, 3, COMPLETE | {"values": [float("nan")]})
         assert not settle(study, 0, COMPLETE | {"values": [9.0]})
         assert not release(study, 2, "late", counted=True)
@@ -83,7 +93,13 @@ def test_every_end_counts_and_is_told_once(study):
     reasons = [t.user_attrs.get("reason") for t in study.trials()]
     assert reasons == [None, None, "loss is nan", "an objective is no number: nan"]
     counts = study.counts()
-    assert (counts.complete, counts.pruned, counts.failed, counts.retried, counts.points) == (1, 1, 2, 0, 4)
+    assert (counts.complete, counts.pruned, counts.failed, counts.retried, counts.points) == (
+        1,
+        1,
+        2,
+        0,
+        4,
+    )
 
 
 def test_a_retry_comes_before_anything_new_and_is_made_once(study, monkeypatch):
@@ -92,7 +108,12 @@ def test_a_retry_comes_before_anything_new_and_is_made_once(study, monkeypatch):
         assert release(study, 0, "its worker died", counted=True)
         assert not release(study, 0, "its worker died", counted=True)
         again = take(study)
-        assert (again.number, again.retry_of, again.attempt, again.params) == (1, 0, 1, first.params)
+        assert (again.number, again.retry_of, again.attempt, again.params) == (
+            1,
+            0,
+            1,
+            first.params,
+        )
         assert release(study, 1, "its worker died", counted=True)
         last = take(study)
         assert (last.retry_of, last.attempt, last.params) == (1, 2, first.params)
@@ -123,7 +144,7 @@ def test_the_retry_stands_before_the_failure(study, monkeypatch):
     seen = []
     with study.locks.hold("driver-a"):
         take(study)
-        monkeypatch.setattr("hft.claims._fail", lambda *_: seen.extend(states(study)))
+        monkeypatch.setattr("hft.study.claims._fail", lambda *_: seen.extend(states(study)))
         release(study, 0, "its worker died", counted=True)
     assert seen == ["RUNNING", "WAITING"]
 
@@ -139,7 +160,10 @@ def test_what_the_worker_finished_is_not_repeated(study):
     assert reap(study) == [0, 1, 2]
     assert states(study) == ["COMPLETE", "FAIL", "FAIL", "WAITING"]
     assert study.trials()[0].constraints == {"trades": -2.0}
-    assert [t.user_attrs.get("reason") for t in study.trials()[1:3]] == ["no data", "its driver and its worker died"]
+    assert [t.user_attrs.get("reason") for t in study.trials()[1:3]] == [
+        "no data",
+        "its driver and its worker died",
+    ]
     assert study.counts().failed == 1
 
 
@@ -195,7 +219,9 @@ def searched(study, drivers):
 def test_one_seed_repeats_the_search_whoever_drives(tmp_path, kind):
     first = searched(make_study(tmp_path / "a", kind=kind, n_trials=12), ["a"])
     assert searched(make_study(tmp_path / "b", kind=kind, n_trials=12), ["b", "c"]) == first
-    assert searched(make_study(tmp_path / "c", kind=kind, n_trials=12, seed=2), ["a"])[0] != first[0]
+    assert (
+        searched(make_study(tmp_path / "c", kind=kind, n_trials=12, seed=2), ["a"])[0] != first[0]
+    )
     assert len({lr for lr, _ in first}) == 12
 
 
@@ -203,12 +229,17 @@ def test_one_seed_repeats_the_search_whoever_drives(tmp_path, kind):
 
 
 @pytest.mark.parametrize(
-    "die", [["enqueued", 3], ["before driver", 3], ["taken", 3], ["outcome", 3], ["journal", 12]], ids=lambda d: d[0]
+    "die",
+    [["enqueued", 3], ["before driver", 3], ["taken", 3], ["outcome", 3], ["journal", 12]],
+    ids=lambda d: d[0],
 )
 def test_a_grid_is_whole_wherever_a_driver_dies(tmp_path, die):
     study = make_study(tmp_path / "s", space=GRID, n_trials=12, max_retry=1)
     end(start(study, driver="a", points=GRID.grid(), die=die), killed=True)
-    assert sum(study.trials()[i].state is not TrialState.COMPLETE for i in range(len(study.trials()))) <= 1
+    assert (
+        sum(study.trials()[i].state is not TrialState.COMPLETE for i in range(len(study.trials())))
+        <= 1
+    )
     drive(study, driver="b", total=12, points=GRID.grid())
     check_complete(study, 12)
     done = [t.params for t in study.trials() if t.state is TrialState.COMPLETE]
@@ -260,7 +291,11 @@ def test_a_torn_line_costs_that_line(tmp_path, tear):
     journal = study.folder / "journal.log"
     whole = journal.read_bytes()
     last = whole.splitlines(keepends=True)[-1]
-    torn = {"cut": whole[: -len(last) // 2], "garbage": whole + b'{"op\xff\x00', "zeros": whole + bytes(5000)}
+    torn = {
+        "cut": whole[: -len(last) // 2],
+        "garbage": whole + b'{"op\xff\x00',
+        "zeros": whole + bytes(5000),
+    }
     journal.write_bytes(torn[tear])
     assert len(end(start(study, driver="b"))) == 4
     fresh = open_study(study.folder)

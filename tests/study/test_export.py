@@ -1,4 +1,6 @@
-"""What a study leaves behind: facts of every fate, the best that is allowed, a page that needs nothing else."""
+"""What a study leaves behind: facts of every fate, the best that is allowed, a page that needs
+nothing else.
+"""
 
 from __future__ import annotations
 
@@ -8,14 +10,25 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from hft import study_report
 from hft.space import Dimension, Space
-from hft.study_figures import FIGURES, draw_all
-from hft.study_frame import Labels, brief, common_cause, importances, next_lines, ranked, total, trials_frame
-from hft.study_report import data_line, export, log_study, make_report, write_best
-from hft.tracking import Csv, NoLogger, Wandb
-from tests.small_study import end, every_fate, small_study, write_run
-from tests.wandb_files import read_offline
+from hft.study import export as study_report
+from hft.study.export import data_line, export, log_study, make_report, write_best
+from hft.study.figures import FIGURES, draw_all
+from hft.study.trials import (
+    Labels,
+    brief,
+    common_cause,
+    importances,
+    next_lines,
+    ranked,
+    total,
+    trials_frame,
+)
+from hft.tracking.logger.csv import Csv
+from hft.tracking.logger.none import NoLogger
+from hft.tracking.logger.wandb import Wandb
+from tests.study.small_study import end, every_fate, small_study, write_run
+from tests.tracking.wandb_files import read_offline
 
 TWO = ("select/net_bps_day@vip0", "select/turnover_day")
 
@@ -67,7 +80,9 @@ def test_labels_leave_out_what_all_share(folder):
     trials = study.trials()
     labels = Labels(study, trials[:2])
     assert labels(trials[1]) == "model.channels=8 optim.lr=0.01235"
-    assert Labels(study, trials[:1])(trials[0]).startswith("model=tcn")  # alone, nothing is shared yet
+    assert Labels(study, trials[:1])(trials[0]).startswith(
+        "model=tcn"
+    )  # alone, nothing is shared yet
 
 
 @pytest.mark.parametrize(
@@ -103,12 +118,17 @@ def test_the_total_is_that_of_the_latest_call(folder):
     study.optuna.set_user_attr("n_trials", 8)
     assert total(study) == 8
     space = Space((Dimension("seed", choices=(1, 2, 3), texts=("1", "2", "3")),))
-    totals = [total(small_study(folder.parent / f"g{n}", kind="grid", n_trials=n, space=space)) for n in (0, 2, 7)]
+    totals = [
+        total(small_study(folder.parent / f"g{n}", kind="grid", n_trials=n, space=space))
+        for n in (0, 2, 7)
+    ]
     assert totals == [3, 2, 3]
 
 
 def test_reasons_that_differ_in_numbers_are_one_cause():
-    assert common_cause(["nan at step 12", "no data", "nan at step 3.5"]) == "2 of 3: nan at step 12"
+    assert (
+        common_cause(["nan at step 12", "no data", "nan at step 3.5"]) == "2 of 3: nan at step 12"
+    )
     assert common_cause([]) == ""
 
 
@@ -125,7 +145,9 @@ def test_best_holds_what_scores_the_run(folder):
     write_run(study, 1)
     best = write_best(study)
     names = sorted(str(p.relative_to(best)) for p in best.rglob("*") if p.is_file())
-    units = [f"fold-0/seed-{s}/{n}" for s in (7, 8) for n in ("strategy.json", "weights.safetensors")]
+    units = [
+        f"fold-0/seed-{s}/{n}" for s in (7, 8) for n in ("strategy.json", "weights.safetensors")
+    ]
     assert names == ["config.json", *units, "next.txt", "state.json"]
     assert (best / "next.txt").read_text().splitlines() == next_lines(study, study.trials()[1])
     assert not list(folder.glob(".best-*"))
@@ -134,7 +156,9 @@ def test_best_holds_what_scores_the_run(folder):
 @pytest.mark.parametrize("exchange", [True, False])
 def test_a_kill_leaves_the_old_best_or_the_new(folder, monkeypatch, exchange):
     if not exchange:
-        monkeypatch.setattr(study_report, "RENAME_EXCHANGE", 2**20)  # a flag that no file system knows
+        monkeypatch.setattr(
+            study_report, "RENAME_EXCHANGE", 2**20
+        )  # a flag that no file system knows
     study = every_fate(folder)
     write_run(study, 1, note="old")
     write_best(study)
@@ -156,7 +180,11 @@ def test_a_pareto_front_has_a_folder_per_member(folder):
     write_run(study, 0)
     best = write_best(study)
     assert sorted(p.name for p in best.iterdir()) == ["0000", "0001"]
-    assert (best / "0001" / "next.txt").read_text().startswith("# the run of trial 1 is not in this folder")
+    assert (
+        (best / "0001" / "next.txt")
+        .read_text()
+        .startswith("# the run of trial 1 is not in this folder")
+    )
 
 
 def test_an_infeasible_trial_is_never_best(folder):
@@ -191,13 +219,21 @@ def test_figures_of_a_conditional_space(folder, objectives):
     study = small_study(folder, objectives=objectives)
     for k in range(24):
         model = {"model": "tcn", "model.channels": 4 + k} if k % 2 else {"model": "mlp"}
-        end(study, *[float(k), float(-k)][: len(objectives)], params={**model, "optim.lr": 1e-3 * 1.2**k, "seed": 7})
+        end(
+            study,
+            *[float(k), float(-k)][: len(objectives)],
+            params={**model, "optim.lr": 1e-3 * 1.2**k, "seed": 7},
+        )
     drawn = draw_all(study)
     assert list(drawn) == list(FIGURES)
     texts = {title: figure for title, figure in drawn.items() if isinstance(figure, str)}
-    assert texts == {"Intermediate values": ""} | ({"Pareto front": ""} if len(objectives) == 1 else {})
+    assert texts == {"Intermediate values": ""} | (
+        {"Pareto front": ""} if len(objectives) == 1 else {}
+    )
     axes = drawn["Importances"].axes[0]
-    shares = dict(zip([label.get_text() for label in axes.get_yticklabels()], axes.patches, strict=False))
+    shares = dict(
+        zip([label.get_text() for label in axes.get_yticklabels()], axes.patches, strict=False)
+    )
     assert shares["seed"].get_width() == 0  # a constant
     assert shares["optim.lr"].get_width() > 0
 
@@ -215,7 +251,9 @@ def test_a_study_of_any_shape_has_a_report(folder, ends, kind):
 
 def check_report(study):
     drawn = draw_all(study)
-    assert not [text for text in drawn.values() if isinstance(text, str) and "cannot be drawn" in text]
+    assert not [
+        text for text in drawn.values() if isinstance(text, str) and "cannot be drawn" in text
+    ]
     assert make_report(study, drawn).endswith("</html>\n")
 
 
@@ -237,7 +275,7 @@ def test_a_drawing_that_fails_is_a_sentence(folder, monkeypatch):
 
 
 def test_nothing_is_drawn_through_pyplot():
-    source = (Path(study_report.__file__).parent / "study_figures.py").read_text()
+    source = (Path(study_report.__file__).parent / "figures.py").read_text()
     assert "import matplotlib.pyplot" not in source
 
 

@@ -1,4 +1,6 @@
-"""A real PostgreSQL: several processes on one study, locks that fall free with their session, passwords nowhere."""
+"""A real PostgreSQL: several processes on one study, locks that fall free with their session,
+passwords nowhere.
+"""
 
 from __future__ import annotations
 
@@ -15,13 +17,13 @@ import time
 import pytest
 from optuna.trial import TrialState
 
-import hft.storage._locks as locks_module
-from hft.claims import reap
-from hft.storage import StorageError, read_address
-from hft.study import StudyError, open_study
-from tests.claimers import GRID, ROOT, check_complete, drive, end, make_study, start
+import hft.study.locks as locks_module
+from hft.study.claims import reap
+from hft.study.storage import StorageError, read_address
+from hft.study.study import StudyError, open_study
+from tests.study.claimers import GRID, ROOT, check_complete, drive, end, make_study, start
 
-pytest_plugins = ("tests.servers",)
+pytest_plugins = ("tests.study.servers",)
 PASSWORD = "hunter2"
 
 
@@ -50,12 +52,14 @@ def held(url, folder):
     """A process that holds driver-a."""
     script = (
         "import sys, pathlib\n"
-        "from hft.storage import read_address\n"
+        "from hft.study.storage import read_address\n"
         "with read_address(sys.argv[1], pathlib.Path(sys.argv[2])).locks().hold('driver-a'):\n"
         "    sys.stdout.write('held\\n'); sys.stdout.flush(); sys.stdin.read()\n"
     )
     command = [sys.executable, "-c", script, url, str(folder)]
-    process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
     assert process.stdout.readline() == "held\n"
     return process
 
@@ -74,7 +78,9 @@ def wait_until(condition, timeout_s=10.0):
 def test_four_processes_on_one_study(tmp_path, url):
     study = make_study(tmp_path / "s", n_trials=24, storage=url, max_retry=3)
     killed = start(study, driver="a", die=["taken", 4], pause=0.2)
-    wait_until(study.trials, 60)  # on a busy machine the others could do it all before this one is up
+    wait_until(
+        study.trials, 60
+    )  # on a busy machine the others could do it all before this one is up
     others = [start(study, driver=driver, pause=0.02) for driver in "bcd"]
     n_taken = len(end(killed, killed=True))
     taken = [end(process) for process in others]
@@ -82,7 +88,9 @@ def test_four_processes_on_one_study(tmp_path, url):
     assert all(taken)
     assert n_taken + sum(map(len, taken)) == 25
     assert len({t.params["optim.lr"] for t in study.trials()}) == 24
-    assert {len(t.intermediate_values) for t in study.trials() if t.state is TrialState.COMPLETE} == {3}
+    assert {
+        len(t.intermediate_values) for t in study.trials() if t.state is TrialState.COMPLETE
+    } == {3}
 
 
 @pytest.mark.parametrize("die", [["enqueued", 3], ["before driver", 3]], ids=lambda d: d[0])
@@ -111,7 +119,9 @@ def test_studies_that_begin_at_once(tmp_path, url):
     for thread in threads:
         thread.join()
     assert errors == []
-    assert open_study(tmp_path / "host0" / "s0").about == open_study(tmp_path / "host2" / "s0").about
+    assert (
+        open_study(tmp_path / "host0" / "s0").about == open_study(tmp_path / "host2" / "s0").about
+    )
 
 
 def test_another_machine_joins(tmp_path, url):
@@ -168,7 +178,9 @@ def test_one_at_a_time_has_the_study(tmp_path, url):
     assert most == [1] * 30
 
 
-def test_a_holder_that_loses_its_connection_takes_its_lock_again(tmp_path, url, postgres, database, caplog):
+def test_a_holder_that_loses_its_connection_takes_its_lock_again(
+    tmp_path, url, postgres, database, caplog
+):
     locks = read_address(url, tmp_path / "s").locks()
     holders = "select pid from pg_locks where locktype = 'advisory' and granted"
     with locks.hold("driver-a"), caplog.at_level(logging.WARNING):
@@ -180,20 +192,37 @@ def test_a_holder_that_loses_its_connection_takes_its_lock_again(tmp_path, url, 
     wait_until(lambda: not locks.is_held("driver-a"))
 
 
-def test_a_lock_that_the_lost_session_keeps_for_a_while_is_taken_again(tmp_path, url, postgres, database):
-    """A server may miss a session later than its client does; here another one has the lock meanwhile."""
+def test_a_lock_that_the_lost_session_keeps_for_a_while_is_taken_again(
+    tmp_path, url, postgres, database
+):
+    """A server may miss a session later than its client does; here another one has the lock
+    meanwhile.
+    """
     import psycopg
 
     locks = read_address(url, tmp_path / "s").locks()
-    with locks.hold("driver-a"), psycopg.connect(url.replace("+psycopg", ""), autocommit=True) as late:
-        ((first,),) = postgres.run("select pid from pg_locks where locktype = 'advisory' and granted")
-        taking = threading.Thread(target=late.execute, args=("select pg_advisory_lock(%s)", [locks._key("driver-a")]))
+    with (
+        locks.hold("driver-a"),
+        psycopg.connect(url.replace("+psycopg", ""), autocommit=True) as late,
+    ):
+        ((first,),) = postgres.run(
+            "select pid from pg_locks where locktype = 'advisory' and granted"
+        )
+        taking = threading.Thread(
+            target=late.execute, args=("select pg_advisory_lock(%s)", [locks._key("driver-a")])
+        )
         taking.start()
-        wait_until(lambda: postgres.run("select 1 from pg_locks where locktype = 'advisory' and not granted"))
+        wait_until(
+            lambda: postgres.run(
+                "select 1 from pg_locks where locktype = 'advisory' and not granted"
+            )
+        )
         postgres.run(f"select pg_terminate_backend({first})")
         taking.join()
         wait_until(
-            lambda: postgres.run(f"select 1 from pg_stat_activity where query = 'select 1' and datname = '{database}'")
+            lambda: postgres.run(
+                f"select 1 from pg_stat_activity where query = 'select 1' and datname = '{database}'"
+            )
         )
         late.close()
         wait_until(lambda: locks.is_held("driver-a"))
@@ -215,7 +244,9 @@ def test_the_server_looks_after_silent_clients(tmp_path, url, postgres):
     import psycopg
 
     options = {"options": locks_module.SERVER_OPTIONS, **locks_module.CLIENT_OPTIONS}
-    with psycopg.connect(conninfo, **options) as connection:  # every option is one that the server knows
+    with psycopg.connect(
+        conninfo, **options
+    ) as connection:  # every option is one that the server knows
         assert connection.execute("show lock_timeout").fetchone() == ("0",)
 
 
@@ -234,7 +265,9 @@ def test_a_fork_that_ends_does_not_end_the_lease(tmp_path, url):
 
 @pytest.fixture
 def guarded(postgres, database, tmp_path, monkeypatch):
-    """A user whom the server asks for a password; gives the address and the file that PGPASSFILE names."""
+    """A user whom the server asks for a password; gives the address and the file that PGPASSFILE
+    names.
+    """
     postgres.run(f"create role sweeper login superuser password '{PASSWORD}'")
     rules = postgres.handle.pgdata / "pg_hba.conf"
     before = rules.read_text()
@@ -252,7 +285,9 @@ def guarded(postgres, database, tmp_path, monkeypatch):
     postgres.run("drop role sweeper")
 
 
-def test_a_password_comes_from_its_file_and_goes_nowhere(tmp_path, guarded, caplog, capfd, monkeypatch):
+def test_a_password_comes_from_its_file_and_goes_nowhere(
+    tmp_path, guarded, caplog, capfd, monkeypatch
+):
     with caplog.at_level(logging.DEBUG):
         study = make_study(tmp_path / "s", storage=guarded, n_trials=3)
         taken = end(start(study, driver="a", total=2))
@@ -269,8 +304,21 @@ def test_a_password_comes_from_its_file_and_goes_nowhere(tmp_path, guarded, capl
         assert "\n" not in str(error.value)
         refused += [str(error.value), repr(error.value)]
     out, err = capfd.readouterr()
-    files = [path.read_bytes().decode(errors="replace") for path in study.folder.rglob("*") if path.is_file()]
-    shown = [caplog.text, out, err, repr(study), repr(study.address), str(study.optuna.user_attrs), *files, *refused]
+    files = [
+        path.read_bytes().decode(errors="replace")
+        for path in study.folder.rglob("*")
+        if path.is_file()
+    ]
+    shown = [
+        caplog.text,
+        out,
+        err,
+        repr(study),
+        repr(study.address),
+        str(study.optuna.user_attrs),
+        *files,
+        *refused,
+    ]
     assert PASSWORD not in "\n".join(shown)
 
 

@@ -1,11 +1,13 @@
-"""Addresses that keep no secret, a journal that survives kill -9 and torn lines, locks that die with their holder."""
+"""Addresses that keep no secret, a journal that survives kill -9 and torn lines, locks that die
+with their holder.
+"""
 
 from __future__ import annotations
 
 import json
 import multiprocessing
 import os
-import pickle  # noqa: TID251 - shows that no password is in what could be sent
+import pickle
 import resource
 import signal
 import socket
@@ -15,9 +17,9 @@ import sys
 import optuna
 import pytest
 
-from hft.storage import StorageError, read_address
-from hft.storage._journal import cut_torn_tail
-from tests.claimers import ROOT
+from hft.study.journal import cut_torn_tail
+from hft.study.storage import StorageError, read_address
+from tests.study.claimers import ROOT
 
 PG = "postgresql+psycopg://sweeper@db.example.org:5433/sweeps"
 
@@ -38,8 +40,16 @@ def folder(tmp_path):
         (PG, "postgresql", PG),
         ("postgresql://sweeper@db/sweeps", "postgresql", "postgresql+psycopg://sweeper@db/sweeps"),
         ("postgresql://sweeper:@db/sweeps", "postgresql", "postgresql+psycopg://sweeper@db/sweeps"),
-        (f"{PG}?sslmode=require&passfile=/etc/p", "postgresql", f"{PG}?sslmode=require&passfile=/etc/p"),
-        ("postgresql+psycopg:///sweeps?host=/run/pg", "postgresql", "postgresql+psycopg:///sweeps?host=/run/pg"),
+        (
+            f"{PG}?sslmode=require&passfile=/etc/p",
+            "postgresql",
+            f"{PG}?sslmode=require&passfile=/etc/p",
+        ),
+        (
+            "postgresql+psycopg:///sweeps?host=/run/pg",
+            "postgresql",
+            "postgresql+psycopg:///sweeps?host=/run/pg",
+        ),
     ],
 )
 def test_an_address_is_kept_as_text(folder, text, kind, kept):
@@ -112,7 +122,7 @@ def test_what_cannot_be_an_address(folder, text, message):
 
 
 def test_a_missing_driver_is_named(folder, monkeypatch):
-    monkeypatch.setattr("hft.storage.importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr("hft.study.storage.importlib.util.find_spec", lambda name: None)
     with pytest.raises(StorageError, match=r"pip install 'psycopg\[binary\]'"):
         read_address(PG, folder)
 
@@ -122,7 +132,11 @@ def test_a_server_that_is_down_is_one_line(folder):
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     address = read_address(f"postgresql+psycopg://sweeper@127.0.0.1:{port}/sweeps", folder)
-    for use in (address.open, address.locks().study().__enter__, lambda: address.locks().is_held("driver-a")):
+    for use in (
+        address.open,
+        address.locks().study().__enter__,
+        lambda: address.locks().is_held("driver-a"),
+    ):
         with pytest.raises(StorageError, match="does not answer") as error:
             use()
         assert "\n" not in str(error.value)
@@ -180,7 +194,13 @@ def test_a_folder_that_cannot_be_written(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "content", [b"garbage\n{}\n", b'{"op_code": 99, "worker_id": "a"}\n{}\n', b'{"op_code": 4}\n', b"[]\n" * 3]
+    "content",
+    [
+        b"garbage\n{}\n",
+        b'{"op_code": 99, "worker_id": "a"}\n{}\n',
+        b'{"op_code": 4}\n',
+        b"[]\n" * 3,
+    ],
 )
 def test_a_stranger_s_journal_is_one_line(folder, content):
     folder.mkdir(parents=True)
@@ -226,18 +246,24 @@ def test_a_writer_killed_with_the_lock_in_hand_stops_nobody(folder):
     study = optuna.create_study(study_name="s", storage=address.open())
     script = (
         "import os, sys, pathlib\n"
-        "from hft.storage._journal import TailLock\n"
+        "from hft.study.journal import TailLock\n"
         "lock = TailLock(pathlib.Path(sys.argv[1])); lock.acquire()\n"
         "os.write(lock._descriptor, b'') or os.pwrite(lock._descriptor, b'{\"op_c', os.path.getsize(sys.argv[1]))\n"
         "sys.stdout.write('held\\n'); sys.stdout.flush(); sys.stdin.read()\n"
     )
     command = [sys.executable, "-c", script, str(address.path)]
-    process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
     assert process.stdout.readline() == "held\n"
     process.send_signal(signal.SIGKILL)
     process.communicate()
     study.tell(study.ask(), 1.0)
-    assert [json.loads(line)["op_code"] for line in address.path.read_bytes().splitlines()] == [0, 4, 6]
+    assert [json.loads(line)["op_code"] for line in address.path.read_bytes().splitlines()] == [
+        0,
+        4,
+        6,
+    ]
 
 
 def test_a_disk_that_is_full_is_one_line_and_leaves_the_journal_whole(folder):
@@ -252,7 +278,11 @@ def test_a_disk_that_is_full_is_one_line_and_leaves_the_journal_whole(folder):
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert not address.path.read_bytes().endswith(b"\n")
     study.tell(study.ask(), 1.0)
-    assert [json.loads(line)["op_code"] for line in address.path.read_bytes().splitlines()] == [0, 4, 6]
+    assert [json.loads(line)["op_code"] for line in address.path.read_bytes().splitlines()] == [
+        0,
+        4,
+        6,
+    ]
     assert len(optuna.load_study(study_name="s", storage=address._open()).trials) == 1
 
 
@@ -269,7 +299,7 @@ def test_a_journal_that_is_gone_is_not_begun_anew(folder):
 
 HOLD = (
     "import sys, pathlib\n"
-    "from hft.storage import read_address\n"
+    "from hft.study.storage import read_address\n"
     "locks = read_address(sys.argv[1], pathlib.Path(sys.argv[2])).locks()\n"
     "with locks.hold('driver-a'), locks.study():\n"
     "    sys.stdout.write('held\\n'); sys.stdout.flush(); sys.stdin.read()\n"
@@ -283,7 +313,9 @@ def test_a_lock_falls_free_with_its_holder(tmp_path, folder, text, ends):
     locks = read_address(text, folder).locks()
     assert not locks.is_held("driver-a")
     command = [sys.executable, "-c", HOLD, text, str(folder)]
-    process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
     assert process.stdout.readline() == "held\n"
     assert locks.is_held("driver-a")
     assert not locks.is_held("driver-b")

@@ -1,4 +1,6 @@
-"""A study's identity: the same goes on, another is refused with the difference, and a stranger's file is only data."""
+"""A study's identity: the same goes on, another is refused with the difference, and a stranger's
+file is only data.
+"""
 
 from __future__ import annotations
 
@@ -9,14 +11,14 @@ import shutil
 import optuna
 import pytest
 
-from hft.claims import claim, settle
-from hft.provenance import code_hash
 from hft.space import Dimension, Space
 from hft.spec import PACKAGE
-from hft.storage import read_address
-from hft.study import StudyError, conf_hash, freeze_conf, open_study
-from hft.sweep import Bound
-from tests.claimers import CHANNELS, GRID, LR, SPACE, make_study
+from hft.study.claims import claim, settle
+from hft.study.storage import read_address
+from hft.study.study import StudyError, conf_hash, freeze_conf, open_study
+from hft.study.sweep import Bound
+from hft.system.provenance import code_hash
+from tests.study.claimers import CHANNELS, GRID, LR, SPACE, make_study
 
 BASE = {"model": {"kind": "tcn", "channels": 32}, "seed": 7, "paths": {"runs": "runs"}, "tags": ["a"],
         "data": {"kind": "binance", "path": "/here"}, "bars": {"sizes": [1, 2]}}  # fmt: skip
@@ -51,7 +53,12 @@ def refusal(folder, **changes):
 
 
 def test_what_a_new_study_is(study, folder):
-    assert sorted(p.name for p in folder.iterdir()) == ["conf", "journal.log", "lease", "study.json"]
+    assert sorted(p.name for p in folder.iterdir()) == [
+        "conf",
+        "journal.log",
+        "lease",
+        "study.json",
+    ]
     about = json.loads((folder / "study.json").read_text())
     assert about == study.about
     assert set(about) == {"name", "storage", "code", "conf", "base", "space", "sweep", "overrides"}
@@ -66,7 +73,12 @@ def test_what_a_new_study_is(study, folder):
 
 def test_what_is_opened_is_what_was_begun(study, folder):
     again = open_study(folder)
-    assert (again.name, again.about, again.sweep, again.space) == (study.name, study.about, study.sweep, study.space)
+    assert (again.name, again.about, again.sweep, again.space) == (
+        study.name,
+        study.about,
+        study.sweep,
+        study.space,
+    )
     assert again.address == study.address
 
 
@@ -74,10 +86,19 @@ def test_what_is_opened_is_what_was_begun(study, folder):
     "changes",
     [
         {},
-        {"n_trials": 99, "timeout": "8h", "max_retry": 5, "enqueue": ("defaults",), "study": "maker_v1"},
+        {
+            "n_trials": 99,
+            "timeout": "8h",
+            "max_retry": 5,
+            "enqueue": ("defaults",),
+            "study": "maker_v1",
+        },
         {
             "base": changed(
-                paths={"runs": "/else"}, tags=["b"], show_config=True, data={"kind": "binance", "path": "/x"}
+                paths={"runs": "/else"},
+                tags=["b"],
+                show_config=True,
+                data={"kind": "binance", "path": "/x"},
             )
         },
     ],
@@ -91,7 +112,11 @@ def test_the_same_study_goes_on(study, folder, changes):
 
 def test_an_edited_conf_changes_nothing(study, folder):
     (conf(folder) / "train.yaml").write_text("seed: 8\n")
-    assert make_study(folder, base=BASE).about["conf"] == conf_hash(folder / "conf") != conf_hash(conf(folder))
+    assert (
+        make_study(folder, base=BASE).about["conf"]
+        == conf_hash(folder / "conf")
+        != conf_hash(conf(folder))
+    )
 
 
 @pytest.mark.parametrize(
@@ -110,7 +135,10 @@ def test_an_edited_conf_changes_nothing(study, folder):
 )  # fmt: skip
 def test_another_study_is_refused_with_the_difference(study, folder, changes, lines):
     message = refusal(folder, **changes)
-    assert "study maker_v1 is another one; take back what differs, or begin another study: sweep.study=new" in message
+    assert (
+        "study maker_v1 is another one; take back what differs, or begin another study: sweep.study=new"
+        in message
+    )
     assert set(lines) <= {line.strip() for line in message.splitlines()[1:]}
     assert (folder / "study.json").read_text() == json.dumps(study.about, indent=1) + "\n"
 
@@ -122,7 +150,7 @@ def test_a_long_difference_is_cut(study, folder):
 
 
 def test_other_code_is_refused(study, folder, monkeypatch):
-    monkeypatch.setattr("hft.study.code_hash", lambda: "0" * 64)
+    monkeypatch.setattr("hft.study.study.code_hash", lambda: "0" * 64)
     assert "its code, hft/, is " in refusal(folder)
     assert "the one here is 000000000000" in refusal(folder)
     assert open_study(folder).about == study.about  # to look at, any code will do
@@ -138,11 +166,20 @@ def test_a_begin_that_was_cut_short_is_made_up_for(study, folder):
     shutil.rmtree(folder / "conf")
     (folder / ".conf-dead").mkdir()
     assert make_study(folder, base=BASE).about == study.about
-    assert sorted(p.name for p in folder.iterdir()) == ["conf", "journal.log", "lease", "study.json"]
+    assert sorted(p.name for p in folder.iterdir()) == [
+        "conf",
+        "journal.log",
+        "lease",
+        "study.json",
+    ]
 
 
 def test_a_begin_cut_short_before_its_identity(folder):
-    optuna.create_study(study_name="maker_v1", storage=read_address("journal", folder).open(), directions=["minimize"])
+    optuna.create_study(
+        study_name="maker_v1",
+        storage=read_address("journal", folder).open(),
+        directions=["minimize"],
+    )
     assert make_study(folder, base=BASE).optuna.user_attrs["hft"]["name"] == "maker_v1"
 
 
@@ -151,7 +188,9 @@ def test_a_stranger_s_study_of_that_name_is_refused(folder):
     strange = optuna.create_study(study_name="maker_v1", storage=read_address(url, folder).open())
     strange.tell(strange.ask(), 1.0)
     assert "is not one of ours; choose another name" in refusal(folder, storage=url)
-    optuna.create_study(study_name="s2", storage=read_address(url, folder).open(), direction="maximize")
+    optuna.create_study(
+        study_name="s2", storage=read_address(url, folder).open(), direction="maximize"
+    )
     assert "has other objectives" in refusal(folder.parent / "s2", storage=url)
 
 
@@ -170,7 +209,9 @@ def test_another_folder_joins_through_the_storage(folder, tmp_path):
     first = make_study(folder, base=BASE, storage=url)
     there = tmp_path / "there" / "maker_v1"
     shutil.copytree(conf(folder), there.parent / "conf")
-    second = make_study(there, base=changed(data={"kind": "binance", "path": "/there"}), storage=url)
+    second = make_study(
+        there, base=changed(data={"kind": "binance", "path": "/there"}), storage=url
+    )
     assert second.about == first.about
     assert conf_hash(there / "conf") == first.about["conf"]
     with first.locks.hold("driver-a"):
@@ -204,14 +245,18 @@ def test_a_study_is_missed_where_it_should_be(study, folder, tmp_path):
     assert gone in str(error.value)
     (folder / "journal.log").rename(tmp_path / "journal.log")
     for use in (lambda: open_study(folder), lambda: make_study(folder, base=BASE)):
-        with pytest.raises(StudyError, match="not in storage journal: there is nothing of that name; restore it"):
+        with pytest.raises(
+            StudyError, match="not in storage journal: there is nothing of that name; restore it"
+        ):
             use()
     assert not (folder / "journal.log").exists()
 
 
 def test_a_renamed_folder_says_so(study, folder):
     folder.rename(folder.with_name("maker_v2"))
-    with pytest.raises(StudyError, match="is of study maker_v1, so the folder must be named that, got maker_v2"):
+    with pytest.raises(
+        StudyError, match="is of study maker_v1, so the folder must be named that, got maker_v2"
+    ):
         open_study(folder.with_name("maker_v2"))
 
 
@@ -243,7 +288,10 @@ def tampered(study, edit):
         (lambda a: a["space"][0].update(prefix="~"), "space.0.prefix: "),
         (lambda a: a["space"][0].update(low="x"), "space.0.low"),
         (lambda a: a["space"][0].update(more=1), "space.0.more"),
-        (lambda a: a.update(storage="postgresql://u:hunter2@h/d"), "a password must not stand in the address"),
+        (
+            lambda a: a.update(storage="postgresql://u:hunter2@h/d"),
+            "a password must not stand in the address",
+        ),
         (lambda a: a["base"]["model"].update(channels=64), "model.channels: 32 -> 64"),
         (lambda a: a.update(conf="0" * 64), "its conf/ is "),
         (lambda a: a.update(code="0" * 64), "its code, hft/, is "),
@@ -258,9 +306,11 @@ def test_a_stranger_s_study_is_data_only(study, edit, message):
     assert "hunter2" not in shown
 
 
-@pytest.mark.parametrize("storage", ["sqlite:///{}/other.db", "postgresql+psycopg://me@198.51.100.1/d"])
+@pytest.mark.parametrize(
+    "storage", ["sqlite:///{}/other.db", "postgresql+psycopg://me@198.51.100.1/d"]
+)
 def test_an_address_elsewhere_is_not_followed_for_a_stranger(study, tmp_path, monkeypatch, storage):
-    monkeypatch.setattr("hft.storage.Address.open", lambda self: pytest.fail("opened"))
+    monkeypatch.setattr("hft.study.storage.Address.open", lambda self: pytest.fail("opened"))
     storage = storage.format(tmp_path)
     message = tampered(study, lambda a: a.update(storage=storage))
     assert f"names storage {storage}, which no sweep has used from here; if you trust it" in message
@@ -278,7 +328,9 @@ def test_an_address_elsewhere_is_followed_where_a_sweep_has_used_it(folder, tmp_
     assert open_study(folder).about == study.about
 
 
-@pytest.mark.parametrize("content", [b"", b"[]", b"{", b"\xff\xfe", b"[" * 100_000, b'"' + b"x" * 2**24 + b'"'])
+@pytest.mark.parametrize(
+    "content", [b"", b"[]", b"{", b"\xff\xfe", b"[" * 100_000, b'"' + b"x" * 2**24 + b'"']
+)
 def test_an_unreadable_study_is_one_line(study, content):
     (study.folder / "study.json").write_bytes(content)
     with pytest.raises(StudyError, match=r"study\.json: "):
@@ -298,7 +350,11 @@ def settled(study, values, constraints=()):
         for i, value in enumerate(values):
             number = claim(study, driver="a", points=[], total=len(values)).number
             kept = {"trades": constraints[i]} if constraints else {}
-            settle(study, number, {"status": "complete", "values": value, "constraints": kept, "reason": ""})
+            settle(
+                study,
+                number,
+                {"status": "complete", "values": value, "constraints": kept, "reason": ""},
+            )
 
 
 def test_the_best_keeps_its_constraints(folder):
@@ -309,7 +365,9 @@ def test_the_best_keeps_its_constraints(folder):
 
 def test_the_front_of_several_objectives(folder):
     study = make_study(folder, objectives=("select/net_bps_day@x", "select/turnover_day"))
-    settled(study, [[5.0, 2.0], [3.0, 3.0], [4.0, 1.0], [9.0, 9.0]], constraints=[-1.0, -1.0, 0.0, 2.0])
+    settled(
+        study, [[5.0, 2.0], [3.0, 3.0], [4.0, 1.0], [9.0, 9.0]], constraints=[-1.0, -1.0, 0.0, 2.0]
+    )
     assert sorted(t.number for t in study.best()) == [0, 2]
 
 
@@ -325,7 +383,12 @@ def test_time_is_summed_over_drivers(study):
 
 def test_only_regular_yaml_is_frozen(tmp_path):
     source, secret = tmp_path / "conf", tmp_path / "secret"
-    for path in (source / "train.yaml", source / "model" / "tcn.yaml", source / "schema" / "a.json", secret / "b.yaml"):
+    for path in (
+        source / "train.yaml",
+        source / "model" / "tcn.yaml",
+        source / "schema" / "a.json",
+        secret / "b.yaml",
+    ):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(path.name)
     (source / "link.yaml").symlink_to(secret / "b.yaml")
@@ -333,7 +396,10 @@ def test_only_regular_yaml_is_frozen(tmp_path):
     os.mkfifo(source / "pipe.yaml")
     (source / "folder.yaml").mkdir()
     copy = freeze_conf(source, tmp_path / "study" / "conf")
-    assert sorted(str(p.relative_to(copy)) for p in copy.rglob("*") if p.is_file()) == ["model/tcn.yaml", "train.yaml"]
+    assert sorted(str(p.relative_to(copy)) for p in copy.rglob("*") if p.is_file()) == [
+        "model/tcn.yaml",
+        "train.yaml",
+    ]
     assert conf_hash(copy) == conf_hash(source)
     (source / "train.yaml").write_text("other")
     assert freeze_conf(source, copy) == copy
@@ -345,7 +411,7 @@ def test_the_hash_covers_names_and_bytes(tmp_path, monkeypatch):
     assert code_hash() == code_hash() != "0" * 64
     package = tmp_path / "hft"
     (package / "bars").mkdir(parents=True)
-    monkeypatch.setattr("hft.provenance.PACKAGE", package)
+    monkeypatch.setattr("hft.system.provenance.PACKAGE", package)
     (package / "bars" / "tick.py").write_text("x = 1")
     first = code_hash()
     (package / "bars" / "notes.txt").write_text("no code")
@@ -356,10 +422,12 @@ def test_the_hash_covers_names_and_bytes(tmp_path, monkeypatch):
     second = code_hash()
     (package / "bars" / "tick.py").rename(package / "bars" / "tock.py")
     assert len({first, second, code_hash()}) == 3
-    assert (PACKAGE / "provenance.py").is_file()
+    assert (PACKAGE / "system" / "provenance.py").is_file()
 
 
-CONDITIONAL = Dimension("a.b", low=0.0, high=1.0, step=0.25, prefix="+", when=(("model", ("a", None)),))
+CONDITIONAL = Dimension(
+    "a.b", low=0.0, high=1.0, step=0.25, prefix="+", when=(("model", ("a", None)),)
+)
 
 
 @pytest.mark.parametrize("space", [SPACE, GRID, Space((CHANNELS, CONDITIONAL))])

@@ -1,4 +1,6 @@
-"""The stage cache: one computation per key, whole entries or none, keys that change with all that changes a result."""
+"""The stage cache: one computation per key, whole entries or none, keys that change with all that
+changes a result.
+"""
 
 from __future__ import annotations
 
@@ -11,10 +13,12 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from hft import cache as cache_module
-from hft.cache import Cache, CacheError, code_hash
+from hft.system import cache as cache_module
+from hft.system.cache import Cache, CacheError, code_hash
 
-FRAME = pl.DataFrame({"bar": [0, 1, 2], "y": [None, 1.5, -2.0]}, schema={"bar": pl.Int64, "y": pl.Float32})
+FRAME = pl.DataFrame(
+    {"bar": [0, 1, 2], "y": [None, 1.5, -2.0]}, schema={"bar": pl.Int64, "y": pl.Float32}
+)
 EMPTY = pl.DataFrame(schema={"ts": pl.Int64, "side": pl.Int8, "name": pl.String})
 
 
@@ -35,7 +39,12 @@ def cache(tmp_path):
 
 
 def ask(cache, build, **changes):
-    arguments = {"spec": {"size": 1.0}, "module": "hft.schema", "parents": ["a"], "content": {"file": "sha"}} | changes
+    arguments = {
+        "spec": {"size": 1.0},
+        "module": "hft.schema",
+        "parents": ["a"],
+        "content": {"file": "sha"},
+    } | changes
     return cache.stage("bars", build=build, **arguments)
 
 
@@ -59,7 +68,9 @@ def test_nothing_is_left_beside_the_entries(cache):
 
 def test_has_tells_a_hit_without_building(cache):
     build = Build()
-    key = cache.key("bars", spec={"size": 1.0}, module="hft.schema", parents=["a"], content={"file": "sha"})
+    key = cache.key(
+        "bars", spec={"size": 1.0}, module="hft.schema", parents=["a"], content={"file": "sha"}
+    )
     assert not cache.has("bars", key)
     assert ask(cache, build).key == key
     assert cache.has("bars", key)
@@ -67,7 +78,13 @@ def test_has_tells_a_hit_without_building(cache):
 
 @pytest.mark.parametrize(
     "changes",
-    [{"spec": {"size": 2.0}}, {"parents": ["b"]}, {"parents": []}, {"content": None}, {"module": "hft.spec"}],
+    [
+        {"spec": {"size": 2.0}},
+        {"parents": ["b"]},
+        {"parents": []},
+        {"content": None},
+        {"module": "hft.spec"},
+    ],
     ids=str,
 )
 def test_a_changed_part_is_another_key(cache, changes):
@@ -137,7 +154,10 @@ def test_code_counts(package):
         ("hft.bars.time", {"spec.py": "X = 2\n"}),  # import hft.fees as, which imports hft.spec
         ("hft.bars.time", {"bars/_walk.py": "STEP = 2\n"}),  # from package import module
         ("hft.bars.dollar", {"bars/_walk.py": "STEP = 2\n"}),  # relative, inside a function
-        ("hft.bars._walk", {"bars/__init__.py": "class BarSpec:\n    x = 1\n"}),  # the package runs first
+        (
+            "hft.bars._walk",
+            {"bars/__init__.py": "class BarSpec:\n    x = 1\n"},
+        ),  # the package runs first
         ("hft.bars.loop", {"bars/back.py": "import hft.bars.loop\nY = 1\n"}),  # a cycle ends
     ],
 )
@@ -146,7 +166,9 @@ def test_code_of_imported_modules_counts(package, module, changed):
 
 
 def test_code_of_other_modules_does_not_count(package):
-    assert package("hft.bars.dollar", {"alone.py": "A = 2\n", "fees.py": "Z = 1\n"}) == package("hft.bars.dollar")
+    assert package("hft.bars.dollar", {"alone.py": "A = 2\n", "fees.py": "Z = 1\n"}) == package(
+        "hft.bars.dollar"
+    )
 
 
 def test_a_module_that_is_not_there_is_refused(package):
@@ -265,7 +287,10 @@ def _die_while_writing(root):
 def test_concurrent_processes_compute_once(tmp_path):
     (tmp_path / "log").mkdir()
     context = multiprocessing.get_context("spawn")
-    workers = [context.Process(target=_stage_slowly, args=(tmp_path / "cache", tmp_path / "log")) for _ in range(3)]
+    workers = [
+        context.Process(target=_stage_slowly, args=(tmp_path / "cache", tmp_path / "log"))
+        for _ in range(3)
+    ]
     for worker in workers:
         worker.start()
     for worker in workers:
@@ -276,7 +301,9 @@ def test_concurrent_processes_compute_once(tmp_path):
 
 
 def test_a_killed_writer_blocks_nobody_and_leaves_no_entry(tmp_path):
-    worker = multiprocessing.get_context("spawn").Process(target=_die_while_writing, args=(tmp_path,))
+    worker = multiprocessing.get_context("spawn").Process(
+        target=_die_while_writing, args=(tmp_path,)
+    )
     worker.start()
     worker.join(60)
     assert worker.exitcode == -signal.SIGKILL
@@ -286,6 +313,8 @@ def test_a_killed_writer_blocks_nobody_and_leaves_no_entry(tmp_path):
     assert left == sorted([f".lock-{key}", f".partial-{key}"])
     assert not cache.has("bars", key)
     build = Build()
-    assert cache.stage("bars", spec={}, module="hft.schema", build=build).frame("bars").equals(FRAME)
+    assert (
+        cache.stage("bars", spec={}, module="hft.schema", build=build).frame("bars").equals(FRAME)
+    )
     assert build.calls == 1
     assert [p.name for p in (tmp_path / "bars").iterdir()] == [key]

@@ -1,6 +1,6 @@
 """The W&B workspace: the same every time, and no panel under a name that real runs do not log.
 
-`python -m tests.test_workspace` writes tests/fixtures/workspace.json anew.
+`python -m tests.tracking.test_workspace` writes tests/fixtures/workspace.json anew.
 """
 
 from __future__ import annotations
@@ -19,15 +19,22 @@ from pathlib import Path
 
 import pytest
 
+from hft.cli.workspace import main
 from hft.spec import PACKAGE
-from hft.tracker import best_of
-from hft.tracking import main
-from hft.workspace import Shown, WorkspaceError, build_workspace, config_paths, read_shown, to_json
+from hft.tracking.tracker import best_of
+from hft.tracking.workspace import (
+    Shown,
+    WorkspaceError,
+    build_workspace,
+    config_paths,
+    read_shown,
+    to_json,
+)
 from tests.smoke import score_run, train_smoke
-from tests.wandb_files import OfflineRun, read_offline
+from tests.tracking.wandb_files import OfflineRun, read_offline
 
 ROOT = PACKAGE.parent
-SNAPSHOT = Path(__file__).parent / "fixtures" / "workspace.json"
+SNAPSHOT = Path(__file__).parents[1] / "fixtures" / "workspace.json"
 KEY = "k" * 40
 SHOWN = Shown(
     objective="select/net_bps_day@binance_usdm_vip0",
@@ -77,19 +84,28 @@ def named(section):
                 yield "shown", config["panel2Config"]["exp"]["fromOp"]["inputs"]["key"]["val"]
             case "Vega2":
                 (query,) = config["userQuery"]["queryFields"]
-                (table,) = [a["value"] for f in query["fields"] for a in f.get("args", ()) if a["name"] == "tableKey"]
+                (table,) = [
+                    a["value"]
+                    for f in query["fields"]
+                    for a in f.get("args", ())
+                    if a["name"] == "tableKey"
+                ]
                 yield from (("column", (table, name)) for name in config["fieldSettings"].values())
             case "Run Comparer":
                 pass
             case kind:
                 pytest.fail(f"what does a panel of kind {kind!r} refer to?")
-    yield from (accessor(column) for runs in section["runSets"] for column in runs["runFeed"]["columnOrder"])
+    yield from (
+        accessor(column) for runs in section["runSets"] for column in runs["runFeed"]["columnOrder"]
+    )
 
 
 def accessor(text):
     what, _, name = text.partition(":")
     if what == "config":
-        return "config", name.replace(".value", "", 1)  # how W&B keeps what stands below a top-level entry
+        return "config", name.replace(
+            ".value", "", 1
+        )  # how W&B keeps what stands below a top-level entry
     return {"summary": "summary", "run": "run"}[what], name
 
 
@@ -97,7 +113,11 @@ def leaves(tree, path=""):
     return {
         leaf
         for name, value in tree.items()
-        for leaf in (leaves(value, f"{path}{name}.") if isinstance(value, dict) and value else {f"{path}{name}"})
+        for leaf in (
+            leaves(value, f"{path}{name}.")
+            if isinstance(value, dict) and value
+            else {f"{path}{name}"}
+        )
     }
 
 
@@ -106,7 +126,9 @@ def is_logged(what, name, run: OfflineRun):
     import wandb_workspaces.expr
 
     numbers = {key for key, value in run.summary.items() if isinstance(value, int | float)}
-    own = set(dict(wandb_workspaces.expr.FE_METRIC_NAME_MAP).values())  # what W&B itself knows of every run
+    own = set(
+        dict(wandb_workspaces.expr.FE_METRIC_NAME_MAP).values()
+    )  # what W&B itself knows of every run
     checks = {
         "result": lambda: name in numbers or name in own,
         "summary": lambda: name in run.summary,
@@ -133,7 +155,9 @@ def alone(smoke):
 
 @pytest.fixture(scope="module")
 def watched(tmp_path_factory):
-    """A run whose money is looked at every epoch, and with trades enough for an interval in its backtest."""
+    """A run whose money is looked at every epoch, and with trades enough for an interval in its
+    backtest.
+    """
     return trained(tmp_path_factory.mktemp("watched"), "splits.train=0.4", "splits.test=0.3")
 
 
@@ -164,7 +188,9 @@ def test_the_shipped_names_are_logged_too(watched):
 
 def test_a_name_that_nobody_logs_would_be_seen(watched):
     assert not is_logged("result", "select/logloss", watched)
-    assert not is_logged("result", "tune/loss", watched)  # its summary is {"min": ...}: a curve, no result
+    assert not is_logged(
+        "result", "tune/loss", watched
+    )  # its summary is {"min": ...}: a curve, no result
     assert not is_logged("curves", "^(.*/)?select/log_loss$", watched)
     assert not is_logged("image", "test/equty", watched)
     assert not is_logged("column", ("test/scorecard", "net_day"), watched)
@@ -175,7 +201,8 @@ def test_a_name_that_nobody_logs_would_be_seen(watched):
 def test_curves_and_results_of_several_seeds_are_found(tmp_path):
     run = trained(tmp_path, "seeds=2", "splits.train=0.4", "splits.test=0.3")
     names = set(named(plain()))
-    # Figures of several folds or seeds stand below each one's name, so do single curves: the pattern finds those.
+    # Figures of several folds or seeds stand below each one's name, so do single curves: the
+    # pattern finds those.
     missing = {(what, name) for what, name in names if not is_logged(what, name, run)}
     assert {what for what, _ in missing} <= {"curve", "image"}
     assert {"curves", "result", "summary", "shown"} <= {what for what, _ in names - missing}
@@ -183,12 +210,16 @@ def test_curves_and_results_of_several_seeds_are_found(tmp_path):
 
 def test_config_paths_are_those_of_a_run(alone):
     known = set(config_paths())
-    config = {part: value for part, value in alone.config.items() if part not in ("code", "backtest_test")}
+    config = {
+        part: value for part, value in alone.config.items() if part not in ("code", "backtest_test")
+    }
     assert sorted(leaves(config) - known) == []
 
 
 def test_the_snapshot():
-    assert to_json(built()) == SNAPSHOT.read_text(), "as meant? python -m tests.test_workspace writes it anew"
+    assert to_json(built()) == SNAPSHOT.read_text(), (
+        "as meant? python -m tests.tracking.test_workspace writes it anew"
+    )
 
 
 def test_ids_are_stable_and_no_two_the_same():
@@ -214,18 +245,27 @@ def test_each_space_has_one_panel(tmp_path):
         (conf / name).write_text(text)
     shown = read_shown(conf=conf, swept=("seed",))
     assert shown == Shown(
-        "select/log_loss", ("a_0", "a_1"), "exam", {"sweep=asha": ("bars.kind", "bars.size"), "typed": ("seed",)}
+        "select/log_loss",
+        ("a_0", "a_1"),
+        "exam",
+        {"sweep=asha": ("bars.kind", "bars.size"), "typed": ("seed",)},
     )
     names = set(named(plain(shown)))
     assert ("image", "exam/equity") in names
     assert not [name for what, name in names if what == "curve" and "select" in name]
-    with pytest.raises(WorkspaceError, match=r"swept: no such config path 'bar.size', did you mean 'bars.size'\?"):
+    with pytest.raises(
+        WorkspaceError, match=r"swept: no such config path 'bar.size', did you mean 'bars.size'\?"
+    ):
         read_shown(conf=conf, swept=("bar.size",))
 
 
 def test_the_best_is_the_smallest_loss_and_the_largest_money():
     assert (best_of("select/log_loss"), best_of(SHOWN.objective)) == ("min", "max")
-    scatter = {p["config"]["yAxis"]: p["config"] for p in panels_of(plain()) if p["viewType"] == "Scatter Plot"}
+    scatter = {
+        p["config"]["yAxis"]: p["config"]
+        for p in panels_of(plain())
+        if p["viewType"] == "Scatter Plot"
+    }
     assert scatter["summary:select/log_loss"]["showMinYAxisLine"]
     assert scatter[f"summary:{SHOWN.objective}"]["showMaxYAxisLine"]
 
@@ -287,14 +327,18 @@ def test_offline_by_choice_is_one_error(nowhere, capsys):
 
 def test_help_is_light():
     heavy = ("wandb", "wandb_workspaces", "torch", "matplotlib", "optuna")
-    code = f"import sys, hft.tracking as t; t.main(['--help']); print([m for m in {heavy!r} if m in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
-    assert done.stdout.startswith("usage: python -m hft.tracking workspace")
+    code = f"import sys, hft.cli.workspace as t; t.main(['--help']); print([m for m in {heavy!r} if m in sys.modules])"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    assert done.stdout.startswith("usage: hft workspace")
     assert done.stdout.endswith("[]\n")
 
 
 class Server(http.server.BaseHTTPRequestHandler):
-    """As much of W&B's as saving a view asks for; `server.refuses` is part of the queries it answers with 403."""
+    """As much of W&B's as saving a view asks for; `server.refuses` is part of the queries it
+    answers with 403.
+    """
 
     def do_POST(self):
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
@@ -304,7 +348,9 @@ class Server(http.server.BaseHTTPRequestHandler):
         if self.server.refuses and self.server.refuses in asked["query"]:
             return self.answer(403, {"errors": [{"message": "permission denied"}]})
         if "upsertView" not in asked["query"]:
-            return self.answer(200, {"data": {"viewer": {"id": "1", "entity": "team", "flags": "{}"}}})
+            return self.answer(
+                200, {"data": {"viewer": {"id": "1", "entity": "team", "flags": "{}"}}}
+            )
         self.server.saved.append(asked["variables"])
         view = {"id": "Vmlld3Nlcg==", "name": asked["variables"]["name"]}
         return self.answer(200, {"data": {"upsertView": {"view": view, "inserted": True}}})
@@ -334,21 +380,36 @@ def server():
 
 def ask_server(server, folder):
     kept = {name: value for name, value in os.environ.items() if not name.startswith("WANDB_")}
-    own = {"WANDB_BASE_URL": f"http://127.0.0.1:{server.server_port}", "WANDB_API_KEY": KEY, "HOME": str(folder)}
-    command = [sys.executable, "-m", "hft.tracking", *OURS]
+    own = {
+        "WANDB_BASE_URL": f"http://127.0.0.1:{server.server_port}",
+        "WANDB_API_KEY": KEY,
+        "HOME": str(folder),
+    }
+    command = [sys.executable, "-m", "hft", *OURS]
     env = kept | own | {"PYTHONPATH": str(ROOT)}
-    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder, env=env, timeout=120)
+    return subprocess.run(
+        command, capture_output=True, text=True, check=False, cwd=folder, env=env, timeout=120
+    )
 
 
 def test_with_a_key_it_is_saved_and_its_address_printed(server, tmp_path):
     done = ask_server(server, tmp_path)
     assert done.returncode == 0, done.stderr
     (saved,) = server.saved
-    assert (saved["entityName"], saved["projectName"], saved["type"]) == ("team", "hft", "project-view")
+    assert (saved["entityName"], saved["projectName"], saved["type"]) == (
+        "team",
+        "hft",
+        "project-view",
+    )
     assert saved["name"].removeprefix("nw-").removesuffix("-v") in done.stdout
     assert done.stdout.startswith(f"http://127.0.0.1:{server.server_port}/team/hft?nw=")
     sections = json.loads(saved["spec"])["section"]["panelBankConfig"]["sections"]
-    assert [s["name"] for s in sections] == ["Grids and comparisons", "Studies", "Training", "Backtests"]
+    assert [s["name"] for s in sections] == [
+        "Grids and comparisons",
+        "Studies",
+        "Training",
+        "Backtests",
+    ]
     assert KEY not in done.stdout + done.stderr + saved["spec"]
 
 
@@ -357,7 +418,9 @@ def test_a_server_that_refuses_is_one_error(refuses, server, tmp_path):
     server.refuses = refuses
     done = ask_server(server, tmp_path)
     assert (done.returncode, done.stdout, server.saved) == (2, "", [])
-    assert re.search(r"workspace of team/hft: not saved: .*permission denied.*wandb login --relogin", done.stderr)
+    assert re.search(
+        r"workspace of team/hft: not saved: .*permission denied.*wandb login --relogin", done.stderr
+    )
     assert "Traceback" not in done.stderr
     assert KEY not in done.stderr
 

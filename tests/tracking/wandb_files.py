@@ -1,4 +1,6 @@
-"""Reads W&B's offline files back, all files of a run id merged in the order in which they were begun."""
+"""Reads W&B's offline files back, all files of a run id merged in the order in which they were
+begun.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,9 @@ from typing import Any
 
 @dataclass
 class OfflineRun:
-    """What the files of one run folder hold. Curves are (epoch, value) in the order given; media are file contents."""
+    """What the files of one run folder hold. Curves are (epoch, value) in the order given; media
+    are file contents.
+    """
 
     ids: list[str] = field(default_factory=list)  # one per file
     project: str = ""
@@ -27,7 +31,9 @@ class OfflineRun:
     images: dict[str, bytes] = field(default_factory=dict)
     pages: dict[str, str] = field(default_factory=dict)
     staged: list[Path] = field(default_factory=list)
-    artifacts: dict[str, dict[str, Any]] = field(default_factory=dict)  # {"type", "metadata", "files": name -> path}
+    artifacts: dict[str, dict[str, Any]] = field(
+        default_factory=dict
+    )  # {"type", "metadata", "files": name -> path}
     exit_codes: list[int] = field(default_factory=list)
 
 
@@ -81,5 +87,10 @@ def _add_row(run: OfflineRun, item: dict[str, Any], files: Path) -> None:
             run.pages[media] = (files / item[f"{media}.path"]).read_text()
         elif f"{media}._type" in item:
             pass  # what else W&B notes of an image or a table: width, rows
-        elif not name.startswith("_") and name != "epoch" and "epoch" in item and isinstance(value, int | float):
+        elif (
+            not name.startswith("_")
+            and name != "epoch"
+            and "epoch" in item
+            and isinstance(value, int | float)
+        ):
             run.curves.setdefault(name, []).append((item["epoch"], value))

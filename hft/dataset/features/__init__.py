@@ -1,12 +1,15 @@
-"""Ticks and BARS in, FEATURES out: one float32 column per entry of a feature set, null where unknown.
+"""Ticks and BARS in, FEATURES out: one float32 column per entry of a feature set, null where
+unknown.
 
-Two stages: `build_tick_columns` sums up each bar's ticks, a UTC day at a time, under names that know no window;
-`build_features` turns them and BARS into columns, over the whole range. Rolling windows run across midnight, stay
-inside a `segment`, and are null until they are full; a value that cannot be computed (no variance in the window, no
-quote yet) is null too, never nan and never a stand-in.
+Two stages: `build_tick_columns` sums up each bar's ticks, a UTC day at a time, under names that
+know no window; `build_features` turns them and BARS into columns, over the whole range. Rolling
+windows run across midnight, stay inside a `segment`, and are null until they are full; a value that
+cannot be computed (no variance in the window, no quote yet) is null too, never nan and never a
+stand-in.
 
-To add a feature: one FeatureSpec subclass in the module of its family, an entry in a set under conf/features, one test
-with a slow twin or a closed form. The conformance suite covers it at once. Row i may use nothing later than bars.ts[i].
+To add a feature: one FeatureSpec subclass in the module of its family, an entry in a set under
+conf/features, one test with a slow twin or a closed form. The conformance suite covers it at once.
+Row i may use nothing later than bars.ts[i].
 """
 
 from __future__ import annotations
@@ -18,7 +21,7 @@ import numpy as np
 import polars as pl
 from pydantic import Field
 
-from hft.data import Ticks
+from hft.market.data import Ticks
 from hft.schema import BARS, check, features_columns
 from hft.spec import Kind, UserError
 
@@ -45,7 +48,9 @@ class FeatureSpec(Kind):
         return 0
 
     def tick_columns(self, ticks: Ticks, bars: pl.DataFrame) -> dict[str, np.ndarray]:
-        """Per bar, what its ticks add up to, float64, nan where unknown; nothing from another UTC day."""
+        """Per bar, what its ticks add up to, float64, nan where unknown; nothing from another UTC
+        day.
+        """
         return {}
 
     def lacks_data(self, frame: pl.DataFrame) -> bool:
@@ -77,8 +82,12 @@ class ReturnWindowed(FeatureSpec):
         return self.window
 
 
-def build_tick_columns(ticks: Ticks, bars: pl.DataFrame, specs: dict[str, FeatureSpec]) -> pl.DataFrame:
-    """One row per bar of `bars`: `bar` and every tick column of `specs`, float64, null where unknown."""
+def build_tick_columns(
+    ticks: Ticks, bars: pl.DataFrame, specs: dict[str, FeatureSpec]
+) -> pl.DataFrame:
+    """One row per bar of `bars`: `bar` and every tick column of `specs`, float64, null where
+    unknown.
+    """
     columns: dict[str, np.ndarray] = {}
     for spec in _distinct(specs):
         columns |= spec.tick_columns(ticks, bars)
@@ -88,23 +97,38 @@ def build_tick_columns(ticks: Ticks, bars: pl.DataFrame, specs: dict[str, Featur
 
 
 def tick_plan(specs: dict[str, FeatureSpec]) -> list[dict[str, Any]]:
-    """JSON-ready identity of what `build_tick_columns` computes: equal for sets that differ in windows only."""
-    return [{"kind": spec.kind} | {f: spec.plain()[f] for f in spec.tick_fields} for spec in _distinct(specs)]
+    """JSON-ready identity of what `build_tick_columns` computes: equal for sets that differ in
+    windows only.
+    """
+    return [
+        {"kind": spec.kind} | {f: spec.plain()[f] for f in spec.tick_fields}
+        for spec in _distinct(specs)
+    ]
 
 
-def build_features(bars: pl.DataFrame, tick_columns: pl.DataFrame, specs: dict[str, FeatureSpec]) -> pl.DataFrame:
-    """FEATURES of a range. `tick_columns` are the days' frames from `build_tick_columns`, one below the other."""
+def build_features(
+    bars: pl.DataFrame, tick_columns: pl.DataFrame, specs: dict[str, FeatureSpec]
+) -> pl.DataFrame:
+    """FEATURES of a range. `tick_columns` are the days' frames from `build_tick_columns`, one below
+    the other.
+    """
     if "bar" in specs:
-        raise FeatureError("features.bar: 'bar' numbers the rows of every frame; give the feature another name")
+        raise FeatureError(
+            "features.bar: 'bar' numbers the rows of every frame; give the feature another name"
+        )
     assert tick_columns.height == bars.height, "tick columns and bars must have the same rows"
     frame = bars.hstack(tick_columns.drop("bar"))
     _require_streams(frame, specs)
     columns = [_stored(spec.column(frame)).alias(name) for name, spec in specs.items()]
-    return check(bars.select("bar").hstack(columns), features_columns(list(specs)), where="features")
+    return check(
+        bars.select("bar").hstack(columns), features_columns(list(specs)), where="features"
+    )
 
 
 def within_segments(frame: pl.DataFrame, value: pl.Expr) -> pl.Series:
-    """`value` computed in each segment by itself, so that no window and no difference reaches across a gap."""
+    """`value` computed in each segment by itself, so that no window and no difference reaches
+    across a gap.
+    """
     return frame.select(value.over("segment")).to_series()
 
 
@@ -121,13 +145,17 @@ def _distinct(specs: dict[str, FeatureSpec]) -> Iterator[FeatureSpec]:
 
 
 def _require_streams(frame: pl.DataFrame, specs: dict[str, FeatureSpec]) -> None:
-    lacking = {name: spec for name, spec in specs.items() if frame.height and spec.lacks_data(frame)}
+    lacking = {
+        name: spec for name, spec in specs.items() if frame.height and spec.lacks_data(frame)
+    }
     errors = []
     for stream, remedy in REMEDIES.items():
         names = [name for name, spec in lacking.items() if stream in spec.needs]
         if names:
             verb = "needs" if len(names) == 1 else "need"
-            errors.append(f"features: {', '.join(names)} {verb} {stream}, which these data do not have; {remedy}")
+            errors.append(
+                f"features: {', '.join(names)} {verb} {stream}, which these data do not have; {remedy}"
+            )
     if errors:
         raise FeatureError("\n".join(errors))
 

@@ -6,21 +6,23 @@ import numpy as np
 import polars as pl
 from numba import njit
 
-from hft.bars import quote_bounds
+from hft.market.bars import quote_bounds
 from hft.schema import NS_PER_DAY
 
 
 def flow_per_bar(stream: pl.DataFrame, columns: tuple[str, str, str, str], bars: pl.DataFrame):
     """Per bar: sum of order flow imbalance, and mean depth, of the quotes it learned.
 
-    `columns` name bid, bid_qty, ask and ask_qty in `stream` (QUOTES, or a level of BOOK). Depth is the mean of the two
-    quantities, averaged over the bar's quotes, or that of the standing quote where none came in. nan before the day's
-    first quote.
+    `columns` name bid, bid_qty, ask and ask_qty in `stream` (QUOTES, or a level of BOOK). Depth is
+    the mean of the two quantities, averaged over the bar's quotes, or that of the standing quote
+    where none came in. nan before the day's first quote.
     """
     ts_recv = stream["ts_recv"].to_numpy()
     first = day_begins(ts_recv, bars)
     bounds = quote_bounds(ts_recv, bars)
-    return _flow(*(stream[c].to_numpy() for c in columns), np.maximum(bounds[:-1], first), bounds[1:], first)
+    return _flow(
+        *(stream[c].to_numpy() for c in columns), np.maximum(bounds[:-1], first), bounds[1:], first
+    )
 
 
 def day_begins(ts_recv: np.ndarray, bars: pl.DataFrame) -> np.ndarray:
@@ -37,8 +39,9 @@ def _flow(bid, bid_qty, ask, ask_qty, starts, stops, day_begins):
             continue
         total = 0.0
         for i in range(max(starts[bar], day_begins[bar] + 1), stops[bar]):
-            # Cont, Kukanov and Stoikov 2014, eq. 4: what was added at or above the best bid less what left it, and
-            # the mirror at the ask. Comparisons with nan (no such level) hold for neither side and add nothing.
+            # Cont, Kukanov and Stoikov 2014, eq. 4: what was added at or above the best bid less
+            # what left it, and the mirror at the ask. Comparisons with nan (no such level) hold for
+            # neither side and add nothing.
             if bid[i] >= bid[i - 1]:
                 total += bid_qty[i]
             if bid[i] <= bid[i - 1]:

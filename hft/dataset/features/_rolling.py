@@ -1,7 +1,8 @@
 """Rolling moments that are computed afresh for every window.
 
-Running sums of products lose the small windows after a large one has left them, and never return to exactly zero;
-starting over costs 0.1 s per million bars at a window of 50, and a window's value depends on that window alone.
+Running sums of products lose the small windows after a large one has left them, and never return to
+exactly zero; starting over costs 0.1 s per million bars at a window of 50, and a window's value
+depends on that window alone.
 """
 
 from __future__ import annotations
@@ -31,7 +32,9 @@ def rolling_slope(y, x, window):
 
 @njit
 def rolling_lag_covariance(x, window):
-    """Covariance (ddof 1) of the window - 1 pairs of neighbours among the last `window` values; nan as above."""
+    """Covariance (ddof 1) of the window - 1 pairs of neighbours among the last `window` values; nan
+    as above.
+    """
     covariance = np.full(len(x), np.nan)
     n = window - 1
     for end in range(window, len(x) + 1):

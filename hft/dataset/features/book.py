@@ -8,13 +8,15 @@ import numpy as np
 import polars as pl
 from pydantic import Field
 
-from hft.data import Ticks
-from hft.features import FeatureSpec, Windowed, within_segments
-from hft.features._quotes import day_begins, flow_per_bar
+from hft.dataset.features import FeatureSpec, Windowed, within_segments
+from hft.dataset.features._quotes import day_begins, flow_per_bar
+from hft.market.data import Ticks
 
 
 class DepthImbalance(FeatureSpec):
-    """(Qb - Qa) / (Qb + Qa) of the quantities on the best `levels` levels at the close, in [-1, 1]."""
+    """(Qb - Qa) / (Qb + Qa) of the quantities on the best `levels` levels at the close, in [-1,
+    1].
+    """
 
     needs: ClassVar[frozenset[str]] = frozenset({"book"})
     tick_fields: ClassVar[tuple[str, ...]] = ("levels",)
@@ -40,7 +42,8 @@ class DepthImbalance(FeatureSpec):
         known = last >= day_begins(ts_recv, bars)
         at_close = book[last[known]]
         bid, ask = (
-            sum(at_close[f"{side}_qty_{k}"].fill_null(0) for k in range(self.levels)) for side in ("bid", "ask")
+            sum(at_close[f"{side}_qty_{k}"].fill_null(0) for k in range(self.levels))
+            for side in ("bid", "ask")
         )
         imbalance[known] = ((bid - ask) / (bid + ask)).to_numpy()
         return imbalance
@@ -51,9 +54,11 @@ class DepthImbalance(FeatureSpec):
 
 
 class MultilevelOfi(Windowed):
-    """OFI computed at each of `levels` (Xu, Gould and Howison 2019), averaged over them, in units of their mean depth.
+    """OFI computed at each of `levels` (Xu, Gould and Howison 2019), averaged over them, in units
+    of their mean depth.
 
-    One level per column gives the MLOFI vector; several in one column weigh equally. The first book of a day adds none.
+    One level per column gives the MLOFI vector; several in one column weigh equally. The first book
+    of a day adds none.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"book"})
@@ -81,4 +86,6 @@ class MultilevelOfi(Windowed):
         flow = pl.sum_horizontal([f"ofi_level_{k}" for k in self.levels], ignore_nulls=False)
         depth = pl.sum_horizontal([f"ofi_depth_level_{k}" for k in self.levels], ignore_nulls=False)
         total = flow.rolling_sum(self.window, min_samples=self.window)
-        return within_segments(frame, total / depth.rolling_mean(self.window, min_samples=self.window))
+        return within_segments(
+            frame, total / depth.rolling_mean(self.window, min_samples=self.window)
+        )

@@ -1,8 +1,9 @@
-"""Local-level Kalman filter on the log close in bps: an unseen level that moves, seen through noise.
+"""Local-level Kalman filter on the log close in bps: an unseen level that moves, seen through
+noise.
 
-With level variance q and noise variance r per bar, returns have variance q + 2r and neighbours covary by -r. Both
-moments are exponentially weighted means of past returns, so r and q follow the market and are known before the close
-they judge; nothing is smoothed backwards.
+With level variance q and noise variance r per bar, returns have variance q + 2r and neighbours
+covary by -r. Both moments are exponentially weighted means of past returns, so r and q follow the
+market and are known before the close they judge; nothing is smoothed backwards.
 """
 
 from __future__ import annotations
@@ -15,20 +16,26 @@ import polars as pl
 from numba import njit
 from pydantic import Field
 
-from hft.features import BPS, FeatureSpec, log_return_bps, within_segments
+from hft.dataset.features import BPS, FeatureSpec, log_return_bps, within_segments
 
 START_WEIGHT = 0.01
 
 
 class LocalLevel(FeatureSpec):
-    span: int = Field(ge=2, le=100_000, description="span in bars of the exponential weights of the noise moments")
+    span: int = Field(
+        ge=2, le=100_000, description="span in bars of the exponential weights of the noise moments"
+    )
     min_share: float = Field(
-        ge=0.001, le=0.5, description="least share of the return variance left to the noise, and to the level"
+        ge=0.001,
+        le=0.5,
+        description="least share of the return variance left to the noise, and to the level",
     )
 
     @property
     def warmup(self) -> int:
-        """Bars until the first return weighs under 1 % in the moments, and then the first level in the level."""
+        """Bars until the first return weighs under 1 % in the moments, and then the first level in
+        the level.
+        """
         # The slowest gain is the steady state of the smallest q / r, K^2 = (1 - K) q / r.
         ratio = 2 * self.min_share / (1 - self.min_share)
         slowest_gain = (math.sqrt(ratio**2 + 4 * ratio) - ratio) / 2
@@ -36,16 +43,22 @@ class LocalLevel(FeatureSpec):
         return 2 + _bars_to_forget(2 / (self.span + 1)) + _bars_to_forget(slowest_gain)
 
     def filtered(self, frame: pl.DataFrame) -> pl.DataFrame:
-        """deviation (close less filtered level, bps) and innovation (surprise over its predicted sd) per bar."""
+        """deviation (close less filtered level, bps) and innovation (surprise over its predicted
+        sd) per bar.
+        """
         log_price = (frame["close"].log() * BPS).to_numpy()
         noise, drift = self.variances(frame)
         deviation, innovation = local_level(log_price, noise, drift)
         warm = pl.int_range(pl.len()).over("segment") >= self.warmup
-        columns = pl.DataFrame({"deviation": deviation, "innovation": innovation, "segment": frame["segment"]})
+        columns = pl.DataFrame(
+            {"deviation": deviation, "innovation": innovation, "segment": frame["segment"]}
+        )
         return columns.select(pl.when(warm).then(pl.col("deviation", "innovation")))
 
     def variances(self, frame: pl.DataFrame) -> tuple[np.ndarray, np.ndarray]:
-        """r and q for each bar from the returns before it; nan where there are none, so at the start of a segment."""
+        """r and q for each bar from the returns before it; nan where there are none, so at the
+        start of a segment.
+        """
         returns = log_return_bps()
         alpha = 2 / (self.span + 1)
         past_variance = (returns**2).ewm_mean(alpha=alpha).shift(1)
@@ -66,7 +79,9 @@ class KalmanDeviation(LocalLevel):
 
 
 class KalmanInnovation(LocalLevel):
-    """Standardised innovation (y - a) / sqrt(P + r): how surprising the close was. Null while nothing ever moved."""
+    """Standardised innovation (y - a) / sqrt(P + r): how surprising the close was. Null while
+    nothing ever moved.
+    """
 
     kind: Literal["kalman_innovation"]
 
@@ -82,8 +97,9 @@ def _bars_to_forget(rate: float) -> int:
 def local_level(y, noise, drift):
     """y - a after each update, and (y - a) / sqrt(F) before it.
 
-    P += q; v = y - a; F = P + r; K = P / F; a += K v; P = P (1 - K), with the r and q of the bar. Starts with a = y and
-    P = r at the first bar whose variances are known, and again after each nan (a new segment); nan there.
+    P += q; v = y - a; F = P + r; K = P / F; a += K v; P = P (1 - K), with the r and q of the bar.
+    Starts with a = y and P = r at the first bar whose variances are known, and again after each nan
+    (a new segment); nan there.
     """
     deviation, innovation = np.full(len(y), np.nan), np.full(len(y), np.nan)
     started = False

@@ -9,19 +9,21 @@ import polars as pl
 from numba import njit
 from pydantic import Field
 
-from hft.bars import trade_bounds
-from hft.data import Ticks
-from hft.features import BPS, ReturnWindowed, Windowed, log_return_bps, within_segments
-from hft.features._quotes import day_begins
-from hft.features._rolling import rolling_lag_covariance, rolling_slope
+from hft.dataset.features import BPS, ReturnWindowed, Windowed, log_return_bps, within_segments
+from hft.dataset.features._quotes import day_begins
+from hft.dataset.features._rolling import rolling_lag_covariance, rolling_slope
+from hft.market.bars import trade_bounds
+from hft.market.data import Ticks
 
 MILLION = 1e6
 
 
 class KyleLambda(ReturnWindowed):
-    """Slope of the bars' price moves on their signed volume, least squares with an intercept, over the window.
+    """Slope of the bars' price moves on their signed volume, least squares with an intercept, over
+    the window.
 
-    bps (or quote currency, with `response: price`) per unit of base currency. Null where signed volume does not vary.
+    bps (or quote currency, with `response: price`) per unit of base currency. Null where signed
+    volume does not vary.
     """
 
     kind: Literal["kyle_lambda"]
@@ -45,11 +47,15 @@ class Amihud(ReturnWindowed):
 
     def column(self, frame: pl.DataFrame) -> pl.Series:
         illiquidity = log_return_bps().abs() / (pl.col("turnover") / MILLION)
-        return within_segments(frame, illiquidity.rolling_mean(self.window, min_samples=self.window))
+        return within_segments(
+            frame, illiquidity.rolling_mean(self.window, min_samples=self.window)
+        )
 
 
 class RollSpread(ReturnWindowed):
-    """2 sqrt(max(0, -cov(r_t, r_t-1))) (Roll 1984) of the log returns in bps; n returns give n - 1 pairs, ddof 1."""
+    """2 sqrt(max(0, -cov(r_t, r_t-1))) (Roll 1984) of the log returns in bps; n returns give n - 1
+    pairs, ddof 1.
+    """
 
     kind: Literal["roll_spread"]
     window: int = Field(ge=3, le=100_000, description="returns in the covariance, in bars")
@@ -60,10 +66,11 @@ class RollSpread(ReturnWindowed):
 
 
 class EffectiveSpread(Windowed):
-    """2 side (price - mid) / mid in bps, weighted by quantity within a bar, the window's mean of the bars.
+    """2 side (price - mid) / mid in bps, weighted by quantity within a bar, the window's mean of
+    the bars.
 
-    The mid is the day's last quote strictly before the trade. Trades without a side or before the first quote are left
-    out; null while a bar of the window has no other.
+    The mid is the day's last quote strictly before the trade. Trades without a side or before the
+    first quote are left out; null while a bar of the window has no other.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"quotes"})
@@ -75,7 +82,11 @@ class EffectiveSpread(Windowed):
         ts_quote = ticks.quotes["ts_recv"].to_numpy()
         mid = ((ticks.quotes["bid"] + ticks.quotes["ask"]) / 2).to_numpy()
         begins = day_begins(ts_quote, bars)
-        return {"effective_spread": _effective_spread(*trades, trade_bounds(trades[0], bars), ts_quote, mid, begins)}
+        return {
+            "effective_spread": _effective_spread(
+                *trades, trade_bounds(trades[0], bars), ts_quote, mid, begins
+            )
+        }
 
     def column(self, frame: pl.DataFrame) -> pl.Series:
         spread = pl.col("effective_spread").rolling_mean(self.window, min_samples=self.window)
@@ -92,7 +103,9 @@ def _effective_spread(ts_recv, price, qty, side, bounds, ts_quote, mid, day_begi
             while known < len(ts_quote) and ts_quote[known] < ts_recv[i]:
                 known += 1
             if known > day_begins[bar] and side[i] != 0:
-                weighted += qty[i] * 2 * side[i] * (price[i] - mid[known - 1]) / mid[known - 1] * BPS
+                weighted += (
+                    qty[i] * 2 * side[i] * (price[i] - mid[known - 1]) / mid[known - 1] * BPS
+                )
                 volume += qty[i]
         if volume > 0:
             spread[bar] = weighted / volume

@@ -1,4 +1,6 @@
-"""Order flow: who pressed on the queues and who took from them, and how the best quotes lean. Scale-free or in bps."""
+"""Order flow: who pressed on the queues and who took from them, and how the best quotes lean.
+Scale-free or in bps.
+"""
 
 from __future__ import annotations
 
@@ -7,18 +9,20 @@ from typing import ClassVar, Literal
 import numpy as np
 import polars as pl
 
-from hft.data import Ticks
-from hft.features import BPS, FeatureSpec, Windowed, within_segments
-from hft.features._quotes import flow_per_bar
+from hft.dataset.features import BPS, FeatureSpec, Windowed, within_segments
+from hft.dataset.features._quotes import flow_per_bar
+from hft.market.data import Ticks
 
 MID = (pl.col("bid") + pl.col("ask")) / 2
 IMBALANCE = (pl.col("bid_qty") - pl.col("ask_qty")) / (pl.col("bid_qty") + pl.col("ask_qty"))
 
 
 class OrderFlowImbalance(Windowed):
-    """Cont-Kukanov-Stoikov OFI of the best quotes summed over the window, in units of the window's mean depth.
+    """Cont-Kukanov-Stoikov OFI of the best quotes summed over the window, in units of the window's
+    mean depth.
 
-    The first quote of a day contributes none. Null while a bar of the window has no quote of its day.
+    The first quote of a day contributes none. Null while a bar of the window has no quote of its
+    day.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"quotes"})
@@ -36,12 +40,16 @@ class OrderFlowImbalance(Windowed):
 
 
 class TradeImbalance(Windowed):
-    """(buy - sell) / volume over the window, in [-1, 1]; volume of unknown side counts in the denominator."""
+    """(buy - sell) / volume over the window, in [-1, 1]; volume of unknown side counts in the
+    denominator.
+    """
 
     kind: Literal["trade_imbalance"]
 
     def column(self, frame: pl.DataFrame) -> pl.Series:
-        signed = (pl.col("buy_volume") - pl.col("sell_volume")).rolling_sum(self.window, min_samples=self.window)
+        signed = (pl.col("buy_volume") - pl.col("sell_volume")).rolling_sum(
+            self.window, min_samples=self.window
+        )
         volume = pl.col("volume").rolling_sum(self.window, min_samples=self.window)
         return within_segments(frame, signed / volume)
 
@@ -58,7 +66,9 @@ class QueueImbalance(FeatureSpec):
 
 
 class WeightedMidDeviation(FeatureSpec):
-    """Weighted mid I a + (1 - I) b, I = Qb / (Qb + Qa), above the mid, in bps: half the spread times the imbalance."""
+    """Weighted mid I a + (1 - I) b, I = Qb / (Qb + Qa), above the mid, in bps: half the spread
+    times the imbalance.
+    """
 
     needs: ClassVar[frozenset[str]] = frozenset({"quotes"})
 
@@ -70,7 +80,9 @@ class WeightedMidDeviation(FeatureSpec):
 
 
 class RelativeSpread(FeatureSpec):
-    """Quoted spread over the mid at the close, in bps; negative where a source leaves crossed quotes in."""
+    """Quoted spread over the mid at the close, in bps; negative where a source leaves crossed
+    quotes in.
+    """
 
     needs: ClassVar[frozenset[str]] = frozenset({"quotes"})
 

@@ -1,4 +1,6 @@
-"""Returns and their size, all in bps and none annualised: over the last bars, from closes or from ranges."""
+"""Returns and their size, all in bps and none annualised: over the last bars, from closes or from
+ranges.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +9,14 @@ from typing import Literal
 
 import polars as pl
 
-from hft.features import BPS, FeatureSpec, ReturnWindowed, Windowed, log_return_bps, within_segments
+from hft.dataset.features import (
+    BPS,
+    FeatureSpec,
+    ReturnWindowed,
+    Windowed,
+    log_return_bps,
+    within_segments,
+)
 
 RANGE = (pl.col("high") / pl.col("low")).log()
 BODY = (pl.col("close") / pl.col("open")).log()

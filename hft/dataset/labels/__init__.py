@@ -1,8 +1,9 @@
-"""Ticks and bars in, LABELS out: the class of each bar's decision, when it is known (t_end), its return, its weight.
+"""Ticks and bars in, LABELS out: the class of each bar's decision, when it is known (t_end), its
+return, its weight.
 
-A decision falls at bars.ts, its entry `latency_ms` later, its end within `horizon` bars. Which bars carry a decision is
-the choice of `events`, and of the kind. To add a kind: one module here with a LabelSpec subclass,
-`conf/labels/<kind>.yaml`, one test. The conformance suite covers it at once.
+A decision falls at bars.ts, its entry `latency_ms` later, its end within `horizon` bars. Which bars
+carry a decision is the choice of `events`, and of the kind. To add a kind: one module here with a
+LabelSpec subclass, `conf/labels/<kind>.yaml`, one test. The conformance suite covers it at once.
 """
 
 from __future__ import annotations
@@ -13,13 +14,13 @@ import numpy as np
 import polars as pl
 from pydantic import Field
 
-from hft.data import Ticks
-from hft.labels._barriers import Exits
-from hft.labels._events import Events
-from hft.labels._paths import read_paths
-from hft.labels._random_walk import walk_like
-from hft.labels._resolved import needs_prints
-from hft.labels._weights import attributed_returns, average_uniqueness, end_bars, time_decay
+from hft.dataset.barriers import Exits
+from hft.dataset.labels._events import Events
+from hft.dataset.labels._paths import read_paths
+from hft.dataset.labels._random_walk import walk_like
+from hft.dataset.labels._resolved import needs_prints
+from hft.dataset.labels._weights import attributed_returns, average_uniqueness, end_bars, time_decay
+from hft.market.data import Ticks
 from hft.schema import CLASS_NAMES, LABELS, NS_PER_MS, NS_PER_S, check
 from hft.spec import Kind, UserError
 
@@ -45,7 +46,9 @@ class LabelError(UserError):
 
 class LabelSpec(Kind):
     horizon: int = Field(ge=1, le=100_000, description="bars after which a trade expires")
-    latency_ms: float = Field(ge=0, le=60_000, description="from decision (bar close) to market, ms")
+    latency_ms: float = Field(
+        ge=0, le=60_000, description="from decision (bar close) to market, ms"
+    )
     events: Events = Field(
         description="which bars carry a decision; the others have no label and stay in the sequence",
         json_schema_extra={"before": {"every": 1, "cusum": 0.0, "span": 100}},
@@ -69,7 +72,9 @@ class LabelSpec(Kind):
         return ()
 
     def offered(self, bars: pl.DataFrame) -> np.ndarray:
-        """bool[T, 3]: the classes that a decision at each bar can have, none where no decision falls; causal."""
+        """bool[T, 3]: the classes that a decision at each bar can have, none where no decision
+        falls; causal.
+        """
         return np.repeat(self.events.pick(bars)[:, None], len(CLASS_NAMES), axis=1)
 
     def exits(self, bars: pl.DataFrame) -> Exits:
@@ -77,10 +82,12 @@ class LabelSpec(Kind):
         raise NotImplementedError
 
     def build(self, ticks: Ticks, bars: pl.DataFrame) -> pl.DataFrame:
-        """LABELS, one row per bar; y, t_end, ret_bps and weight null together where the class is unknowable.
+        """LABELS, one row per bar; y, t_end, ret_bps and weight null together where the class is
+        unknowable.
 
-        The last `horizon` bars of a segment have no label, touched or not; neither has a decision that no print follows
-        between its entry and its expiry. `events` and `weights` are the caller's affair.
+        The last `horizon` bars of a segment have no label, touched or not; neither has a decision
+        that no print follows between its entry and its expiry. `events` and `weights` are the
+        caller's affair.
         """
         raise NotImplementedError
 
@@ -99,51 +106,80 @@ def label_bars(bars: pl.DataFrame, features: pl.DataFrame, spec: LabelSpec) -> p
 def build_labels(ticks: Ticks, bars: pl.DataFrame, spec: LabelSpec) -> pl.DataFrame:
     """LABELS of the bars that carry a decision; `bars` as `label_bars` gives them.
 
-    Weights are raw: numbers >= 0 of any scale. A row's weight depends on the labels alive during its own life, and on
-    nothing later than the close of the bar in which it ends.
+    Weights are raw: numbers >= 0 of any scale. A row's weight depends on the labels alive during
+    its own life, and on nothing later than the close of the bar in which it ends.
     """
     decided, labels = spec.offered(bars).any(axis=1), spec.build(ticks, bars)
     if not decided.all():
-        labels = labels.with_columns(pl.when(pl.Series(decided)).then(pl.col(c)).alias(c) for c in labels.columns[1:])
+        labels = labels.with_columns(
+            pl.when(pl.Series(decided)).then(pl.col(c)).alias(c) for c in labels.columns[1:]
+        )
     if spec.weights != "none":
         ends = end_bars(bars, labels)
-        weight = average_uniqueness(ends) if spec.weights == "uniqueness" else attributed_returns(ends, _close(bars))
-        labels = labels.with_columns(weight=pl.when(pl.col("y").is_not_null()).then(pl.Series(weight)))
+        weight = (
+            average_uniqueness(ends)
+            if spec.weights == "uniqueness"
+            else attributed_returns(ends, _close(bars))
+        )
+        labels = labels.with_columns(
+            weight=pl.when(pl.col("y").is_not_null()).then(pl.Series(weight))
+        )
     return check(labels, LABELS, where=f"labels ({spec.kind})")
 
 
-def train_weights(labels: pl.DataFrame, bars: pl.DataFrame, spec: LabelSpec, *, rows_T: np.ndarray) -> np.ndarray:
-    """float64[T]: the raw weights of a fold's training rows with `spec.decay` among them, 0 elsewhere."""
+def train_weights(
+    labels: pl.DataFrame, bars: pl.DataFrame, spec: LabelSpec, *, rows_T: np.ndarray
+) -> np.ndarray:
+    """float64[T]: the raw weights of a fold's training rows with `spec.decay` among them, 0
+    elsewhere.
+    """
     weight = np.where(rows_T, labels["weight"].fill_null(0.0).to_numpy(), 0.0)
-    return weight if spec.decay == 1 else weight * time_decay(_uniqueness(labels, bars, rows_T), spec.decay)
+    return (
+        weight
+        if spec.decay == 1
+        else weight * time_decay(_uniqueness(labels, bars, rows_T), spec.decay)
+    )
 
 
 def effective_labels(labels: pl.DataFrame, bars: pl.DataFrame, *, rows_T: np.ndarray) -> float:
-    """n_eff: the sum of the average uniqueness of the labels of `rows_T`, counted among themselves."""
+    """n_eff: the sum of the average uniqueness of the labels of `rows_T`, counted among
+    themselves.
+    """
     return float(_uniqueness(labels, bars, rows_T).sum())
 
 
 def restrict(p_T3: np.ndarray, offered_T3: np.ndarray) -> np.ndarray:
-    """Probabilities given that the class is one on offer; nan where none is, so that no trade is opened there."""
+    """Probabilities given that the class is one on offer; nan where none is, so that no trade is
+    opened there.
+    """
     if offered_T3.all():
         return p_T3
     p = np.where(offered_T3, p_T3, 0.0)
     total = p.sum(axis=1, keepdims=True)
-    return np.divide(p, total, out=np.full(p.shape, np.nan), where=offered_T3.any(axis=1, keepdims=True) & (total > 0))
+    return np.divide(
+        p,
+        total,
+        out=np.full(p.shape, np.nan),
+        where=offered_T3.any(axis=1, keepdims=True) & (total > 0),
+    )
 
 
 def class_shares(labels: pl.DataFrame) -> dict[str, float]:
     """Shares of hold, buy and sell among the rows that have a label; all nan without any."""
     y = labels["y"].drop_nulls()
-    return {name: (y == code).sum() / len(y) if len(y) else float("nan") for code, name in enumerate(CLASS_NAMES)}
+    return {
+        name: (y == code).sum() / len(y) if len(y) else float("nan")
+        for code, name in enumerate(CLASS_NAMES)
+    }
 
 
 def random_walk_shares(bars: pl.DataFrame, spec: LabelSpec, *, seed: int) -> dict[str, float]:
-    """Class shares of `spec` on a driftless walk with the trades per bar, pace and volatility of `bars`.
+    """Class shares of `spec` on a driftless walk with the trades per bar, pace and volatility of
+    `bars`.
 
-    `bars` may be any stretch of rows, such as the training period. Labels that merely restate these shares have found
-    nothing: they are what the barriers' geometry gives by itself. All nan where `spec` reads features, which a walk has
-    not, or where there are no bars.
+    `bars` may be any stretch of rows, such as the training period. Labels that merely restate these
+    shares have found nothing: they are what the barriers' geometry gives by itself. All nan where
+    `spec` reads features, which a walk has not, or where there are no bars.
     """
     if spec.columns or not bars.height:
         return dict.fromkeys(CLASS_NAMES, float("nan"))
@@ -160,10 +196,12 @@ def label_report(
     period_T: np.ndarray,
     seed: int,
 ) -> dict[str, float]:
-    """What a run logs of the labels of `rows_T`, its training rows among the bars of the period, `period_T`.
+    """What a run logs of the labels of `rows_T`, its training rows among the bars of the period,
+    `period_T`.
 
-    hold, buy, sell and the same of a random walk; rows and n_eff; mean holding in bars, and in seconds from the time of
-    entry; the share whose class the bars' highs and lows do not tell; the period's decisions with an unknowable label.
+    hold, buy, sell and the same of a random walk; rows and n_eff; mean holding in bars, and in
+    seconds from the time of entry; the share whose class the bars' highs and lows do not tell; the
+    period's decisions with an unknowable label.
     """
     rows_T = rows_T & labels["y"].is_not_null().to_numpy()
     offered_T3 = spec.offered(bars)
@@ -173,7 +211,8 @@ def label_report(
     entered = bars["ts"].to_numpy()[rows_T] + round(spec.latency_ms * NS_PER_MS)
     held_ns = labels["t_end"].filter(rows_T).to_numpy() - entered
     unknowable = period_T & offered_T3.any(axis=1) & labels["y"].is_null().to_numpy()
-    # Of the whole period: rows that `events` picks are no neighbours, so that their returns tell no volatility.
+    # Of the whole period: rows that `events` picks are no neighbours, so that their returns tell no
+    # volatility.
     walk = random_walk_shares(bars.filter(period_T), spec, seed=seed)
     return {
         **class_shares(labels.filter(rows_T)),

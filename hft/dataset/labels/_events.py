@@ -1,4 +1,6 @@
-"""Bars in, the bars at which a decision falls out: every bar, every n-th, or those where the price has moved."""
+"""Bars in, the bars at which a decision falls out: every bar, every n-th, or those where the price
+has moved.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +9,14 @@ import polars as pl
 from numba import njit
 from pydantic import Field
 
-from hft.labels._volatility import ewma_volatility
+from hft.dataset.labels._volatility import ewma_volatility
 from hft.spec import Spec
 
 
 class Events(Spec):
-    every: int = Field(ge=1, le=1_000_000, description="of the bars that cusum lets through, every n-th; 1: each")
+    every: int = Field(
+        ge=1, le=1_000_000, description="of the bars that cusum lets through, every n-th; 1: each"
+    )
     cusum: float = Field(
         ge=0,
         le=1_000,
@@ -21,7 +25,9 @@ class Events(Spec):
     span: int = Field(ge=1, le=1_000_000, description="span of the EWMA of that sigma, bars")
 
     def pick(self, bars: pl.DataFrame) -> np.ndarray:
-        """bool[T]; a bar's answer depends on bars up to it. Counting and cumulating start anew with every segment."""
+        """bool[T]; a bar's answer depends on bars up to it. Counting and cumulating start anew with
+        every segment.
+        """
         close, segment = bars["close"].to_numpy(), bars["segment"].to_numpy()
         sigma = ewma_volatility(close, segment, self.span) if self.cusum else np.zeros(close.size)
         return _pick(close, segment, sigma, self.cusum, self.every)
@@ -29,9 +35,11 @@ class Events(Spec):
 
 @njit
 def _pick(close, segment, sigma, multiple, every):
-    """The symmetric CUSUM filter (AFML 2.5.2.1): the sum that reaches multiple * sigma starts anew, inclusive.
+    """The symmetric CUSUM filter (AFML 2.5.2.1): the sum that reaches multiple * sigma starts anew,
+    inclusive.
 
-    sigma is the bar's before, so that a jump is not measured by itself; no event while it is unknown or zero.
+    sigma is the bar's before, so that a jump is not measured by itself; no event while it is
+    unknown or zero.
     """
     out = np.zeros(close.size, np.bool_)
     up, down, n_seen = 0.0, 0.0, 0

@@ -1,4 +1,6 @@
-"""Ticks and bars in, Paths out: where each decision enters the market and which prints decide its fate (QUANT 5.12)."""
+"""Ticks and bars in, Paths out: where each decision enters the market and which prints decide its
+fate (QUANT 5.12).
+"""
 
 from __future__ import annotations
 
@@ -8,8 +10,8 @@ import numpy as np
 import polars as pl
 from numba import njit
 
-from hft.bars import trade_bounds
-from hft.data import Ticks
+from hft.market.bars import trade_bounds
+from hft.market.data import Ticks
 from hft.schema import HOLD, LABELS, NS_PER_MS
 
 _ALWAYS = np.iinfo(np.int64).min
@@ -17,10 +19,12 @@ _ALWAYS = np.iinfo(np.int64).min
 
 @dataclass(frozen=True)
 class Paths:
-    """Per bar: the entry price and the prints [first, stop) that follow the entry, up to the close of bar t + horizon.
+    """Per bar: the entry price and the prints [first, stop) that follow the entry, up to the close
+    of bar t + horizon.
 
-    `known` is False where there is no such path: the last bars of a segment, or no print between entry and expiry.
-    `price`, `ts_recv` and `bounds` are the prints themselves; `expires` is the close of bar t + horizon.
+    `known` is False where there is no such path: the last bars of a segment, or no print between
+    entry and expiry. `price`, `ts_recv` and `bounds` are the prints themselves; `expires` is the
+    close of bar t + horizon.
     """
 
     price: np.ndarray
@@ -37,12 +41,14 @@ def read_paths(ticks: Ticks, bars: pl.DataFrame, *, horizon: int, latency_ms: fl
     price, ts_recv = ticks.trades["price"].to_numpy(), ticks.trades["ts_recv"].to_numpy()
     bounds = trade_bounds(ts_recv, bars)
     ts_entry = bars["ts"].to_numpy() + round(latency_ms * NS_PER_MS)
-    # The first print at or after ts_entry, and never the one that closed the bar or an earlier one of its time.
+    # The first print at or after ts_entry, and never the one that closed the bar or an earlier one
+    # of its time.
     at = _first_at(ts_recv, ts_entry, bounds[1:])
     entry, first = price[np.minimum(at, price.size - 1)], at + 1
     if ticks.quotes.height:
         mid, quoted = _mids_as_of(ticks, ts_entry)
-        # A quote stands behind every print of its time, so also behind the trade that closed the bar.
+        # A quote stands behind every print of its time, so also behind the trade that closed the
+        # bar.
         after = _first_at(ts_recv, ts_entry + 1, bounds[1:])
         entry, first = np.where(quoted, mid, entry), np.where(quoted, after, first)
     ends = np.minimum(np.arange(bars.height) + horizon, bars.height - 1)
@@ -52,18 +58,24 @@ def read_paths(ticks: Ticks, bars: pl.DataFrame, *, horizon: int, latency_ms: fl
 
 
 def _mids_as_of(ticks: Ticks, ts_entry: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The mid in force at ts_entry, and where there is one: not before the first quote of the data or after a gap."""
+    """The mid in force at ts_entry, and where there is one: not before the first quote of the data
+    or after a gap.
+    """
     ts_quote, bid, ask = (ticks.quotes[name].to_numpy() for name in ("ts_recv", "bid", "ask"))
     at = _first_at(ts_quote, ts_entry + 1, np.zeros(ts_entry.size, np.int64)) - 1
-    since = np.concatenate([[_ALWAYS], ticks.gaps])[np.searchsorted(ticks.gaps, ts_entry, side="right")]
+    since = np.concatenate([[_ALWAYS], ticks.gaps])[
+        np.searchsorted(ticks.gaps, ts_entry, side="right")
+    ]
     return (bid[at] + ask[at]) / 2, (at >= 0) & (ts_quote[at] >= since)
 
 
 @njit
 def _first_at(ts_stream, ts, least):
-    """Per key ts[t] (ascending) the first index >= least[t] (ascending) with a time >= ts[t]; the size if none.
+    """Per key ts[t] (ascending) the first index >= least[t] (ascending) with a time >= ts[t]; the
+    size if none.
 
-    Gallops from the last answer: on 5 M prints 20 ns a key against 120 for np.searchsorted, which starts anew.
+    Gallops from the last answer: on 5 M prints 20 ns a key against 120 for np.searchsorted, which
+    starts anew.
     """
     out = np.empty(ts.size, np.int64)
     n, i = ts_stream.size, 0
@@ -76,7 +88,9 @@ def _first_at(ts_stream, ts, least):
     return out
 
 
-def to_labels(bars: pl.DataFrame, y: np.ndarray, t_end: np.ndarray, ret_bps: np.ndarray) -> pl.DataFrame:
+def to_labels(
+    bars: pl.DataFrame, y: np.ndarray, t_end: np.ndarray, ret_bps: np.ndarray
+) -> pl.DataFrame:
     """LABELS; rows with y < 0 are null in all but `bar`."""
     known = pl.Series(y >= HOLD)
     columns = {"y": y, "t_end": t_end, "ret_bps": ret_bps, "weight": np.ones(y.size)}

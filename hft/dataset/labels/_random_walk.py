@@ -1,11 +1,13 @@
-"""Bars in, a driftless walk shaped like them out: the null market that label shares are read against."""
+"""Bars in, a driftless walk shaped like them out: the null market that label shares are read
+against.
+"""
 
 from __future__ import annotations
 
 import numpy as np
 import polars as pl
 
-from hft.data import Ticks
+from hft.market.data import Ticks
 from hft.schema import BARS, QUOTES, TRADES, book_columns, empty
 
 # 2,000 paths that do not overlap give shares a standard error of one percent, in 0.15 to 0.3 s.
@@ -16,10 +18,12 @@ _START = 60_000.0
 
 
 def walk_like(bars: pl.DataFrame, *, horizon: int, seed: int) -> tuple[Ticks, pl.DataFrame]:
-    """Ticks and BARS of a Gaussian walk in log price with the mean trades, mean duration and volatility of `bars`.
+    """Ticks and BARS of a Gaussian walk in log price with the mean trades, mean duration and
+    volatility of `bars`.
 
-    A path of `horizon` bars is drawn with PRINTS_PER_PATH prints at most: hold shares are then within a percent of
-    those of any finer walk, as barriers only shift by 0.58 print sigmas (Broadie, Glasserman and Kou 1997).
+    A path of `horizon` bars is drawn with PRINTS_PER_PATH prints at most: hold shares are then
+    within a percent of those of any finer walk, as barriers only shift by 0.58 print sigmas
+    (Broadie, Glasserman and Kou 1997).
     """
     per_bar = max(1, round(min(bars["n_trades"].mean(), PRINTS_PER_PATH / horizon)))
     n_bars = min(N_PRINTS // per_bar, MAX_BARS)
@@ -39,7 +43,9 @@ def walk_like(bars: pl.DataFrame, *, horizon: int, seed: int) -> tuple[Ticks, pl
 
 
 def volatility(bars: pl.DataFrame) -> float:
-    """Root mean square of the log returns between neighbouring bars of one segment; 0 where there are none."""
+    """Root mean square of the log returns between neighbouring bars of one segment; 0 where there
+    are none.
+    """
     neighbours = (pl.col("bar").diff() == 1) & (pl.col("segment").diff() == 0)
     square = bars.select(pl.col("close").log().diff().filter(neighbours).pow(2).mean()).item()
     return float(np.sqrt(square or 0.0))
@@ -48,7 +54,10 @@ def volatility(bars: pl.DataFrame) -> float:
 def _prints(price: np.ndarray, pace_ns: int) -> pl.DataFrame:
     ts = np.arange(price.size) * pace_ns
     columns = {"ts_recv": ts, "ts_exch": ts, "id": np.arange(price.size), "price": price}
-    return pl.DataFrame(columns | {"qty": np.ones(price.size), "side": np.zeros(price.size)}, schema_overrides=TRADES)
+    return pl.DataFrame(
+        columns | {"qty": np.ones(price.size), "side": np.zeros(price.size)},
+        schema_overrides=TRADES,
+    )
 
 
 def _bars_of(trades: pl.DataFrame, n_bars: int) -> pl.DataFrame:
@@ -68,5 +77,7 @@ def _bars_of(trades: pl.DataFrame, n_bars: int) -> pl.DataFrame:
         "vwap": price.mean(axis=1),
         "turnover": price.sum(axis=1),
     }
-    frame = pl.DataFrame(columns).with_columns(pl.lit(v, dtype=BARS[name]).alias(name) for name, v in flat.items())
+    frame = pl.DataFrame(columns).with_columns(
+        pl.lit(v, dtype=BARS[name]).alias(name) for name, v in flat.items()
+    )
     return frame.select(pl.col(name).cast(dtype) for name, dtype in BARS.items())

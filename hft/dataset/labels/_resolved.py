@@ -1,4 +1,6 @@
-"""Which labels could not have been told from the bars' highs and lows alone: the share that needed the ticks."""
+"""Which labels could not have been told from the bars' highs and lows alone: the share that needed
+the ticks.
+"""
 
 from __future__ import annotations
 
@@ -6,16 +8,18 @@ import numpy as np
 import polars as pl
 from numba import njit
 
-from hft.labels._barriers import Exits, bar_of
-from hft.labels._paths import Paths
+from hft.dataset.barriers import Exits, bar_of
+from hft.dataset.labels._paths import Paths
 from hft.schema import BUY, SELL
 
 
 def needs_prints(
     paths: Paths, bars: pl.DataFrame, exits: Exits, ends: np.ndarray, offered_T3: np.ndarray
 ) -> np.ndarray:
-    """bool[T]: the bar that decides the label's long or short trade holds the entry too, holds both of its barriers,
-    or lets both trades win. `ends` is the row of the bar in which each label ends, -1 where there is none."""
+    """bool[T]: the bar that decides the label's long or short trade holds the entry too, holds both
+    of its barriers, or lets both trades win. `ends` is the row of the bar in which each label ends,
+    -1 where there is none.
+    """
     return _needs_prints(
         bars["high"].to_numpy(),
         bars["low"].to_numpy(),
@@ -38,14 +42,20 @@ def _needs_prints(highs, lows, bounds, entry, first, ends, take_profit, stop_los
         if ends[t] < 0:
             continue
         bar = bar_of(bounds, bar, first[t])
-        whole = bar if bounds[bar] == first[t] else bar + 1  # the first bar that lies behind the entry entirely
+        whole = (
+            bar if bounds[bar] == first[t] else bar + 1
+        )  # the first bar that lies behind the entry entirely
         p, tp, sl = entry[t], take_profit[t], stop_loss[t]
         long_wins, short_wins = -1, -2
         if long[t]:
-            unsure, long_wins, _ = _decided(highs, lows, bar, whole, ends[t], p * (1 + tp), p * (1 - sl))
+            unsure, long_wins, _ = _decided(
+                highs, lows, bar, whole, ends[t], p * (1 + tp), p * (1 - sl)
+            )
             out[t] |= unsure
         if short[t] and (tp != sl or not long[t]):  # else its barriers are the long's
-            unsure, _, below = _decided(highs, lows, bar, whole, ends[t], p * (1 + sl), p * (1 - tp))
+            unsure, _, below = _decided(
+                highs, lows, bar, whole, ends[t], p * (1 + sl), p * (1 - tp)
+            )
             out[t] |= unsure
             short_wins = below if below >= 0 else -2
         out[t] |= long_wins == short_wins
@@ -54,7 +64,9 @@ def _needs_prints(highs, lows, bounds, entry, first, ends, take_profit, stop_los
 
 @njit
 def _decided(highs, lows, bar, whole, last, upper, lower):
-    """(whether one trade needs prints, the bar that decides it if above, and if below; -1 for neither)."""
+    """(whether one trade needs prints, the bar that decides it if above, and if below; -1 for
+    neither).
+    """
     for b in range(bar, last + 1):
         up, down = highs[b] >= upper, lows[b] <= lower
         if up or down:

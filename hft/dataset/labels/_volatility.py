@@ -1,4 +1,6 @@
-"""Bars' closes in, the volatility that scales barriers out (QUANT 5.11): causal, restarted by each segment."""
+"""Bars' closes in, the volatility that scales barriers out (QUANT 5.11): causal, restarted by each
+segment.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,8 @@ from numba import njit
 
 @njit
 def ewma_volatility(close, segment, span):
-    """s_t as a fraction per bar, from log returns up to and including bar t; nan for a segment's first `span` returns.
+    """s_t as a fraction per bar, from log returns up to and including bar t; nan for a segment's
+    first `span` returns.
 
     s2 starts at the first r^2 and is not demeaned; a return across a gap counts for neither side.
     """

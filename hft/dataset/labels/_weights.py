@@ -1,4 +1,5 @@
-"""Labels in, how much each says that others do not: average uniqueness, attributed return, time decay (AFML 4).
+"""Labels in, how much each says that others do not: average uniqueness, attributed return, time
+decay (AFML 4).
 
 A label of bar i lives in bars i+1 .. e, the one in which it ends; c_t labels live in bar t.
 """
@@ -11,7 +12,9 @@ from numba import njit
 
 
 def end_bars(bars: pl.DataFrame, labels: pl.DataFrame) -> np.ndarray:
-    """int64[T]: row of the bar in which each label ends, always after its own; -1 where there is no label."""
+    """int64[T]: row of the bar in which each label ends, always after its own; -1 where there is no
+    label.
+    """
     t_end = labels["t_end"].fill_null(-1).to_numpy()
     at = np.searchsorted(bars["ts"].to_numpy(), t_end, side="left")
     # A print can share its time with the bar that decided: it still lies in a later bar.
@@ -25,12 +28,15 @@ def average_uniqueness(ends: np.ndarray) -> np.ndarray:
 
 
 def attributed_returns(ends: np.ndarray, close: np.ndarray) -> np.ndarray:
-    """|sum over the label's bars of r_t / c_t|, r log returns (AFML 4.10); 0 where there is no label."""
+    """|sum over the label's bars of r_t / c_t|, r log returns (AFML 4.10); 0 where there is no
+    label.
+    """
     return np.abs(_shared(ends, np.diff(np.log(close), prepend=np.log(close[:1]))))
 
 
 def time_decay(uniqueness: np.ndarray, decay: float) -> np.ndarray:
-    """Factor per row, linear in the cumulated uniqueness: 1 at the newest label, `decay` at the oldest (AFML 4.11).
+    """Factor per row, linear in the cumulated uniqueness: 1 at the newest label, `decay` at the
+    oldest (AFML 4.11).
 
     A negative `decay` leaves the oldest share of that size, by uniqueness, without any weight.
     """

@@ -8,16 +8,18 @@ import numpy as np
 import polars as pl
 from pydantic import Field
 
-from hft.data import Ticks
-from hft.labels import LabelSpec
-from hft.labels._barriers import Exits
-from hft.labels._paths import read_paths, to_labels
+from hft.dataset.barriers import Exits
+from hft.dataset.labels import LabelSpec
+from hft.dataset.labels._paths import read_paths, to_labels
+from hft.market.data import Ticks
 from hft.schema import BUY, HOLD, SELL
 
 
 class FixedHorizon(LabelSpec):
     kind: Literal["fixed_horizon"]
-    threshold_bps: float = Field(ge=0, le=10_000, description="return that must be exceeded for buy or sell, bps")
+    threshold_bps: float = Field(
+        ge=0, le=10_000, description="return that must be exceeded for buy or sell, bps"
+    )
 
     def exits(self, bars: pl.DataFrame) -> Exits:
         never = np.full(bars.height, np.inf)

@@ -1,7 +1,9 @@
-"""Take a primary signal's trade or leave it: its side where that trade takes profit first, hold where it does not.
+"""Take a primary signal's trade or leave it: its side where that trade takes profit first, hold
+where it does not.
 
-The primary is a rule over bars, or a column of BARS or FEATURES. Bars where it is silent carry no decision. Widths,
-floor and entry are the triple barrier's; t_end is the print that ends the primary's trade, stop included.
+The primary is a rule over bars, or a column of BARS or FEATURES. Bars where it is silent carry no
+decision. Widths, floor and entry are the triple barrier's; t_end is the print that ends the
+primary's trade, stop included.
 """
 
 from __future__ import annotations
@@ -13,11 +15,11 @@ import polars as pl
 from numba import njit
 from pydantic import Field
 
-from hft.data import Ticks
-from hft.labels import LabelError
-from hft.labels._barriers import bar_of, touch_in_bars
-from hft.labels._paths import read_paths, to_labels
-from hft.labels.triple_barrier import TripleBarrier
+from hft.dataset.barriers import bar_of, touch_in_bars
+from hft.dataset.labels import LabelError
+from hft.dataset.labels._paths import read_paths, to_labels
+from hft.dataset.labels.triple_barrier import TripleBarrier
+from hft.market.data import Ticks
 from hft.schema import BARS, BUY, HOLD, SELL
 from hft.spec import Spec
 
@@ -29,14 +31,20 @@ class Primary(Spec):
         min_length=1,
         description=f"{RETURN}: the log return of `window` bars, bps; else the name of a bar or feature column",
     )
-    window: int = Field(ge=1, le=1_000_000, description="bars of the return, or of the column's mean (1: its value)")
-    threshold: float = Field(ge=0, description="size that the signal must exceed to have a side, in its own unit")
+    window: int = Field(
+        ge=1, le=1_000_000, description="bars of the return, or of the column's mean (1: its value)"
+    )
+    threshold: float = Field(
+        ge=0, description="size that the signal must exceed to have a side, in its own unit"
+    )
     direction: Literal["follow", "fade"] = Field(
         description="follow: buy where the signal is positive; fade: sell there"
     )
 
     def sides(self, bars: pl.DataFrame) -> np.ndarray:
-        """int8[T]: +1 to buy, -1 to sell, 0 where silent or unknown (window not full, gap in it, null)."""
+        """int8[T]: +1 to buy, -1 to sell, 0 where silent or unknown (window not full, gap in it,
+        null).
+        """
         if self.signal != RETURN and self.signal not in bars.columns:
             raise LabelError(
                 f"labels.primary.signal: must be {RETURN!r} or a column of the bars or of `features`, got "
@@ -44,7 +52,8 @@ class Primary(Spec):
             )
         value, segment = self._values(bars), bars["segment"].to_numpy()
         side = (value > self.threshold).astype(np.int8) - (value < -self.threshold)
-        # A return of n bars has n + 1 closes, a mean of n bars n values: all must lie in one segment.
+        # A return of n bars has n + 1 closes, a mean of n bars n values: all must lie in one
+        # segment.
         back = self.window if self.signal == RETURN else self.window - 1
         same = np.zeros(side.size, bool)
         same[back:] = segment[back:] == segment[: max(side.size - back, 0)]
@@ -54,7 +63,9 @@ class Primary(Spec):
         if self.signal == RETURN:
             log_close = bars["close"].log()
             return ((log_close - log_close.shift(self.window)) * 1e4).fill_null(np.nan).to_numpy()
-        return _window_mean(bars[self.signal].cast(pl.Float64).fill_null(np.nan).to_numpy(), self.window)
+        return _window_mean(
+            bars[self.signal].cast(pl.Float64).fill_null(np.nan).to_numpy(), self.window
+        )
 
 
 class Meta(TripleBarrier):
@@ -95,7 +106,9 @@ class Meta(TripleBarrier):
 
 @njit
 def _window_mean(x, window):
-    """Mean of the last `window` values, each window summed afresh; nan where it is not full or holds a nan."""
+    """Mean of the last `window` values, each window summed afresh; nan where it is not full or
+    holds a nan.
+    """
     out = np.full(x.size, np.nan)
     for end in range(window, x.size + 1):
         out[end - 1] = np.mean(x[end - window : end])
@@ -103,8 +116,12 @@ def _window_mean(x, window):
 
 
 @njit
-def _own_trades(price, highs, lows, bounds, entry, first, stop, known, take_profit, stop_loss, horizon, sides):
-    """Per bar the class (-1: no decision, or not known), the print that ends its trade, and whether it is a touch."""
+def _own_trades(
+    price, highs, lows, bounds, entry, first, stop, known, take_profit, stop_loss, horizon, sides
+):
+    """Per bar the class (-1: no decision, or not known), the print that ends its trade, and whether
+    it is a touch.
+    """
     n = entry.size
     y, at, touched = np.full(n, -1, np.int8), np.zeros(n, np.int64), np.zeros(n, np.bool_)
     bar = 0
@@ -112,7 +129,9 @@ def _own_trades(price, highs, lows, bounds, entry, first, stop, known, take_prof
         if not known[t] or sides[t] == 0:
             continue
         bar = bar_of(bounds, bar, first[t])
-        up, down = (take_profit[t], stop_loss[t]) if sides[t] > 0 else (stop_loss[t], take_profit[t])
+        up, down = (
+            (take_profit[t], stop_loss[t]) if sides[t] > 0 else (stop_loss[t], take_profit[t])
+        )
         end, side = touch_in_bars(
             price,
             highs,

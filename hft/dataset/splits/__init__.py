@@ -1,12 +1,14 @@
-"""A loaded time range in, Splits out: periods of time with a role each, purged by label ends and embargoed.
+"""A loaded time range in, Splits out: periods of time with a role each, purged by label ends and
+embargoed.
 
-Periods come from the range alone, so they are the same for every kind of bar. A role may hold several blocks; blocks of
-one role that touch count as one. Purging is by labels: a row serves its role when its label ended inside its own run of
-blocks, so no label reaches a row of another role, on either side of it (labels never cross a segment, see hft.labels).
-Features look back: after every run `embargo` bars are left out, which must cover the features' windows, and
-`dataset.hide_rows` with `Split.seen` keeps the model's R bars off test rows where training goes on behind them (cpcv).
-To add a kind: one module here with a SplitSpec subclass, `conf/splits/<kind>.yaml`, one test. The conformance suite
-covers it at once.
+Periods come from the range alone, so they are the same for every kind of bar. A role may hold
+several blocks; blocks of one role that touch count as one. Purging is by labels: a row serves its
+role when its label ended inside its own run of blocks, so no label reaches a row of another role,
+on either side of it (labels never cross a segment, see hft.dataset.labels). Features look back:
+after every run `embargo` bars are left out, which must cover the features' windows, and
+`dataset.hide_rows` with `Split.seen` keeps the model's R bars off test rows where training goes on
+behind them (cpcv). To add a kind: one module here with a SplitSpec subclass,
+`conf/splits/<kind>.yaml`, one test. The conformance suite covers it at once.
 """
 
 from __future__ import annotations
@@ -35,8 +37,10 @@ class SplitError(UserError):
 
 @dataclass(frozen=True)
 class Split:
-    """One fold: role -> its blocks in time order, all disjoint; the number of bars left out after each run of blocks;
-    the path that each test block belongs to. The locked role `final` is in one fold only: the one to score it with."""
+    """One fold: role -> its blocks in time order, all disjoint; the number of bars left out after
+    each run of blocks; the path that each test block belongs to. The locked role `final` is in one
+    fold only: the one to score it with.
+    """
 
     fold: int
     periods: Periods
@@ -48,14 +52,16 @@ class Split:
         return self.periods[role][0][0], self.periods[role][-1][1]
 
     def rows(self, role: str, bars: pl.DataFrame) -> np.ndarray:
-        """Every bar that closes in the role's blocks, labelled or not: for predictions and simulation."""
+        """Every bar that closes in the role's blocks, labelled or not: for predictions and
+        simulation.
+        """
         return inside(bars, self.periods[role])
 
     def role_T(self, bars: pl.DataFrame, labels: pl.DataFrame) -> np.ndarray:
         """int8 code into ROLES of the rows a fit or a metric may use.
 
-        Such a row closes in a block of its role, has a label that ended before that run of blocks did, and lies beyond
-        the `embargo` bars that follow the end of any other run.
+        Such a row closes in a block of its role, has a label that ended before that run of blocks
+        did, and lies beyond the `embargo` bars that follow the end of any other run.
         """
         t_end = _label_ends(bars, labels)
         kept = (t_end >= 0) & ~self._embargoed(bars)
@@ -73,7 +79,9 @@ class Split:
         return out
 
     def train_reads(self) -> list[Block]:
-        """The blocks of time that fitting and validating this fold reads, those that touch joined into one."""
+        """The blocks of time that fitting and validating this fold reads, those that touch joined
+        into one.
+        """
         return _runs(block for role in READ for block in self.periods[role])
 
     def seen(self, bars: pl.DataFrame) -> np.ndarray:
@@ -90,7 +98,9 @@ class Split:
 
 
 class SplitSpec(Kind):
-    embargo: int = Field(ge=0, le=1_000_000, description="bars left out after each period, on top of purging")
+    embargo: int = Field(
+        ge=0, le=1_000_000, description="bars left out after each period, on top of purging"
+    )
     final: float = Field(
         ge=0,
         lt=1,
@@ -105,16 +115,25 @@ class SplitSpec(Kind):
 
 
 def make_periods(start: int, end: int, spec: SplitSpec) -> list[Split]:
-    """The folds of a loaded range. A block that several folds test is on another path in each, in the folds' order."""
+    """The folds of a loaded range. A block that several folds test is on another path in each, in
+    the folds' order.
+    """
     locked = end - round((end - start) * spec.final)
     tested: Counter[Block] = Counter()
     splits = []
     for fold, periods in enumerate(spec.periods(start, locked)):
-        splits.append(Split(fold, periods, spec.embargo, tuple(tested[block] for block in periods["test"])))
+        splits.append(
+            Split(fold, periods, spec.embargo, tuple(tested[block] for block in periods["test"]))
+        )
         tested.update(periods["test"])
     if spec.final:
         splits = _with_final(splits, (locked, end))
-    if any(first >= last for split in splits for blocks in split.periods.values() for first, last in blocks):
+    if any(
+        first >= last
+        for split in splits
+        for blocks in split.periods.values()
+        for first, last in blocks
+    ):
         raise SplitError(
             f"splits ({spec.kind}): the loaded range of {end - start} ns is too short to be split; load more data "
             "(data.start, data.end)"
@@ -128,13 +147,17 @@ def reads_until(splits: list[Split]) -> int:
 
 
 def open_until(splits: list[Split]) -> int:
-    """The start of the locked `final`, or the end of everything where there is none: what a backtest may read without
-    the flag that opens it. Labels built on a market cut here hold nothing of it."""
+    """The start of the locked `final`, or the end of everything where there is none: what a
+    backtest may read without the flag that opens it. Labels built on a market cut here hold nothing
+    of it.
+    """
     return max(split.hull(role)[1] for split in splits for role in split.periods if role != "final")
 
 
 def assemble_paths(splits: list[Split]) -> list[list[tuple[int, Block]]]:
-    """Per path the (fold, test block) pairs that make it up, in time order: each path tests its range once."""
+    """Per path the (fold, test block) pairs that make it up, in time order: each path tests its
+    range once.
+    """
     paths: dict[int, list[tuple[int, Block]]] = {}
     for split in splits:
         for path, block in zip(split.paths, split.periods["test"], strict=True):
@@ -143,9 +166,15 @@ def assemble_paths(splits: list[Split]) -> list[list[tuple[int, Block]]]:
 
 
 def check_rows(
-    split: Split, bars: pl.DataFrame, labels: pl.DataFrame, usable_T: np.ndarray, *, roles: tuple[str, ...]
+    split: Split,
+    bars: pl.DataFrame,
+    labels: pl.DataFrame,
+    usable_T: np.ndarray,
+    *,
+    roles: tuple[str, ...],
 ) -> None:
-    """SplitError when a role has under MIN_ROWS rows with a label and `usable_T` (features known over R bars).
+    """SplitError when a role has under MIN_ROWS rows with a label and `usable_T` (features known
+    over R bars).
 
     The message counts why bars were lost, for every role that falls short.
     """
@@ -164,7 +193,9 @@ def check_rows(
         raise SplitError("\n".join(lines))
 
 
-def _shortage(split: Split, role: str, role_T, bars: pl.DataFrame, labels: pl.DataFrame, usable_T) -> str:
+def _shortage(
+    split: Split, role: str, role_T, bars: pl.DataFrame, labels: pl.DataFrame, usable_T
+) -> str:
     here = split.rows(role, bars)
     labelled = here & (_label_ends(bars, labels) >= 0)
     kept = role_T == ROLES.index(role)
@@ -177,9 +208,13 @@ def _shortage(split: Split, role: str, role_T, bars: pl.DataFrame, labels: pl.Da
 
 
 def _with_final(splits: list[Split], block: Block) -> list[Split]:
-    """`final` goes to the fold that validated last: what would be in use when the locked period begins."""
+    """`final` goes to the fold that validated last: what would be in use when the locked period
+    begins.
+    """
     latest = max(splits, key=lambda split: split.hull("select")[1])
-    return [replace(s, periods=s.periods | {"final": (block,)}) if s is latest else s for s in splits]
+    return [
+        replace(s, periods=s.periods | {"final": (block,)}) if s is latest else s for s in splits
+    ]
 
 
 def _runs(blocks: Iterable[Block]) -> list[Block]:
@@ -208,4 +243,8 @@ def _label_ends(bars: pl.DataFrame, labels: pl.DataFrame) -> np.ndarray:
         raise SplitError(
             f"splits: bars ({bars.height} rows) and labels ({labels.height} rows) are not of the same bars"
         )
-    return labels.select(pl.when(pl.col("y").is_not_null()).then(pl.col("t_end")).fill_null(-1)).to_series().to_numpy()
+    return (
+        labels.select(pl.when(pl.col("y").is_not_null()).then(pl.col("t_end")).fill_null(-1))
+        .to_series()
+        .to_numpy()
+    )

@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from hft.splits import Periods, SplitSpec
+from hft.dataset.splits import Periods, SplitSpec
 
 _FRACTION = {"gt": 0, "lt": 1}
 _ROLES = ("train", "tune", "select", "test")
@@ -15,8 +15,12 @@ _ROLES = ("train", "tune", "select", "test")
 
 class Holdout(SplitSpec):
     kind: Literal["holdout"]
-    train: float = Field(**_FRACTION, description="fraction of the loaded time that weights are fitted on")
-    tune: float = Field(**_FRACTION, description="fraction for early stopping, calibration and the threshold")
+    train: float = Field(
+        **_FRACTION, description="fraction of the loaded time that weights are fitted on"
+    )
+    tune: float = Field(
+        **_FRACTION, description="fraction for early stopping, calibration and the threshold"
+    )
     select: float = Field(**_FRACTION, description="fraction for the objective of a sweep")
     test: float = Field(**_FRACTION, description="fraction that only backtest.py reads")
 

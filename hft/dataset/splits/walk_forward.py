@@ -1,6 +1,8 @@
-"""Folds that follow time: each is fitted on what lies before its test period, and the test periods join without a gap.
+"""Folds that follow time: each is fitted on what lies before its test period, and the test periods
+join without a gap.
 
-What fold f tests is history to fold f + 1, so only the last fold's test period is unread when all are trained.
+What fold f tests is history to fold f + 1, so only the last fold's test period is unread when all
+are trained.
 """
 
 from __future__ import annotations
@@ -10,29 +12,37 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from hft.splits import Periods, SplitSpec
+from hft.dataset.splits import Periods, SplitSpec
 
 _FRACTION = {"gt": 0, "lt": 1}
 
 
 class WalkForward(SplitSpec):
     kind: Literal["walk_forward"]
-    folds: int = Field(ge=1, le=1_000, description="test periods of equal length, one after the other")
+    folds: int = Field(
+        ge=1, le=1_000, description="test periods of equal length, one after the other"
+    )
     window: Literal["expanding", "rolling"] = Field(
         description="history of a fold: all that lies before its test period, or as much as the first fold has"
     )
     test: float = Field(
-        **_FRACTION, description="fraction of the loaded time, its end, that the folds test between them"
+        **_FRACTION,
+        description="fraction of the loaded time, its end, that the folds test between them",
     )
-    tune: float = Field(**_FRACTION, description="fraction of a fold's history for early stopping and calibration")
+    tune: float = Field(
+        **_FRACTION, description="fraction of a fold's history for early stopping and calibration"
+    )
     select: float = Field(
-        **_FRACTION, description="fraction of a fold's history, its end, for the objective of a sweep"
+        **_FRACTION,
+        description="fraction of a fold's history, its end, for the objective of a sweep",
     )
 
     @model_validator(mode="after")
     def _leaves_training(self):
         if self.tune + self.select >= 1:
-            raise ValueError(f"tune + select must be < 1, got {self.tune} + {self.select}; the rest is for training")
+            raise ValueError(
+                f"tune + select must be < 1, got {self.tune} + {self.select}; the rest is for training"
+            )
         return self
 
     def periods(self, start: int, end: int) -> list[Periods]:
@@ -45,4 +55,9 @@ class WalkForward(SplitSpec):
         length = test[0] - since
         tune = since + round(length * (1 - self.tune - self.select))
         select = since + round(length * (1 - self.select))
-        return {"train": ((since, tune),), "tune": ((tune, select),), "select": ((select, test[0]),), "test": (test,)}
+        return {
+            "train": ((since, tune),),
+            "tune": ((tune, select),),
+            "select": ((select, test[0]),),
+            "test": (test,),
+        }

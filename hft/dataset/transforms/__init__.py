@@ -1,8 +1,9 @@
 """Scaling fitted on training rows and kept in the classifier's weights.
 
-In: training rows x_NF with NaN where a feature is unknown. Out: frozen nn.Modules x_..F -> x_..F whose buffers hold
-what was fitted, applied in the order of the set; NaN stays NaN. To add one: `hft/transforms/<kind>.py` with a subclass
-of TransformSpec, a set in `conf/transforms/`, a test with a twin in numpy.
+In: training rows x_NF with NaN where a feature is unknown. Out: frozen nn.Modules x_..F -> x_..F
+whose buffers hold what was fitted, applied in the order of the set; NaN stays NaN. To add one:
+`hft/dataset/transforms/<kind>.py` with a subclass of TransformSpec, a set in `conf/transforms/`, a
+test with a twin in numpy.
 """
 
 from __future__ import annotations
@@ -27,7 +28,9 @@ class TransformSpec(Kind):
 
 
 def build_transforms(specs: dict[str, TransformSpec], n_features: int) -> nn.Sequential:
-    return nn.Sequential(OrderedDict((name, spec.build(n_features)) for name, spec in specs.items()))
+    return nn.Sequential(
+        OrderedDict((name, spec.build(n_features)) for name, spec in specs.items())
+    )
 
 
 def fit_transforms(specs: dict[str, TransformSpec], x_NF: np.ndarray) -> nn.Sequential:

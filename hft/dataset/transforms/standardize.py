@@ -9,17 +9,22 @@ import torch
 from pydantic import Field
 from torch import nn
 
-from hft.transforms import TransformSpec
+from hft.dataset.transforms import TransformSpec
 
-# A float32 column resolves 6e-8 of its level: a deviation below this share of the mean is rounding, not signal.
+# A float32 column resolves 6e-8 of its level: a deviation below this share of the mean is rounding,
+# not signal.
 SMALLEST_RELATIVE_DEVIATION = 1e-6
 
 
 class Standardize(TransformSpec):
-    """(x - mean) / deviation (ddof 0, float64 sums); a column without variation or without a finite value becomes 0."""
+    """(x - mean) / deviation (ddof 0, float64 sums); a column without variation or without a finite
+    value becomes 0.
+    """
 
     kind: Literal["standardize"]
-    clip: float = Field(gt=0, le=1e6, description="largest absolute value after scaling, in standard deviations")
+    clip: float = Field(
+        gt=0, le=1e6, description="largest absolute value after scaling, in standard deviations"
+    )
 
     def build(self, n_features: int) -> nn.Module:
         return Scale(torch.zeros(n_features), torch.ones(n_features), self.clip)

@@ -1,8 +1,10 @@
-"""A plain forecast on the same rows, fitted beside the run, so that every deep result stands next to it.
+"""A plain forecast on the same rows, fitted beside the run, so that every deep result stands next
+to it.
 
-In: the dataset and the rows that the network trains and is tuned on. Out: a Forecaster of calibrated probabilities,
-kept in the fold's folder, or None for `none`. To add one: `hft/baseline/<kind>.py` with a subclass of BaselineSpec and
-`conf/baseline/<kind>.yaml`; the conformance suite in tests/baseline checks the rest.
+In: the dataset and the rows that the network trains and is tuned on. Out: a Forecaster of
+calibrated probabilities, kept in the fold's folder, or None for `none`. To add one:
+`hft/learning/baseline/<kind>.py` with a subclass of BaselineSpec and `conf/baseline/<kind>.yaml`;
+the conformance suite in tests/baseline checks the rest.
 
 Legend: T bars, C classes (hold, buy, sell).
 """
@@ -14,7 +16,7 @@ from typing import Protocol
 
 import numpy as np
 
-from hft.dataset import Dataset
+from hft.dataset.rows import Dataset
 from hft.spec import Kind, UserError
 
 
@@ -31,8 +33,10 @@ class BaselineSpec(Kind):
     def fit(
         self, dataset: Dataset, train_T: np.ndarray, tune_T: np.ndarray, *, seed: int, folder: Path
     ) -> Forecaster | None:
-        """Fits on `train_T` with the dataset's weights; `tune_T` serves early stopping and calibration, as it does for
-        the network. Both must be labelled and valid. What `load` needs is left in `folder`."""
+        """Fits on `train_T` with the dataset's weights; `tune_T` serves early stopping and
+        calibration, as it does for the network. Both must be labelled and valid. What `load` needs
+        is left in `folder`.
+        """
         raise NotImplementedError
 
     def load(self, folder: Path, names: tuple[str, ...]) -> Forecaster | None:

@@ -1,7 +1,8 @@
-"""LightGBM's text format, as far as our own models use it: numeric splits, no missing values, multiclass.
+"""LightGBM's text format, as far as our own models use it: numeric splits, no missing values,
+multiclass.
 
-A run may come from a stranger and LightGBM's own parser trusts what it reads, so its C++ never sees a stored file:
-numbers are read and checked here, and the trees are walked here.
+A run may come from a stranger and LightGBM's own parser trusts what it reads, so its C++ never sees
+a stored file: numbers are read and checked here, and the trees are walked here.
 
 Legend: N rows, F features, C classes, K trees, S splits of all trees, V leaves of all trees.
 """
@@ -14,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numba import njit
 
-from hft.baseline import BaselineError
+from hft.learning.baseline import BaselineError
 from hft.schema import CLASS_NAMES
 
 NUMERIC = 2  # decision_type: "<=", nothing missing; bit 1, where a missing value would go, is set by default
@@ -22,7 +23,9 @@ NUMERIC = 2  # decision_type: "<=", nothing missing; bit 1, where a missing valu
 
 @dataclass(frozen=True)
 class Trees:
-    """All trees end to end; a child >= 0 is a split of the same tree and comes after its parent, ~child is a leaf."""
+    """All trees end to end; a child >= 0 is a split of the same tree and comes after its parent,
+    ~child is a leaf.
+    """
 
     first_split_K: np.ndarray
     first_leaf_K: np.ndarray
@@ -40,11 +43,19 @@ def label(name: str) -> str:
 
 
 def read_trees(text: str, names: tuple[str, ...], *, where: str) -> Trees:
-    """Raises BaselineError unless `text` is a whole model of these features with finite numbers and sound trees."""
+    """Raises BaselineError unless `text` is a whole model of these features with finite numbers and
+    sound trees.
+    """
     head, *blocks = re.split(r"^Tree=\d+$", text.partition("\nend of trees")[0], flags=re.MULTILINE)
     header = _fields(head)
-    if "\nend of trees" not in text or not blocks or len(blocks) != len(header.get("tree_sizes", "").split()):
-        raise BaselineError(f"{where}: not a complete LightGBM text model; train again or restore it")
+    if (
+        "\nend of trees" not in text
+        or not blocks
+        or len(blocks) != len(header.get("tree_sizes", "").split())
+    ):
+        raise BaselineError(
+            f"{where}: not a complete LightGBM text model; train again or restore it"
+        )
     due = {"num_class": str(len(CLASS_NAMES)), "num_tree_per_iteration": str(len(CLASS_NAMES))}
     due |= {"feature_names": " ".join(label(name) for name in names)}
     for key, value in due.items():
@@ -59,7 +70,9 @@ def read_trees(text: str, names: tuple[str, ...], *, where: str) -> Trees:
         raise BaselineError(f"{where}: damaged: {error}; train again or restore the file") from None
     n_splits_K, n_leaves_K = (np.array([len(tree[i]) for tree in trees]) for i in (0, 4))
     arrays = [np.concatenate(parts) for parts in zip(*trees, strict=True)]
-    return Trees(np.cumsum(n_splits_K) - n_splits_K, np.cumsum(n_leaves_K) - n_leaves_K, n_splits_K, *arrays)
+    return Trees(
+        np.cumsum(n_splits_K) - n_splits_K, np.cumsum(n_leaves_K) - n_leaves_K, n_splits_K, *arrays
+    )
 
 
 def _fields(block: str) -> dict[str, str]:
@@ -67,7 +80,9 @@ def _fields(block: str) -> dict[str, str]:
 
 
 def _read_tree(fields: dict[str, str], n_features: int) -> tuple[np.ndarray, ...]:
-    """(feature, threshold, left, right, leaf). Raises ValueError for a tree that a walk could get lost in."""
+    """(feature, threshold, left, right, leaf). Raises ValueError for a tree that a walk could get
+    lost in.
+    """
 
     def read(key: str, dtype: type) -> np.ndarray:
         return np.array(fields.get(key, "").split(), dtype)
@@ -77,7 +92,9 @@ def _read_tree(fields: dict[str, str], n_features: int) -> tuple[np.ndarray, ...
         read(k, np.int64) for k in ("split_feature", "left_child", "right_child", "decision_type")
     )
     n_splits = len(leaf) - 1
-    if n_splits < 0 or any(len(part) != n_splits for part in (threshold, feature, left, right, kind)):
+    if n_splits < 0 or any(
+        len(part) != n_splits for part in (threshold, feature, left, right, kind)
+    ):
         raise ValueError("a tree's parts differ in length")
     if not (np.isfinite(leaf).all() and np.isfinite(threshold).all()):
         raise ValueError("a number is not finite")
@@ -86,7 +103,11 @@ def _read_tree(fields: dict[str, str], n_features: int) -> tuple[np.ndarray, ...
     if ((feature < 0) | (feature >= n_features)).any():
         raise ValueError("a split names a feature that does not exist")
     for child in (left, right):
-        if ((child >= n_splits) | (~child >= len(leaf)) | ((child >= 0) & (child <= np.arange(n_splits)))).any():
+        if (
+            (child >= n_splits)
+            | (~child >= len(leaf))
+            | ((child >= 0) & (child <= np.arange(n_splits)))
+        ).any():
             raise ValueError("a split leads nowhere")
     return feature, threshold, left, right, leaf
 
@@ -110,7 +131,18 @@ def sum_leaves(trees: Trees, x_NF: np.ndarray, n_classes: int) -> np.ndarray:
 
 
 @njit
-def _walk(x_NF, first_split_K, first_leaf_K, n_splits_K, feature_S, threshold_S, left_S, right_S, leaf_V, out_NC):
+def _walk(
+    x_NF,
+    first_split_K,
+    first_leaf_K,
+    n_splits_K,
+    feature_S,
+    threshold_S,
+    left_S,
+    right_S,
+    leaf_V,
+    out_NC,
+):
     for k in range(len(first_split_K)):
         first = first_split_K[k]
         for i in range(len(x_NF)):

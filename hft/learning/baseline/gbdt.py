@@ -1,7 +1,9 @@
-"""Boosted trees (LightGBM, Ke et al. 2017) on the features of a single bar; the model is a text file.
+"""Boosted trees (LightGBM, Ke et al. 2017) on the features of a single bar; the model is a text
+file.
 
-Calibration goes into the leaves: every leaf over the temperature, the class bias on top of a class's first tree. So the
-file is the whole forecast, for us and for any other reader of the format.
+Calibration goes into the leaves: every leaf over the temperature, the class bias on top of a
+class's first tree. So the file is the whole forecast, for us and for any other reader of the
+format.
 """
 
 from __future__ import annotations
@@ -14,10 +16,10 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import Field
 
-from hft.baseline import BaselineError, BaselineSpec
-from hft.baseline._trees import Trees, label, read_trees, sum_leaves
-from hft.dataset import Dataset
-from hft.model import fit_calibration
+from hft.dataset.rows import Dataset
+from hft.learning.baseline import BaselineError, BaselineSpec
+from hft.learning.baseline._trees import Trees, label, read_trees, sum_leaves
+from hft.learning.model import fit_calibration
 from hft.schema import CLASS_NAMES
 
 FILE = "baseline.txt"
@@ -26,7 +28,9 @@ FILE = "baseline.txt"
 class Gbdt(BaselineSpec):
     kind: Literal["gbdt"]
     rounds: int = Field(ge=1, le=10_000, description="trees per class at most")
-    patience: int = Field(ge=1, description="rounds without a better log loss on tune before growth stops")
+    patience: int = Field(
+        ge=1, description="rounds without a better log loss on tune before growth stops"
+    )
     lr: float = Field(gt=0, le=1, description="shrinkage of each tree")
     leaves: int = Field(ge=2, le=1024, description="leaves per tree at most")
     min_rows: int = Field(ge=1, description="training rows per leaf at least")
@@ -34,7 +38,9 @@ class Gbdt(BaselineSpec):
     feature_share: float = Field(gt=0, le=1, description="share of features drawn for each tree")
     l2: float = Field(ge=0, description="ridge on the leaves")
     threads: int = Field(
-        ge=1, le=1024, description="CPU threads; on a busy machine more than one can take 50 times as long"
+        ge=1,
+        le=1024,
+        description="CPU threads; on a busy machine more than one can take 50 times as long",
     )
 
     def fit(
@@ -53,9 +59,13 @@ class Gbdt(BaselineSpec):
         try:
             text = path.read_text(encoding="ascii")
         except OSError as error:
-            raise BaselineError(f"{path}: baseline cannot be read: {error.strerror}; train again") from None
+            raise BaselineError(
+                f"{path}: baseline cannot be read: {error.strerror}; train again"
+            ) from None
         except UnicodeDecodeError:
-            raise BaselineError(f"{path}: not a LightGBM text model; train again or restore it") from None
+            raise BaselineError(
+                f"{path}: not a LightGBM text model; train again or restore it"
+            ) from None
         return GbdtForecaster(read_trees(text, names, where=str(path)))
 
     def _grow(self, dataset: Dataset, train_T: np.ndarray, tune_T: np.ndarray, *, seed: int) -> Any:
@@ -64,11 +74,18 @@ class Gbdt(BaselineSpec):
 
         names = [label(name) for name in dataset.names]
         train, tune = (
-            lightgbm.Dataset(dataset.x_TF[rows_T], dataset.y_T[rows_T], weight=weight, feature_name=names)
-            for rows_T, weight in ((train_T, dataset.w_T[train_T] / dataset.w_T[train_T].mean()), (tune_T, None))
+            lightgbm.Dataset(
+                dataset.x_TF[rows_T], dataset.y_T[rows_T], weight=weight, feature_name=names
+            )
+            for rows_T, weight in (
+                (train_T, dataset.w_T[train_T] / dataset.w_T[train_T].mean()),
+                (tune_T, None),
+            )
         )
         stop = lightgbm.early_stopping(self.patience, verbose=False)
-        grown = lightgbm.train(self._parameters(seed), train, self.rounds, valid_sets=[tune], callbacks=[stop])
+        grown = lightgbm.train(
+            self._parameters(seed), train, self.rounds, valid_sets=[tune], callbacks=[stop]
+        )
         return lightgbm.Booster(model_str=grown.model_to_string(num_iteration=grown.best_iteration))
 
     def _parameters(self, seed: int) -> dict[str, Any]:

@@ -7,14 +7,16 @@ from typing import Literal
 
 import numpy as np
 
-from hft.baseline import BaselineSpec
-from hft.dataset import Dataset
+from hft.dataset.rows import Dataset
+from hft.learning.baseline import BaselineSpec
 
 
 class NoBaseline(BaselineSpec):
     kind: Literal["none"]
 
-    def fit(self, dataset: Dataset, train_T: np.ndarray, tune_T: np.ndarray, *, seed: int, folder: Path) -> None:
+    def fit(
+        self, dataset: Dataset, train_T: np.ndarray, tune_T: np.ndarray, *, seed: int, folder: Path
+    ) -> None:
         return None
 
     def load(self, folder: Path, names: tuple[str, ...]) -> None:

@@ -1,4 +1,5 @@
-"""What `focal` and `cross_entropy` share: class weights from the training rows, and the loss of a row.
+"""What `focal` and `cross_entropy` share: class weights from the training rows, and the loss of a
+row.
 
 Legend: N rows, C classes.
 """
@@ -13,15 +14,17 @@ import torch
 from pydantic import Field, ValidationError, field_validator, model_validator
 from torch import nn
 
-from hft.loss import LossSpec
+from hft.learning.loss import LossSpec
 from hft.schema import CLASS_NAMES
 
 Weight = Annotated[float, Field(gt=0, le=1e6)]
 
 
 class WeightedLossSpec(LossSpec):
-    """`balanced` weighs a class by 1 / its effective number of rows (1 - beta^n) / (1 - beta) (Cui et al. 2019), mean 1
-    over the training rows: beta 1 is the inverse frequency, beta 0 no weighting; a class without rows weighs 1."""
+    """`balanced` weighs a class by 1 / its effective number of rows (1 - beta^n) / (1 - beta) (Cui
+    et al. 2019), mean 1 over the training rows: beta 1 is the inverse frequency, beta 0 no
+    weighting; a class without rows weighs 1.
+    """
 
     alpha: Literal["none", "balanced"] | tuple[Weight, Weight, Weight] = Field(
         description="class weights: none, balanced, or three positive numbers for hold, buy, sell",
@@ -52,7 +55,9 @@ class WeightedLossSpec(LossSpec):
     @model_validator(mode="after")
     def _beta_is_used(self) -> WeightedLossSpec:
         if self.beta != 1 and self.alpha != "balanced":
-            raise ValueError(f"beta must be 1 unless alpha is balanced, got beta={self.beta} with alpha={self.alpha}")
+            raise ValueError(
+                f"beta must be 1 unless alpha is balanced, got beta={self.beta} with alpha={self.alpha}"
+            )
         return self
 
     def weights(self, count_C: np.ndarray) -> np.ndarray:
@@ -74,7 +79,9 @@ def _effective_number(count_C: np.ndarray, beta: float) -> np.ndarray:
 
 
 class FocalLoss(nn.Module):
-    """alpha_y times the mean of -(1 - p_c)^gamma log p_c under the smoothed label, p the unweighted probabilities."""
+    """alpha_y times the mean of -(1 - p_c)^gamma log p_c under the smoothed label, p the unweighted
+    probabilities.
+    """
 
     def __init__(self, gamma: float, alpha_C: np.ndarray, label_smoothing: float) -> None:
         super().__init__()

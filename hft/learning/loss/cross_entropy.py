@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 from torch import nn
 
-from hft.loss._weighted import FocalLoss, WeightedLossSpec
+from hft.learning.loss._weighted import FocalLoss, WeightedLossSpec
 
 
 class CrossEntropy(WeightedLossSpec):

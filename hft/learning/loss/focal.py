@@ -1,4 +1,6 @@
-"""Focal loss (Lin et al. 2017): -alpha_c (1 - p_t)^gamma log p_t, p_t the unweighted probability of the true class."""
+"""Focal loss (Lin et al. 2017): -alpha_c (1 - p_t)^gamma log p_t, p_t the unweighted probability of
+the true class.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,7 @@ import numpy as np
 from pydantic import Field
 from torch import nn
 
-from hft.loss._weighted import FocalLoss, WeightedLossSpec
+from hft.learning.loss._weighted import FocalLoss, WeightedLossSpec
 
 
 class Focal(WeightedLossSpec):

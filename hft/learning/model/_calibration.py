@@ -1,10 +1,12 @@
-"""Temperature and class bias that make logits honest probabilities (Guo et al. 2017, with a bias: focal loss distorts).
+"""Temperature and class bias that make logits honest probabilities (Guo et al. 2017, with a bias:
+focal loss distorts).
 
-p = softmax(a z + b), a = 1 / temperature. Minimised over a and b is the mean log loss plus
-((a - 1)^2 + |b|^2) / (2 N): a unit normal prior around the identity, which is one row's worth of evidence, so tiny or
-one-class sets end finite and large ones do not notice. The sum is strictly convex, so Newton's method finds its one
-minimum, and its log loss is never above the identity's. a stays within [.01, 100]: predictions without skill, or with
-skill of the wrong sign, end as the class frequencies. Fewer than 30 rows leave the identity.
+p = softmax(a z + b), a = 1 / temperature. Minimised over a and b is the mean log loss plus ((a -
+1)^2 + |b|^2) / (2 N): a unit normal prior around the identity, which is one row's worth of
+evidence, so tiny or one-class sets end finite and large ones do not notice. The sum is strictly
+convex, so Newton's method finds its one minimum, and its log loss is never above the identity's. a
+stays within [.01, 100]: predictions without skill, or with skill of the wrong sign, end as the
+class frequencies. Fewer than 30 rows leave the identity.
 """
 
 from __future__ import annotations
@@ -31,7 +33,9 @@ def fit_calibration(logits_NC: np.ndarray, y_N: np.ndarray) -> tuple[float, np.n
     return 1 / found[0], found[1:]
 
 
-def _minimise(start: np.ndarray, z_NC: np.ndarray, y_N: np.ndarray, *, free: np.ndarray) -> np.ndarray:
+def _minimise(
+    start: np.ndarray, z_NC: np.ndarray, y_N: np.ndarray, *, free: np.ndarray
+) -> np.ndarray:
     """Newton's method with step halving over the `free` entries of (a, b_C)."""
     v = start.copy()
     value, slope, curvature = _penalised(v, z_NC, y_N)
@@ -42,7 +46,9 @@ def _minimise(start: np.ndarray, z_NC: np.ndarray, y_N: np.ndarray, *, free: np.
         if decrease < 1e-14:
             break
         length = 1.0
-        while (tried := _penalised(v - length * step, z_NC, y_N))[0] > value - 1e-4 * length * decrease:
+        while (tried := _penalised(v - length * step, z_NC, y_N))[
+            0
+        ] > value - 1e-4 * length * decrease:
             length /= 2
             if length < 1e-10:  # float64 resolves no further descent
                 return v
@@ -51,7 +57,9 @@ def _minimise(start: np.ndarray, z_NC: np.ndarray, y_N: np.ndarray, *, free: np.
     return v
 
 
-def _penalised(v: np.ndarray, z_NC: np.ndarray, y_N: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
+def _penalised(
+    v: np.ndarray, z_NC: np.ndarray, y_N: np.ndarray
+) -> tuple[float, np.ndarray, np.ndarray]:
     """The objective with its gradient and Hessian in (a, b_C)."""
     n = len(z_NC)
     log_p_NC = _log_softmax(v[0] * z_NC + v[1:])

@@ -1,6 +1,7 @@
 """Every bar in one pass: chunks of bars for training, blocks of bars for prediction.
 
-Legend: T bars, P padded bars, N rows that count, W bars of a window, F features, C classes, R receptive field.
+Legend: T bars, P padded bars, N rows that count, W bars of a window, F features, C classes, R
+receptive field.
 """
 
 from __future__ import annotations
@@ -19,9 +20,9 @@ BLOCK = 4096  # bars per pass when predicting: always the same, so that a predic
 class Chunks:
     """Batches of chunk starts: the epoch's number decides everything.
 
-    An epoch tiles the rows once, from a seeded offset, in a seeded order, and leaves out chunks without a row. The
-    number of batches follows from the fewest chunks that can cover the rows: it is the same for every epoch, and no
-    batch is empty.
+    An epoch tiles the rows once, from a seeded offset, in a seeded order, and leaves out chunks
+    without a row. The number of batches follows from the fewest chunks that can cover the rows: it
+    is the same for every epoch, and no batch is empty.
     """
 
     def __init__(self, rows_T: np.ndarray, *, chunk: int, batch_chunks: int, seed: int) -> None:
@@ -44,7 +45,9 @@ class Chunks:
 
 @torch.no_grad()
 def dense_logits(network: nn.Module, x_PF: torch.Tensor, rows_T: np.ndarray) -> torch.Tensor:
-    """Logits [T, C] of the bars in `rows_T`, nan elsewhere; `x_PF` begins R - 1 rows before bar 0. Dropout is off."""
+    """Logits [T, C] of the bars in `rows_T`, nan elsewhere; `x_PF` begins R - 1 rows before bar 0.
+    Dropout is off.
+    """
     out_TC = torch.full((len(rows_T), len(CLASS_NAMES)), torch.nan, device=x_PF.device)
     was_training = network.training
     network.eval()
@@ -58,8 +61,14 @@ def dense_logits(network: nn.Module, x_PF: torch.Tensor, rows_T: np.ndarray) -> 
 def passes(
     network: nn.Module, x_PF: torch.Tensor, rows_T: np.ndarray
 ) -> Iterator[tuple[int, torch.Tensor, torch.Tensor]]:
-    """(first bar, which of its bars are in `rows_T`, what the network sees for them) of every BLOCK that has such."""
+    """(first bar, which of its bars are in `rows_T`, what the network sees for them) of every BLOCK
+    that has such.
+    """
     for start in range(0, len(rows_T), BLOCK):
         wanted = torch.from_numpy(rows_T[start : start + BLOCK]).to(x_PF.device)
         if wanted.any():
-            yield start, wanted, x_PF[None, start : start + len(wanted) + network.receptive_field - 1]
+            yield (
+                start,
+                wanted,
+                x_PF[None, start : start + len(wanted) + network.receptive_field - 1],
+            )

@@ -1,6 +1,8 @@
-"""What a trained classifier looks at: the gates of its blocks, and what each feature is worth to it.
+"""What a trained classifier looks at: the gates of its blocks, and what each feature is worth to
+it.
 
-Legend: T bars, P padded bars, W bars of a pass, F features, C channels, L gated blocks, K parts, N known bars.
+Legend: T bars, P padded bars, W bars of a pass, F features, C channels, L gated blocks, K parts, N
+known bars.
 """
 
 from __future__ import annotations
@@ -12,28 +14,39 @@ import torch
 from torch import nn
 from torch.nn.functional import nll_loss, pad
 
-from hft.model._dense import dense_logits, passes
-from hft.model._tcn import SqueezeExcite
+from hft.learning.model._dense import dense_logits, passes
+from hft.learning.model._tcn import SqueezeExcite
 
 if TYPE_CHECKING:
-    from hft.dataset import Dataset
-    from hft.model import Classifier
+    from hft.dataset.rows import Dataset
+    from hft.learning.model import Classifier
 
 
 @torch.no_grad()
-def gate_activity(network: nn.Module, x_PF: torch.Tensor, rows_T: np.ndarray, *, n_parts: int = 1) -> np.ndarray:
-    """Mean gate, in (0, 1), of every block and channel over each of `n_parts` equal parts of the rows in time order.
+def gate_activity(
+    network: nn.Module, x_PF: torch.Tensor, rows_T: np.ndarray, *, n_parts: int = 1
+) -> np.ndarray:
+    """Mean gate, in (0, 1), of every block and channel over each of `n_parts` equal parts of the
+    rows in time order.
 
-    float64 [L, K, C]; L is 0 for a network without gates. `x_PF` begins R - 1 rows before bar 0, as in `dense_logits`.
+    float64 [L, K, C]; L is 0 for a network without gates. `x_PF` begins R - 1 rows before bar 0, as
+    in `dense_logits`.
     """
     gated = [module for module in network.modules() if isinstance(module, SqueezeExcite)]
     if not gated:
         return np.empty((0, n_parts, 0))
     n_rows = int(rows_T.sum())
-    part_T = torch.from_numpy(np.maximum(np.cumsum(rows_T) - 1, 0) * n_parts // max(n_rows, 1)).to(x_PF.device)
-    sums_LKC = torch.zeros(len(gated), n_parts, gated[0].excite.out_channels, dtype=torch.float64, device=x_PF.device)
+    part_T = torch.from_numpy(np.maximum(np.cumsum(rows_T) - 1, 0) * n_parts // max(n_rows, 1)).to(
+        x_PF.device
+    )
+    sums_LKC = torch.zeros(
+        len(gated), n_parts, gated[0].excite.out_channels, dtype=torch.float64, device=x_PF.device
+    )
     seen: list[torch.Tensor] = []
-    hooks = [m.register_forward_hook(lambda m, inputs, _: seen.append(m.gates(inputs[0])[0])) for m in gated]
+    hooks = [
+        m.register_forward_hook(lambda m, inputs, _: seen.append(m.gates(inputs[0])[0]))
+        for m in gated
+    ]
     was_training = network.training
     network.eval()
     for start, wanted, seen_1WF in passes(network, x_PF, rows_T):
@@ -53,18 +66,22 @@ def gate_activity(network: nn.Module, x_PF: torch.Tensor, rows_T: np.ndarray, *,
 def permutation_importance(
     classifier: Classifier, dataset: Dataset, rows_T: np.ndarray, *, seed: int
 ) -> dict[str, float]:
-    """By how many nats the calibrated log loss of `rows_T` rises when one feature comes from elsewhere in their period.
+    """By how many nats the calibrated log loss of `rows_T` rises when one feature comes from
+    elsewhere in their period.
 
-    The feature's column is cut into blocks of at least R bars (halves where the period is shorter than 2 R) and every
-    block moves, the same way for every feature: what is lost is the feature's tie to the label and to the others, not
-    its own course in time. `rows_T` must be usable and labelled. One dense pass per feature.
+    The feature's column is cut into blocks of at least R bars (halves where the period is shorter
+    than 2 R) and every block moves, the same way for every feature: what is lost is the feature's
+    tie to the label and to the others, not its own course in time. `rows_T` must be usable and
+    labelled. One dense pass per feature.
     """
     reach = classifier.receptive_field - 1
     at_N = np.flatnonzero(rows_T)
     period = slice(max(at_N[0] - reach, 0), at_N[-1] + 1)
     device = classifier.class_bias.device
     rows_T, y_N = rows_T[period], torch.from_numpy(dataset.y_T[at_N]).to(device)
-    x_PF = pad(classifier.scale(torch.from_numpy(dataset.x_TF[period]).to(device)), (0, 0, reach, 0))
+    x_PF = pad(
+        classifier.scale(torch.from_numpy(dataset.x_TF[period]).to(device)), (0, 0, reach, 0)
+    )
 
     def log_loss() -> float:
         logits_NC = dense_logits(classifier.network, x_PF, rows_T)[torch.from_numpy(rows_T)]
@@ -83,7 +100,9 @@ def permutation_importance(
 
 
 def _move_blocks(n: int, length: int, *, seed: int) -> np.ndarray:
-    """Positions 0..n-1, cut into blocks of at least `length` where two fit, in a random order that moves each."""
+    """Positions 0..n-1, cut into blocks of at least `length` where two fit, in a random order that
+    moves each.
+    """
     n_blocks = min(max(n // length, 2), n)
     blocks = np.array_split(np.arange(n), n_blocks)
     cycle = np.random.default_rng(seed).permutation(n_blocks)

@@ -1,9 +1,9 @@
-"""The layers of `tcn`, `se_tcn` and `mlp`, of torch alone, so that a GPU machine without the rest of the house can
-measure them.
+"""The layers of `tcn`, `se_tcn` and `mlp`, of torch alone, so that a GPU machine without the rest
+of the house can measure them.
 
-Legend: B sequences, T bars, P padded bars, C channels, F features, L blocks. Channels come last in memory throughout:
-on a CPU a convolution, forward and backward, takes a half to a third of what it takes on BCT.
-Everything is padded on the left only and normalised per bar.
+Legend: B sequences, T bars, P padded bars, C channels, F features, L blocks. Channels come last in
+memory throughout: on a CPU a convolution, forward and backward, takes a half to a third of what it
+takes on BCT. Everything is padded on the left only and normalised per bar.
 """
 
 from __future__ import annotations
@@ -16,14 +16,16 @@ from torch.nn.functional import conv2d, gelu, layer_norm, leaky_relu, linear, pa
 from torch.nn.utils.parametrizations import weight_norm
 
 if TYPE_CHECKING:
-    from hft.model._tcn_spec import LayerSpec, TcnSpec
+    from hft.learning.model._tcn_spec import LayerSpec, TcnSpec
 
 ACTIVATIONS = {"relu": torch.relu, "leaky_relu": leaky_relu, "gelu": gelu, "silu": silu}
 
 
 def receptive_field(spec: TcnSpec) -> int:
     # Two convolutions a block reach (k-1) 2^i bars each; the block's squeeze reaches S-1 more.
-    return 1 + 2 * (spec.kernel - 1) * (2**spec.levels - 1) + spec.levels * max(spec.se_window - 1, 0)
+    return (
+        1 + 2 * (spec.kernel - 1) * (2**spec.levels - 1) + spec.levels * max(spec.se_window - 1, 0)
+    )
 
 
 class Network(nn.Module):
@@ -33,7 +35,9 @@ class Network(nn.Module):
         super().__init__()
         self.receptive_field = receptive_field(spec)
         sizes = [n_features] + [spec.channels] * spec.levels
-        self.blocks = nn.Sequential(*(Block(spec, n_in, dilation=2**i) for i, n_in in enumerate(sizes[:-1])))
+        self.blocks = nn.Sequential(
+            *(Block(spec, n_in, dilation=2**i) for i, n_in in enumerate(sizes[:-1]))
+        )
         self.head = CausalConv(spec.channels, n_classes, 1)
 
     def forward(self, x_BTF: torch.Tensor) -> torch.Tensor:
@@ -46,7 +50,9 @@ class Block(nn.Module):
         self.body = nn.Sequential(
             *layer(spec, n_in, kernel=spec.kernel, dilation=dilation),
             *layer(spec, spec.channels, kernel=spec.kernel, dilation=dilation),
-            SqueezeExcite(spec.channels, spec.se_window, spec.se_reduction) if spec.se_window else nn.Identity(),
+            SqueezeExcite(spec.channels, spec.se_window, spec.se_reduction)
+            if spec.se_window
+            else nn.Identity(),
         )
         self.skip = nn.Identity() if n_in == spec.channels else CausalConv(n_in, spec.channels, 1)
         self.activation = Activation(spec.activation)
@@ -56,12 +62,18 @@ class Block(nn.Module):
 
 
 def layer(spec: LayerSpec, n_in: int, *, kernel: int, dilation: int = 1) -> list[nn.Module]:
-    """Convolution, norm, activation, dropout; `depthwise` takes time and channels apart (Chollet 2017)."""
+    """Convolution, norm, activation, dropout; `depthwise` takes time and channels apart (Chollet
+    2017).
+    """
     apart = spec.depthwise and kernel > 1
     conv = CausalConv(n_in, spec.channels, 1 if apart else kernel, dilation=dilation)
     conv = weight_norm(conv) if spec.norm == "weight" else conv
     conv = nn.Sequential(DepthwiseConv(n_in, kernel, dilation=dilation), conv) if apart else conv
-    norm = ChannelNorm(spec.channels, centred=spec.norm == "layer") if spec.norm in ("layer", "rms") else nn.Identity()
+    norm = (
+        ChannelNorm(spec.channels, centred=spec.norm == "layer")
+        if spec.norm in ("layer", "rms")
+        else nn.Identity()
+    )
     return [conv, norm, Activation(spec.activation), ChannelDropout(spec.dropout)]
 
 
@@ -74,12 +86,16 @@ class CausalConv(nn.Conv1d):
         if not self.reach:
             return linear(x_BTC, self.weight[:, :, 0], self.bias)
         image_BC1P = pad(x_BTC, (0, 0, self.reach, 0)).transpose(1, 2)[:, :, None]
-        out_BC1T = conv2d(image_BC1P, self.weight[:, :, None], self.bias, dilation=(1, *self.dilation))
+        out_BC1T = conv2d(
+            image_BC1P, self.weight[:, :, None], self.bias, dilation=(1, *self.dilation)
+        )
         return out_BC1T[:, :, 0].transpose(1, 2)
 
 
 class DepthwiseConv(nn.Module):
-    """Each channel by itself, as shifted sums: torch's dilated depthwise convolution takes 3 times as long on a CPU."""
+    """Each channel by itself, as shifted sums: torch's dilated depthwise convolution takes 3 times
+    as long on a CPU.
+    """
 
     def __init__(self, channels: int, kernel: int, *, dilation: int) -> None:
         super().__init__()
@@ -89,7 +105,9 @@ class DepthwiseConv(nn.Module):
     def forward(self, x_BTC: torch.Tensor) -> torch.Tensor:
         n_bars, shifts = x_BTC.shape[1], range(0, len(self.weight) * self.dilation, self.dilation)
         x_BPC = pad(x_BTC, (0, 0, shifts[-1], 0))
-        return sum(x_BPC[:, at : at + n_bars] * w_C for at, w_C in zip(shifts, self.weight, strict=True))
+        return sum(
+            x_BPC[:, at : at + n_bars] * w_C for at, w_C in zip(shifts, self.weight, strict=True)
+        )
 
 
 class Activation(nn.Module):
@@ -116,7 +134,9 @@ class ChannelNorm(nn.Module):
 
 
 class ChannelDropout(nn.Module):
-    """Whole channels of a sequence (Bai et al. 3.4): a value's neighbours in time would give it away."""
+    """Whole channels of a sequence (Bai et al. 3.4): a value's neighbours in time would give it
+    away.
+    """
 
     def __init__(self, share: float) -> None:
         super().__init__()
@@ -130,7 +150,9 @@ class ChannelDropout(nn.Module):
 
 
 class SqueezeExcite(nn.Module):
-    """x * sigmoid(W2 relu(W1 m)), m the mean of the last `window` bars (zeros before the first bar count)."""
+    """x * sigmoid(W2 relu(W1 m)), m the mean of the last `window` bars (zeros before the first bar
+    count).
+    """
 
     def __init__(self, channels: int, window: int, reduction: int) -> None:
         super().__init__()
@@ -145,13 +167,17 @@ class SqueezeExcite(nn.Module):
         """In (0, 1), per bar and channel."""
         # W1 mean(x) = mean(W1 x): the mean of the few squeezed channels instead of all.
         squeezed = linear(x_BTC, self.squeeze.weight[:, :, 0])
-        return self.excite(torch.relu(trailing_mean(squeezed, self.window) + self.squeeze.bias)).sigmoid()
+        return self.excite(
+            torch.relu(trailing_mean(squeezed, self.window) + self.squeeze.bias)
+        ).sigmoid()
 
 
 def trailing_mean(x_BTC: torch.Tensor, window: int) -> torch.Tensor:
-    """Of the last `window` bars: sums of 1, 2, 4 .. bars, those that the window's binary digits name put end to end.
+    """Of the last `window` bars: sums of 1, 2, 4 .. bars, those that the window's binary digits
+    name put end to end.
 
-    A float32 running sum drifts, pooling takes thrice as long, and a convolution with constant weights longer too.
+    A float32 running sum drifts, pooling takes thrice as long, and a convolution with constant
+    weights longer too.
     """
     n_bars = x_BTC.shape[1]
     sum_BPC, length = pad(x_BTC, (0, 0, window - 1, 0)), 1

@@ -7,19 +7,22 @@ from typing import Literal
 from pydantic import Field
 from torch import nn
 
-from hft.model import ModelSpec
-from hft.model._tcn import Network, receptive_field
+from hft.learning.model import ModelSpec
+from hft.learning.model._tcn import Network, receptive_field
 from hft.schema import CLASS_NAMES
 
 
 class LayerSpec(ModelSpec):
     channels: int = Field(ge=1, le=2048, description="channels of every hidden layer")
-    dropout: float = Field(ge=0, le=0.9, description="share of channels zeroed per chunk, after each convolution")
+    dropout: float = Field(
+        ge=0, le=0.9, description="share of channels zeroed per chunk, after each convolution"
+    )
     norm: Literal["layer", "rms", "weight", "none"] = Field(
         description="over the channels of a bar (layer, rms), of the weights (weight), or none"
     )
     activation: Literal["relu", "leaky_relu", "gelu", "silu"] = Field(
-        description="after each convolution and each residual sum", json_schema_extra={"before": "relu"}
+        description="after each convolution and each residual sum",
+        json_schema_extra={"before": "relu"},
     )
 
 

@@ -8,14 +8,16 @@ import torch
 from pydantic import Field
 from torch import nn
 
-from hft.model import ModelSpec
-from hft.model._tcn import CausalConv
+from hft.learning.model import ModelSpec
+from hft.learning.model._tcn import CausalConv
 from hft.schema import CLASS_NAMES
 
 
 class Linear(ModelSpec):
     kind: Literal["linear"]
-    window: int = Field(ge=1, le=4096, description="bars that one prediction sees, the current one the last")
+    window: int = Field(
+        ge=1, le=4096, description="bars that one prediction sees, the current one the last"
+    )
 
     @property
     def receptive_field(self) -> int:

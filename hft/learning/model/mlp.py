@@ -1,4 +1,6 @@
-"""Multilayer perceptron on the last `window` bars: one causal convolution of the window, then layers of single bars."""
+"""Multilayer perceptron on the last `window` bars: one causal convolution of the window, then
+layers of single bars.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +9,8 @@ from typing import ClassVar, Literal
 from pydantic import Field
 from torch import nn
 
-from hft.model._tcn import CausalConv, layer
-from hft.model._tcn_spec import LayerSpec
+from hft.learning.model._tcn import CausalConv, layer
+from hft.learning.model._tcn_spec import LayerSpec
 from hft.schema import CLASS_NAMES
 
 
@@ -16,7 +18,9 @@ class Mlp(LayerSpec):
     depthwise: ClassVar[bool] = False
 
     kind: Literal["mlp"]
-    window: int = Field(ge=1, le=4096, description="bars that one prediction sees, the current one the last")
+    window: int = Field(
+        ge=1, le=4096, description="bars that one prediction sees, the current one the last"
+    )
     layers: int = Field(ge=1, le=32, description="hidden layers, that of the window the first")
 
     @property

@@ -1,4 +1,6 @@
-"""`tcn` with squeeze-and-excitation (Hu et al. 2018) over a trailing window: gates of each block's channels."""
+"""`tcn` with squeeze-and-excitation (Hu et al. 2018) over a trailing window: gates of each block's
+channels.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +8,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from hft.model._tcn_spec import TcnSpec
+from hft.learning.model._tcn_spec import TcnSpec
 
 
 class SeTcn(TcnSpec):
@@ -16,10 +18,14 @@ class SeTcn(TcnSpec):
         le=4096,
         description="bars that the squeeze averages, the current one the last; 1 gates each bar by itself",
     )
-    se_reduction: int = Field(ge=1, le=256, description="channels per hidden unit of the excitation")
+    se_reduction: int = Field(
+        ge=1, le=256, description="channels per hidden unit of the excitation"
+    )
 
     @model_validator(mode="after")
     def _has_hidden_units(self) -> SeTcn:
         if self.se_reduction > self.channels:
-            raise ValueError(f"se_reduction must be <= channels ({self.channels}), got {self.se_reduction}")
+            raise ValueError(
+                f"se_reduction must be <= channels ({self.channels}), got {self.se_reduction}"
+            )
         return self

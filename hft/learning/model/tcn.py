@@ -1,10 +1,12 @@
-"""Temporal convolutional network (Bai et al. 2018): residual blocks of two dilated causal convolutions."""
+"""Temporal convolutional network (Bai et al. 2018): residual blocks of two dilated causal
+convolutions.
+"""
 
 from __future__ import annotations
 
 from typing import ClassVar, Literal
 
-from hft.model._tcn_spec import TcnSpec
+from hft.learning.model._tcn_spec import TcnSpec
 
 
 class Tcn(TcnSpec):

@@ -1,6 +1,7 @@
 """How long, in what portions and on what device a model is trained.
 
-To add a trainer: a subclass of TrainerSpec here and `conf/trainer/<kind>.yaml`.
+To add a trainer: `hft/learning/trainer/<kind>.py` with a subclass of TrainerSpec and
+`conf/trainer/<kind>.yaml`.
 """
 
 from __future__ import annotations
@@ -35,7 +36,9 @@ class TrainingError(UserError):
 class TrainerSpec(Kind):
     epochs: int = Field(ge=1, le=100_000, description="passes over the training rows at most")
     chunk: int = Field(ge=1, le=1_000_000, description="bars that one chunk predicts")
-    batch_chunks: int = Field(ge=1, le=65_536, description="chunks that pass through the network together")
+    batch_chunks: int = Field(
+        ge=1, le=65_536, description="chunks that pass through the network together"
+    )
     accumulate: int = Field(
         ge=1,
         le=4096,
@@ -57,10 +60,16 @@ class TrainerSpec(Kind):
         description="torch.compile the training pass: up to a minute at the start, for nothing on a CPU",
         json_schema_extra={"before": False},
     )
-    patience: int = Field(ge=1, description="epochs without a better `monitor` before training stops")
-    monitor: str = Field(description="tune metric that chooses the best epoch, such as tune/log_loss")
+    patience: int = Field(
+        ge=1, description="epochs without a better `monitor` before training stops"
+    )
+    monitor: str = Field(
+        description="tune metric that chooses the best epoch, such as tune/log_loss"
+    )
     save_every_s: float = Field(
-        ge=0, description="seconds of training that a kill may cost at most", json_schema_extra={"before": 60.0}
+        ge=0,
+        description="seconds of training that a kill may cost at most",
+        json_schema_extra={"before": 60.0},
     )
     limit_batches: int = Field(
         ge=0, description="steps per epoch at most; 0 for all rows", json_schema_extra={"before": 0}
@@ -70,9 +79,14 @@ class TrainerSpec(Kind):
         json_schema_extra={"before": False},
     )
     profile: bool = Field(
-        description="write profile.txt, where the time of the first steps goes", json_schema_extra={"before": False}
+        description="write profile.txt, where the time of the first steps goes",
+        json_schema_extra={"before": False},
     )
-    threads: int = Field(ge=0, le=1024, description="CPU threads; 0 leaves it to torch (OMP_NUM_THREADS or the cores)")
+    threads: int = Field(
+        ge=0,
+        le=1024,
+        description="CPU threads; 0 leaves it to torch (OMP_NUM_THREADS or the cores)",
+    )
     progress: bool = Field(description="show a progress bar")
 
     @field_validator("monitor")
@@ -97,19 +111,3 @@ class TrainerSpec(Kind):
     def scoring_device(self) -> torch.device:
         """Where predictions are made: a run trained on a GPU can be scored without one."""
         return torch.device("cuda" if self.kind == "gpu" and torch.cuda.is_available() else "cpu")
-
-
-class Cpu(TrainerSpec):
-    kind: Literal["cpu"]
-
-    def device(self) -> torch.device:
-        return torch.device("cpu")
-
-
-class Gpu(TrainerSpec):
-    kind: Literal["gpu"]
-
-    def device(self) -> torch.device:
-        if not torch.cuda.is_available():
-            raise TrainingError(f"trainer=gpu: torch {torch.__version__} sees no CUDA GPU; use trainer=cpu")
-        return torch.device("cuda", 0)

@@ -1,8 +1,9 @@
 """Trades in, BARS out: one row per bar, with the best quotes as they were known when it closed.
 
-UTC midnight closes whatever is open, so that a day's bars depend on that day alone (adaptive kinds: and on the hourly
-totals before it), and days can be built apart and joined. To add a kind: one module here with a BarSpec subclass that
-says where bars close, `conf/bars/<kind>.yaml`, one test. The conformance suite covers it at once.
+UTC midnight closes whatever is open, so that a day's bars depend on that day alone (adaptive kinds:
+and on the hourly totals before it), and days can be built apart and joined. To add a kind: one
+module here with a BarSpec subclass that says where bars close, `conf/bars/<kind>.yaml`, one test.
+The conformance suite covers it at once.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ import numpy as np
 import polars as pl
 from pydantic import Field
 
-from hft.bars._kernel import COUNTS, HOUR_NS, RELATIVE_SLACK, VALUES, cut, interval_stops
-from hft.data import Ticks, to_iso
+from hft.market.bars._kernel import COUNTS, HOUR_NS, RELATIVE_SLACK, VALUES, cut, interval_stops
+from hft.market.data import Ticks, to_iso
 from hft.schema import BARS, NS_PER_DAY, check
 from hft.spec import Kind, UserError
 
@@ -31,9 +32,11 @@ class BarError(UserError):
 
 @dataclass(frozen=True)
 class Day:
-    """Trades of one UTC day, known up to `end`, which is the next midnight when the day is complete.
+    """Trades of one UTC day, known up to `end`, which is the next midnight when the day is
+    complete.
 
-    `totals` are the hourly totals of this day and all before it; no rows unless the kind looks back.
+    `totals` are the hourly totals of this day and all before it; no rows unless the kind looks
+    back.
     """
 
     start: int
@@ -52,8 +55,9 @@ class Day:
 class BarSpec(Kind):
     """Where bars close: at `stops`, and where the sum of qty or turnover reaches `thresholds`.
 
-    `size` is the threshold of every kind, in the kind's unit. `history_hours`, hours with trades that must lie before a
-    bar's opening hour, is a field of the adaptive kinds and 0 for the others.
+    `size` is the threshold of every kind, in the kind's unit. `history_hours`, hours with trades
+    that must lie before a bar's opening hour, is a field of the adaptive kinds and 0 for the
+    others.
     """
 
     unit: ClassVar[str]
@@ -63,12 +67,15 @@ class BarSpec(Kind):
     size: float = Field(gt=0, description="what a bar holds at least, in the unit of the kind")
 
     def stops(self, day: Day) -> np.ndarray:
-        """Increasing trade indexes at which a bar ends whatever it holds; the last one is the number of trades."""
+        """Increasing trade indexes at which a bar ends whatever it holds; the last one is the
+        number of trades.
+        """
         return np.array([len(day.ts_recv)])
 
     def thresholds(self, day: Day) -> np.ndarray:
-        """`measure` ("volume" or "turnover") that closes a bar opened in each hour of the day; inf for none, nan for
-        hours in which no bar opens."""
+        """`measure` ("volume" or "turnover") that closes a bar opened in each hour of the day; inf
+        for none, nan for hours in which no bar opens.
+        """
         return np.full(HOURS_PER_DAY, np.inf)
 
     def is_closed(self, day: Day, last: dict[str, float]) -> bool:
@@ -101,26 +108,35 @@ class FixedSize(BarSpec):
 def build_bars(
     ticks: Ticks, spec: BarSpec, history: pl.DataFrame | None = None, *, allow_empty: bool = False
 ) -> pl.DataFrame:
-    """BARS of one or more UTC days. `history` are the hourly totals before the first of them; adaptive kinds read its
-    last `spec.history_hours` rows. The open remainder at the end of an incomplete last day is no bar.
+    """BARS of one or more UTC days. `history` are the hourly totals before the first of them;
+    adaptive kinds read its last `spec.history_hours` rows. The open remainder at the end of an
+    incomplete last day is no bar.
 
-    Raises BarError when the threshold is never met; with `allow_empty`, for a day that is part of a range (a burn-in
-    day, a minute before midnight), returns what bars there are and leaves the judgement to `require_bars`.
+    Raises BarError when the threshold is never met; with `allow_empty`, for a day that is part of a
+    range (a burn-in day, a minute before midnight), returns what bars there are and leaves the
+    judgement to `require_bars`.
     """
     if not ticks.trades.height and not allow_empty:
         raise BarError(
             f"bars: no trades from {to_iso(ticks.start)} to {to_iso(ticks.end)}; choose another data.start or end"
         )
     totals = _totals_up_to(ticks, history) if spec.history_hours else pl.DataFrame(schema=HOURLY)
-    frames = [_day_frame(day, spec, ticks) for day in _split_days(ticks, totals)] or [pl.DataFrame(schema=BARS)]
-    bars = check(frames[0] if len(frames) == 1 else _number(pl.concat(frames, rechunk=True)), BARS, where="bars")
+    frames = [_day_frame(day, spec, ticks) for day in _split_days(ticks, totals)] or [
+        pl.DataFrame(schema=BARS)
+    ]
+    bars = check(
+        frames[0] if len(frames) == 1 else _number(pl.concat(frames, rechunk=True)),
+        BARS,
+        where="bars",
+    )
     if not allow_empty and bars["partial"].all():
         raise BarError(spec.shortage(spec.available(ticks)))
     return bars
 
 
 def require_bars(bars: pl.DataFrame, spec: BarSpec, available: float) -> pl.DataFrame:
-    """`bars` itself, when at least one of them met its threshold (midnight alone closed none of the others).
+    """`bars` itself, when at least one of them met its threshold (midnight alone closed none of the
+    others).
 
     `available` is the sum of `spec.available(ticks)` over the days of the range.
     """
@@ -139,8 +155,9 @@ def hourly_totals(ticks: Ticks) -> pl.DataFrame:
 
 
 def join_bars(frames: Sequence[pl.DataFrame], gap_between: Sequence[bool]) -> pl.DataFrame:
-    """BARS of consecutive days as one range. `gap_between[i]`: a gap lies after the last bar of frame i that frame i+1
-    does not count itself (the pause between the two days, or one after the day's last trade).
+    """BARS of consecutive days as one range. `gap_between[i]`: a gap lies after the last bar of
+    frame i that frame i+1 does not count itself (the pause between the two days, or one after the
+    day's last trade).
     """
     parts, offset = [], 0
     for frame, gap in zip(frames, [False, *gap_between], strict=True):
@@ -152,18 +169,29 @@ def join_bars(frames: Sequence[pl.DataFrame], gap_between: Sequence[bool]) -> pl
 
 
 def trade_bounds(ts_recv: np.ndarray, bars: pl.DataFrame) -> np.ndarray:
-    """int64[n_bars + 1]: trades bounds[i]:bounds[i+1] belong to bar i. Counting, not times, splits tied trades."""
+    """int64[n_bars + 1]: trades bounds[i]:bounds[i+1] belong to bar i. Counting, not times, splits
+    tied trades.
+    """
     first = np.searchsorted(ts_recv, bars["ts_open"].to_numpy()[:1])
-    bounds = np.concatenate([first if bars.height else [0], bars["n_trades"].to_numpy()]).astype(np.int64).cumsum()
+    bounds = (
+        np.concatenate([first if bars.height else [0], bars["n_trades"].to_numpy()])
+        .astype(np.int64)
+        .cumsum()
+    )
     assert bounds[-1] <= len(ts_recv), "these are not the trades of these bars"
     return bounds
 
 
 def quote_bounds(ts_recv: np.ndarray, bars: pl.DataFrame) -> np.ndarray:
-    """int64[n_bars + 1]: quotes bounds[i]:bounds[i+1] came in from the close of bar i-1 (the first bar: from its UTC
-    midnight) until strictly before the close of bar i, since at equal times the closing trade comes first.
+    """int64[n_bars + 1]: quotes bounds[i]:bounds[i+1] came in from the close of bar i-1 (the first
+    bar: from its UTC midnight) until strictly before the close of bar i, since at equal times the
+    closing trade comes first.
     """
-    begin = bars["ts_open"].to_numpy()[:1] // NS_PER_DAY * NS_PER_DAY if bars.height else np.zeros(1, np.int64)
+    begin = (
+        bars["ts_open"].to_numpy()[:1] // NS_PER_DAY * NS_PER_DAY
+        if bars.height
+        else np.zeros(1, np.int64)
+    )
     return np.searchsorted(ts_recv, np.concatenate([begin, bars["ts"].to_numpy()])).astype(np.int64)
 
 
@@ -192,7 +220,8 @@ def _day_frame(day: Day, spec: BarSpec, ticks: Ticks) -> pl.DataFrame:
             columns = {name: column[:-1] for name, column in columns.items()}
         else:
             columns["partial"][-1], columns["ts"][-1] = True, day.midnight
-    # A day's own gaps only: one that ends on the next day's first nanosecond is not this day's to know.
+    # A day's own gaps only: one that ends on the next day's first nanosecond is not this day's to
+    # know.
     known_until = np.minimum(columns["ts"], day.midnight - 1)
     columns["segment"] = np.searchsorted(ticks.gaps, known_until, side="right")
     columns["bar"] = np.arange(len(columns["ts"]))

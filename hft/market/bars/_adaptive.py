@@ -1,8 +1,8 @@
 """What the adaptive kinds share: thresholds from the hours before (QUANT 5.6).
 
-The threshold of a bar is the mean hourly total of the last `history_hours` hours with trades before the hour in which
-it opens, over 3600, times the target seconds. Counting only hours with trades, there is always one once the burn-in is
-over, however long the market was down.
+The threshold of a bar is the mean hourly total of the last `history_hours` hours with trades before
+the hour in which it opens, over 3600, times the target seconds. Counting only hours with trades,
+there is always one once the burn-in is over, however long the market was down.
 """
 
 from __future__ import annotations
@@ -12,16 +12,20 @@ from typing import ClassVar
 import numpy as np
 from pydantic import Field
 
-from hft.bars import HOURS_PER_DAY, BarSpec, Day, hourly_totals
-from hft.bars._kernel import HOUR_NS
-from hft.data import Ticks
+from hft.market.bars import HOURS_PER_DAY, BarSpec, Day, hourly_totals
+from hft.market.bars._kernel import HOUR_NS
+from hft.market.data import Ticks
 
 
 class AdaptiveBars(BarSpec):
     unit: ClassVar[str] = "hours with trades"
 
-    size: float = Field(gt=0, le=86_400, description="seconds that a bar is meant to last, at the past activity")
-    history_hours: int = Field(ge=1, le=24 * 365, description="hours with trades before a bar's hour that set its size")
+    size: float = Field(
+        gt=0, le=86_400, description="seconds that a bar is meant to last, at the past activity"
+    )
+    history_hours: int = Field(
+        ge=1, le=24 * 365, description="hours with trades before a bar's hour that set its size"
+    )
 
     def thresholds(self, day: Day) -> np.ndarray:
         """One per hour of the day; nan while the history is too short."""

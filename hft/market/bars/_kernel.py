@@ -1,6 +1,8 @@
-"""The sequential part of every bar, one pass over a day's trades: where bars close, and what their trades add up to.
+"""The sequential part of every bar, one pass over a day's trades: where bars close, and what their
+trades add up to.
 
-Sums run in stream order and restart with each bar, so a bar is bit for bit the same however much data follows it.
+Sums run in stream order and restart with each bar, so a bar is bit for bit the same however much
+data follows it.
 """
 
 from __future__ import annotations
@@ -9,7 +11,8 @@ import numpy as np
 from numba import njit
 
 HOUR_NS = 3_600_000_000_000
-# Float sums of decimals fall short of a decimal threshold by 1e-16 (0.1 ten times is below 1) and would misplace bars.
+# Float sums of decimals fall short of a decimal threshold by 1e-16 (0.1 ten times is below 1) and
+# would misplace bars.
 RELATIVE_SLACK = 1e-9
 
 # Rows of the two arrays that `cut` returns.
@@ -18,15 +21,17 @@ VALUES = ("open", "high", "low", "close", "vwap", "volume", "turnover", "buy_vol
 
 
 def cut(ts_recv, price, qty, side, stops, hour_threshold, in_quote):
-    """Bars that end at each of `stops` (increasing trade indexes, the last one the number of trades) and where the sum
-    of qty, or with `in_quote` of price * qty, reaches the threshold of the hour in which the bar opened.
+    """Bars that end at each of `stops` (increasing trade indexes, the last one the number of
+    trades) and where the sum of qty, or with `in_quote` of price * qty, reaches the threshold of
+    the hour in which the bar opened.
 
-    `hour_threshold` has one entry per hour of the UTC day, inf for none; in hours where it is nan (burn-in, the first
-    ones only) no bar opens. Returns int64 rows COUNTS and float64 rows VALUES, one column per bar; the last bar may be
-    open still. Trades of side 0 are in neither side's volume; the excess over a threshold is dropped.
+    `hour_threshold` has one entry per hour of the UTC day, inf for none; in hours where it is nan
+    (burn-in, the first ones only) no bar opens. Returns int64 rows COUNTS and float64 rows VALUES,
+    one column per bar; the last bar may be open still. Trades of side 0 are in neither side's
+    volume; the excess over a threshold is dropped.
     """
-    # Untouched memory is free and growing is not; numpy's own arrays come in huge pages, numba's do not. Together
-    # 1.9 times faster on bars of 20 trades.
+    # Untouched memory is free and growing is not; numpy's own arrays come in huge pages, numba's do
+    # not. Together 1.9 times faster on bars of 20 trades.
     capacity = len(ts_recv) // 8 + 1024
     counts = np.empty((len(COUNTS), capacity), np.int64)
     values = np.empty((len(VALUES), capacity), np.float64)
@@ -51,14 +56,19 @@ def _cut(ts_recv, price, qty, side, stops, hour_threshold, in_quote, counts, val
                 low = min(low, price[i])
                 volume += qty[i]
                 turnover += price[i] * qty[i]
-                # Products instead of branches: sides are coin flips, and mispredicting one costs more than the sums.
+                # Products instead of branches: sides are coin flips, and mispredicting one costs
+                # more than the sums.
                 buy += qty[i] * (side[i] > 0)
                 sell += qty[i] * (side[i] < 0)
                 reached = (turnover if in_quote else volume) >= threshold
                 i += 1
             if n_bars == counts.shape[1]:
                 counts, values = _doubled(counts), _doubled(values)
-            counts[0, n_bars], counts[1, n_bars], counts[2, n_bars] = ts_recv[first], ts_recv[i - 1], i - first
+            counts[0, n_bars], counts[1, n_bars], counts[2, n_bars] = (
+                ts_recv[first],
+                ts_recv[i - 1],
+                i - first,
+            )
             values[0, n_bars], values[1, n_bars] = price[first], high
             values[2, n_bars], values[3, n_bars] = low, price[i - 1]
             # The mean of equal prices may round to just outside of them.
@@ -78,7 +88,9 @@ def _doubled(rows):
 
 @njit
 def interval_stops(ts_recv, origin, size_ns):
-    """Trade indexes at which a new interval [origin + k size, origin + (k+1) size) begins, and the number of trades."""
+    """Trade indexes at which a new interval [origin + k size, origin + (k+1) size) begins, and the
+    number of trades.
+    """
     stops = np.empty(len(ts_recv) + 1, np.int64)
     n_stops = 0
     end = ts_recv[0] if len(ts_recv) else np.int64(0)

@@ -1,10 +1,12 @@
-"""Bars of equal turnover over a few hours: the threshold follows the activity of the hours before."""
+"""Bars of equal turnover over a few hours: the threshold follows the activity of the hours
+before.
+"""
 
 from __future__ import annotations
 
 from typing import ClassVar, Literal
 
-from hft.bars._adaptive import AdaptiveBars
+from hft.market.bars._adaptive import AdaptiveBars
 
 
 class DollarAdaptiveBars(AdaptiveBars):

@@ -7,8 +7,8 @@ from typing import ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
-from hft.bars import Day, FixedSize
-from hft.data import Ticks
+from hft.market.bars import Day, FixedSize
+from hft.market.data import Ticks
 
 
 class TickBars(FixedSize):

@@ -7,9 +7,9 @@ from typing import ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
-from hft.bars import Day, FixedSize
-from hft.bars._kernel import interval_stops
-from hft.data import Ticks
+from hft.market.bars import Day, FixedSize
+from hft.market.bars._kernel import interval_stops
+from hft.market.data import Ticks
 from hft.schema import NS_PER_S
 
 
@@ -19,7 +19,9 @@ class TimeBars(FixedSize):
     unit: ClassVar[str] = "seconds"
 
     kind: Literal["time"]
-    size: float = Field(ge=0.001, le=86_400, description="length of a bar in seconds, counted from UTC midnight")
+    size: float = Field(
+        ge=0.001, le=86_400, description="length of a bar in seconds, counted from UTC midnight"
+    )
 
     def stops(self, day: Day) -> np.ndarray:
         return interval_stops(day.ts_recv, day.start, self._size_ns)

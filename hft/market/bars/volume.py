@@ -1,4 +1,6 @@
-"""Bars of equal traded quantity (AFML 2.3.1): the trade that reaches `size` closes the bar, its excess is dropped."""
+"""Bars of equal traded quantity (AFML 2.3.1): the trade that reaches `size` closes the bar, its
+excess is dropped.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +9,8 @@ from typing import ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
-from hft.bars import HOURS_PER_DAY, Day, FixedSize
-from hft.data import Ticks
+from hft.market.bars import HOURS_PER_DAY, Day, FixedSize
+from hft.market.data import Ticks
 
 
 class VolumeBars(FixedSize):

@@ -1,7 +1,8 @@
-"""Vendor files or a simulator in, Ticks out: trades, quotes and book in one clock, cleaned, cut into UTC days.
+"""Vendor files or a simulator in, Ticks out: trades, quotes and book in one clock, cleaned, cut
+into UTC days.
 
-To add a source: one module here with a DataSpec subclass, `conf/data/<kind>.yaml`, one test. The conformance suite
-covers it at once.
+To add a source: one module here with a DataSpec subclass, `conf/data/<kind>.yaml`, one test. The
+conformance suite covers it at once.
 """
 
 from __future__ import annotations
@@ -27,11 +28,13 @@ class DataError(UserError):
 
 @dataclass(frozen=True)
 class Ticks:
-    """Market data of [start, end) ns; every stream has non-decreasing ts_recv, and trades precede quotes at a tie.
+    """Market data of [start, end) ns; every stream has non-decreasing ts_recv, and trades precede
+    quotes at a tie.
 
-    `quotes` and `book` have no rows where the source has none. `gaps` holds the ts_recv of the first event after each
-    gap (int64 ns). `end` is a UTC midnight exactly when the last day is complete. `notes` is the quality report:
-    integers are counts and add up over days, everything else is a constant of the source or a share.
+    `quotes` and `book` have no rows where the source has none. `gaps` holds the ts_recv of the
+    first event after each gap (int64 ns). `end` is a UTC midnight exactly when the last day is
+    complete. `notes` is the quality report: integers are counts and add up over days, everything
+    else is a constant of the source or a share.
     """
 
     trades: pl.DataFrame
@@ -60,7 +63,10 @@ def to_ns(text: str) -> int:
     """Nanoseconds since 1970 of an ISO date or time, UTC where it names no zone."""
     moment = dt.datetime.fromisoformat(text)
     moment = moment if moment.tzinfo else moment.replace(tzinfo=dt.UTC)
-    return round((moment - dt.datetime(1970, 1, 1, tzinfo=dt.UTC)) / dt.timedelta(microseconds=1)) * 1000
+    return (
+        round((moment - dt.datetime(1970, 1, 1, tzinfo=dt.UTC)) / dt.timedelta(microseconds=1))
+        * 1000
+    )
 
 
 def to_iso(ns: int) -> str:
@@ -90,9 +96,15 @@ def _iso_or(word: str) -> AfterValidator:
 
 
 class DataSpec(Kind):
-    symbol: str = Field(pattern=r"^[A-Z0-9_]+$", description="instrument as the source spells it, such as BTCUSDT")
-    start: Annotated[str, _iso_or("first")] = Field(description="'first' event, or ISO date or time (UTC) to start at")
-    end: Annotated[str, _iso_or("last")] = Field(description="'last' event, or ISO date or time (UTC), exclusive")
+    symbol: str = Field(
+        pattern=r"^[A-Z0-9_]+$", description="instrument as the source spells it, such as BTCUSDT"
+    )
+    start: Annotated[str, _iso_or("first")] = Field(
+        description="'first' event, or ISO date or time (UTC) to start at"
+    )
+    end: Annotated[str, _iso_or("last")] = Field(
+        description="'last' event, or ISO date or time (UTC), exclusive"
+    )
     gap_s: float = Field(gt=0, description="silence of all streams that starts a new segment (s)")
 
     @model_validator(mode="after")
@@ -102,23 +114,33 @@ class DataSpec(Kind):
         return self
 
     def source(self) -> str:
-        """What market the rows are of: rows of one source and one time are the same rows, whoever recorded them."""
+        """What market the rows are of: rows of one source and one time are the same rows, whoever
+        recorded them.
+        """
         return self.symbol
 
     def days(self) -> list[dt.date]:
-        """UTC days (by ts_recv) with data inside start..end, ascending; DataError where there are none."""
+        """UTC days (by ts_recv) with data inside start..end, ascending; DataError where there are
+        none.
+        """
         raise NotImplementedError
 
     def calibrate(self) -> dict[str, Any]:
-        """Constants of the source found on the first day loaded, JSON-able; part of every day's cache key."""
+        """Constants of the source found on the first day loaded, JSON-able; part of every day's
+        cache key.
+        """
         return {}
 
     def content(self, day: dt.date) -> Any:
-        """JSON-able identity of what read_day(day) depends on besides this spec: file hashes, calibration, range."""
+        """JSON-able identity of what read_day(day) depends on besides this spec: file hashes,
+        calibration, range.
+        """
         raise NotImplementedError
 
     def read_day(self, day: dt.date, calibration: dict[str, Any]) -> Ticks:
-        """The cleaned ticks of the part of the UTC day that lies inside start..end, cut by ts_recv."""
+        """The cleaned ticks of the part of the UTC day that lies inside start..end, cut by
+        ts_recv.
+        """
         raise NotImplementedError
 
     def bounds(self, day: dt.date) -> tuple[int, int]:
@@ -128,7 +150,9 @@ class DataSpec(Kind):
         return begin, end if self.end == "last" else min(end, to_ns(self.end))
 
     def clip(self, first: dt.date, last: dt.date) -> tuple[dt.date, dt.date]:
-        """The first and last day of start..end; DataError when one lies outside the data's days first..last."""
+        """The first and last day of start..end; DataError when one lies outside the data's days
+        first..last.
+        """
         begin = first if self.start == "first" else day_of(to_ns(self.start))
         end = last if self.end == "last" else day_of(to_ns(self.end) - 1)
         for name, value, day in (("start", self.start, begin), ("end", self.end, end)):
@@ -147,15 +171,23 @@ def load_ticks(spec: DataSpec) -> Ticks:
 
 
 def join_ticks(days: list[Ticks], gap_s: float) -> Ticks:
-    """Ticks of consecutive days as one; adds the gaps that lie between days. DataError when no day has a trade."""
-    assert all(a.end <= b.start for a, b in itertools.pairwise(days)), "days must be in order and apart"
+    """Ticks of consecutive days as one; adds the gaps that lie between days. DataError when no day
+    has a trade.
+    """
+    assert all(a.end <= b.start for a, b in itertools.pairwise(days)), (
+        "days must be in order and apart"
+    )
     start, end = days[0].start, days[-1].end
     if not any(day.trades.height for day in days):
-        raise DataError(f"data: no trades between {to_iso(start)} and {to_iso(end)}: check data.start and data.end")
+        raise DataError(
+            f"data: no trades between {to_iso(start)} and {to_iso(end)}: check data.start and data.end"
+        )
     trades, quotes, book = (
         pl.concat(frames, rechunk=True) for frames in zip(*(d.streams() for d in days), strict=True)
     )
-    gaps = np.unique(np.concatenate([day.gaps for day in days] + [_gaps_between(days, gap_s)])).astype(np.int64)
+    gaps = np.unique(
+        np.concatenate([day.gaps for day in days] + [_gaps_between(days, gap_s)])
+    ).astype(np.int64)
     return Ticks(
         trades=check(trades, TRADES, where="trades"),
         quotes=check(quotes, QUOTES, where="quotes"),
@@ -189,13 +221,19 @@ def _slice(stream: pl.DataFrame, start: int, end: int) -> pl.DataFrame:
 def _gaps_between(days: list[Ticks], gap_s: float) -> np.ndarray:
     filled = [day for day in days if day.first_event() is not None]
     return np.array(
-        [b.first_event() for a, b in itertools.pairwise(filled) if is_gap(a.last_event(), b.first_event(), gap_s)],
+        [
+            b.first_event()
+            for a, b in itertools.pairwise(filled)
+            if is_gap(a.last_event(), b.first_event(), gap_s)
+        ],
         np.int64,
     )
 
 
 def is_gap(last_event: Any, next_event: Any, gap_s: float) -> Any:
-    """Whether the silence between two events (ns, or arrays of such) starts a new segment. QUANT 5.9."""
+    """Whether the silence between two events (ns, or arrays of such) starts a new segment. QUANT
+    5.9.
+    """
     return next_event - last_event > gap_s * NS_PER_S
 
 

@@ -1,6 +1,8 @@
-"""One daily zip of data.binance.vision in, a typed raw stream out: checksum, one CSV member, header or none, units.
+"""One daily zip of data.binance.vision in, a typed raw stream out: checksum, one CSV member, header
+or none, units.
 
-Columns are found by name where the file has a header and by place where it has none (spot files, old futures files).
+Columns are found by name where the file has a header and by place where it has none (spot files,
+old futures files).
 """
 
 from __future__ import annotations
@@ -13,9 +15,9 @@ from pathlib import Path
 
 import polars as pl
 
-from hft.data import DataError
-from hft.data._clean import drop, flag_unsorted, refuse_values
-from hft.data._files import Stamp, file_hash
+from hft.market.data import DataError
+from hft.market.data._clean import drop, flag_unsorted, refuse_values
+from hft.market.data._files import Stamp, file_hash
 
 MAX_RATIO = 200  # real files inflate 4 to 10 times, a bomb up to 1,032 times
 
@@ -30,7 +32,12 @@ class Layout:
     values: tuple[str, ...]  # columns that must be > 0
 
 
-_QUOTE = {"bid": "best_bid_price", "bid_qty": "best_bid_qty", "ask": "best_ask_price", "ask_qty": "best_ask_qty"}
+_QUOTE = {
+    "bid": "best_bid_price",
+    "bid_qty": "best_bid_qty",
+    "ask": "best_ask_price",
+    "ask_qty": "best_ask_qty",
+}
 LAYOUTS = {
     "trades": Layout(
         {"id": ("id", 0), "price": ("price", 1), "qty": ("qty", 2), "time": ("time", 4),
@@ -58,7 +65,9 @@ LAYOUTS = {
 
 @functools.lru_cache(maxsize=6)  # three days of two streams: a day and its neighbours
 def read_archive(key: Stamp, data_type: str) -> pl.DataFrame:
-    """Raw stream (see _clean) of the zip: ts_exch (ns), the layout's key and values, side for trades; no ts_recv."""
+    """Raw stream (see _clean) of the zip: ts_exch (ns), the layout's key and values, side for
+    trades; no ts_recv.
+    """
     path, layout = Path(key[0]), LAYOUTS[data_type]
     frame = _columns(_read_member(path), layout, path)
     if "maker" in layout.columns:
@@ -68,17 +77,23 @@ def read_archive(key: Stamp, data_type: str) -> pl.DataFrame:
 
 
 def verify_checksum(path: Path, *, required: bool) -> None:
-    """The zip against `<zip>.CHECKSUM` beside it; a file that is there is verified even where none is required."""
+    """The zip against `<zip>.CHECKSUM` beside it; a file that is there is verified even where none
+    is required.
+    """
     beside = path.with_name(path.name + ".CHECKSUM")
     if not beside.is_file():
         if required:
-            raise DataError(f"{path}: {beside.name} is missing: fetch it too, or set data.require_checksum=false")
+            raise DataError(
+                f"{path}: {beside.name} is missing: fetch it too, or set data.require_checksum=false"
+            )
         return
     words = beside.read_text(errors="replace").split()
     found = file_hash(path)
     if not words or words[0].lower() != found:
         stated = words[0][:64] if words else "nothing"
-        raise DataError(f"{path}: sha256 is {found}, {beside.name} says {stated}: fetch both files again")
+        raise DataError(
+            f"{path}: sha256 is {found}, {beside.name} says {stated}: fetch both files again"
+        )
 
 
 def _read_member(path: Path) -> bytes:
@@ -87,7 +102,9 @@ def _read_member(path: Path) -> bytes:
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()
             if len(members) != 1:
-                raise DataError(f"{path}: must hold one CSV file, holds {len(members)}: fetch it again from the vendor")
+                raise DataError(
+                    f"{path}: must hold one CSV file, holds {len(members)}: fetch it again from the vendor"
+                )
             _refuse_member(members[0], path)
             return archive.read(members[0])
     except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError) as error:
@@ -97,9 +114,13 @@ def _read_member(path: Path) -> bytes:
 def _refuse_member(member: zipfile.ZipInfo, path: Path) -> None:
     name = member.filename
     if name != Path(name).name or "\\" in name or not name.lower().endswith(".csv"):
-        raise DataError(f"{path}: its member must be a plain CSV file, is {name!r}: fetch it again from the vendor")
+        raise DataError(
+            f"{path}: its member must be a plain CSV file, is {name!r}: fetch it again from the vendor"
+        )
     if member.file_size == 0:
-        raise DataError(f"{path}: {name} is empty: fetch it again, or leave the day out with data.start and data.end")
+        raise DataError(
+            f"{path}: {name} is empty: fetch it again, or leave the day out with data.start and data.end"
+        )
     if member.file_size > MAX_RATIO * member.compress_size:
         raise DataError(
             f"{path}: {name} says it inflates {member.file_size / max(member.compress_size, 1):.0f} times to "
@@ -108,12 +129,16 @@ def _refuse_member(member: zipfile.ZipInfo, path: Path) -> None:
 
 
 def _columns(text: bytes, layout: Layout, path: Path) -> pl.DataFrame:
-    """Our columns by our names, typed, with `row` (line of the CSV) and `reason`; blank cells are null."""
+    """Our columns by our names, typed, with `row` (line of the CSV) and `reason`; blank cells are
+    null.
+    """
     has_header = not text[:1].isdigit()
     try:
         raw = pl.read_csv(text, has_header=has_header, infer_schema=False, quote_char=None)
     except pl.exceptions.PolarsError as error:
-        raise DataError(f"{path}: unreadable CSV ({str(error).splitlines()[0]}): fetch it again") from None
+        raise DataError(
+            f"{path}: unreadable CSV ({str(error).splitlines()[0]}): fetch it again"
+        ) from None
     if has_header:
         missing = [name for name, _ in layout.columns.values() if name not in raw.columns]
         if missing:
@@ -127,9 +152,12 @@ def _columns(text: bytes, layout: Layout, path: Path) -> pl.DataFrame:
             f"{path}: has {raw.width} columns and no header, must have {widths}: is this another kind of file?"
         )
     if not raw.height:
-        raise DataError(f"{path}: holds no rows: fetch it again, or leave the day out with data.start and data.end")
+        raise DataError(
+            f"{path}: holds no rows: fetch it again, or leave the day out with data.start and data.end"
+        )
     picked = {
-        ours: raw[name] if has_header else raw[:, place].alias(name) for ours, (name, place) in layout.columns.items()
+        ours: raw[name] if has_header else raw[:, place].alias(name)
+        for ours, (name, place) in layout.columns.items()
     }
     typed = {ours: _typed(text, ours, 1 + has_header, path) for ours, text in picked.items()}
     rows = pl.int_range(1 + has_header, raw.height + 1 + has_header, dtype=pl.Int64, eager=True)
@@ -144,27 +172,46 @@ def _typed(cells: pl.Series, ours: str, first_row: int, path: Path) -> pl.Series
     wrong = (numbers.is_null() & cells.is_not_null()) if ours == "time" else numbers.is_null()
     for at in wrong.arg_true().head(1):
         value = "a blank" if cells[at] is None else repr(cells[at][:40])
-        raise DataError(f"{path}, row {at + first_row}: {cells.name} must be a number, got {value}: fetch it again")
+        raise DataError(
+            f"{path}, row {at + first_row}: {cells.name} must be a number, got {value}: fetch it again"
+        )
     return numbers
 
 
 def _side(frame: pl.DataFrame, path: Path) -> pl.Series:
     """Taker side: the buyer was maker, so the taker sold; blank is unknown (QUANT 5.3)."""
     maker = frame["maker"].str.to_lowercase()
-    for row, value in frame.filter(~maker.is_in(["true", "false"])).select("row", "maker").head(1).iter_rows():
-        raise DataError(f"{path}, row {row}: is_buyer_maker must be true or false, got {value[:40]!r}: fetch it again")
-    sides = pl.when(maker == "true").then(-1).when(maker == "false").then(1).otherwise(0).cast(pl.Int8)
+    for row, value in (
+        frame.filter(~maker.is_in(["true", "false"])).select("row", "maker").head(1).iter_rows()
+    ):
+        raise DataError(
+            f"{path}, row {row}: is_buyer_maker must be true or false, got {value[:40]!r}: fetch it again"
+        )
+    sides = (
+        pl.when(maker == "true").then(-1).when(maker == "false").then(1).otherwise(0).cast(pl.Int8)
+    )
     return frame.select(sides.alias("side")).to_series()
 
 
 def _ns_time(frame: pl.DataFrame, path: Path) -> pl.DataFrame:
-    """ts_exch in ns from ms, us or ns, by magnitude and row: Binance changed units between files, not within names.
+    """ts_exch in ns from ms, us or ns, by magnitude and row: Binance changed units between files,
+    not within names.
 
     A row without time borrows its predecessor's to keep its place, and is dropped.
     """
     time = pl.col("time")
     for row, value in frame.filter(time < 10**12).select("row", "time").head(1).iter_rows():
-        raise DataError(f"{path}, row {row}: {value} is no time in ms or us since 1970: fetch it again")
-    scaled = pl.when(time < 10**15).then(time * 10**6).when(time < 10**18).then(time * 10**3).otherwise(time)
-    frame = drop(frame, time.is_null(), "no_time").with_columns(ts_exch=scaled.forward_fill().backward_fill())
+        raise DataError(
+            f"{path}, row {row}: {value} is no time in ms or us since 1970: fetch it again"
+        )
+    scaled = (
+        pl.when(time < 10**15)
+        .then(time * 10**6)
+        .when(time < 10**18)
+        .then(time * 10**3)
+        .otherwise(time)
+    )
+    frame = drop(frame, time.is_null(), "no_time").with_columns(
+        ts_exch=scaled.forward_fill().backward_fill()
+    )
     return frame.drop("time")

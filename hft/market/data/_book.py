@@ -1,8 +1,10 @@
-"""Depth diffs and REST snapshots in, BOOK rows out: the best K levels a side after every diff of an unbroken chain.
+"""Depth diffs and REST snapshots in, BOOK rows out: the best K levels a side after every diff of an
+unbroken chain.
 
-Diffs arrive before the snapshot they belong to: those already received when it comes are applied to it silently, then
-every diff gives a row. A snapshot fits when the first diff that ends at or after it begins at or before it. A broken
-chain stops the book until the next snapshot; a later snapshot replaces the book, so that a replay may begin at any one.
+Diffs arrive before the snapshot they belong to: those already received when it comes are applied to
+it silently, then every diff gives a row. A snapshot fits when the first diff that ends at or after
+it begins at or before it. A broken chain stops the book until the next snapshot; a later snapshot
+replaces the book, so that a replay may begin at any one.
 """
 
 from __future__ import annotations
@@ -20,7 +22,9 @@ SIDES = ("bid", "ask")
 
 @dataclass(frozen=True)
 class Snapshot:
-    """All levels at one moment: prices and quantities of bids and asks, and the id of the last update they hold."""
+    """All levels at one moment: prices and quantities of bids and asks, and the id of the last
+    update they hold.
+    """
 
     ts_recv: int
     ts_exch: int
@@ -33,7 +37,9 @@ class Snapshot:
 
 @dataclass(frozen=True)
 class Replay:
-    """Diffs start..stop applied to a snapshot; those before `emit_from` were buffered and give one row together."""
+    """Diffs start..stop applied to a snapshot; those before `emit_from` were buffered and give one
+    row together.
+    """
 
     snapshot: Snapshot
     start: int
@@ -44,14 +50,18 @@ class Replay:
 
 def flag_broken_chain(diffs: pl.DataFrame) -> pl.DataFrame:
     """`broken` where a diff's prev_id is not the id of the diff before it."""
-    return diffs.with_columns(broken=(pl.col("prev_id") != pl.col("last_id").shift(1)).fill_null(False))
+    return diffs.with_columns(
+        broken=(pl.col("prev_id") != pl.col("last_id").shift(1)).fill_null(False)
+    )
 
 
 def rebuild_book(diffs: pl.DataFrame, snapshots: list[Snapshot], n_levels: int) -> pl.DataFrame:
-    """BOOK plus `reason`, from diffs in the order of their ids without duplicates, with a flag `broken`.
+    """BOOK plus `reason`, from diffs in the order of their ids without duplicates, with a flag
+    `broken`.
 
-    `diffs`: ts_recv (non-decreasing), ts_exch, reason, last_id, prev_id, broken, and lists bid, bid_qty, ask, ask_qty.
-    Levels that the book lacks are null. A row carries the id of the last diff it knows as `seq`.
+    `diffs`: ts_recv (non-decreasing), ts_exch, reason, last_id, prev_id, broken, and lists bid,
+    bid_qty, ask, ask_qty. Levels that the book lacks are null. A row carries the id of the last
+    diff it knows as `seq`.
     """
     levels = {side: _flatten(diffs, side) for side in SIDES}
     frames = [_rows(r, diffs, levels, n_levels) for r in plan_replays(diffs, snapshots)]
@@ -61,7 +71,9 @@ def rebuild_book(diffs: pl.DataFrame, snapshots: list[Snapshot], n_levels: int) 
 def plan_replays(diffs: pl.DataFrame, snapshots: list[Snapshot]) -> list[Replay]:
     """Which diffs each snapshot carries; snapshots that do not fit the chain are passed over."""
     known = pl.when(pl.col("reason").is_null()).then(pl.col("ts_recv")).forward_fill().fill_null(0)
-    ts, last_id, prev_id = (s.to_numpy() for s in diffs.select(known.alias("ts"), "last_id", "prev_id"))
+    ts, last_id, prev_id = (
+        s.to_numpy() for s in diffs.select(known.alias("ts"), "last_id", "prev_id")
+    )
     breaks = np.append(np.flatnonzero(diffs["broken"].to_numpy()), len(ts))
     plan: list[Replay] = []
     for snapshot in sorted(snapshots, key=lambda s: s.ts_recv):
@@ -69,7 +81,9 @@ def plan_replays(diffs: pl.DataFrame, snapshots: list[Snapshot]) -> list[Replay]
         if start < len(ts) and prev_id[start] > snapshot.last_id:
             continue  # updates between the snapshot and the first diff are missing
         emit_from = max(start, int(np.searchsorted(ts, snapshot.ts_recv, side="right")))
-        stop = int(breaks[np.searchsorted(breaks, start, side="right")]) if start < len(ts) else start
+        stop = (
+            int(breaks[np.searchsorted(breaks, start, side="right")]) if start < len(ts) else start
+        )
         if stop < emit_from:
             continue  # the chain broke before the snapshot came
         continues = bool(plan) and (plan[-1].stop > emit_from or plan[-1].stop == len(ts))
@@ -97,27 +111,39 @@ def _rows(replay: Replay, diffs: pl.DataFrame, levels: dict, n_levels: int) -> p
     times = rows.select("ts_recv", "ts_exch", pl.col("last_id").alias("seq"), "reason")
     first = _first_row(replay, diffs)
     columns = {
-        f"{s}{q}_{k}": best[s][i][:, k] for i, q in ((0, ""), (1, "_qty")) for s in SIDES for k in range(n_levels)
+        f"{s}{q}_{k}": best[s][i][:, k]
+        for i, q in ((0, ""), (1, "_qty"))
+        for s in SIDES
+        for k in range(n_levels)
     }
     frame = pl.concat([first, times]).with_columns(**columns)
-    frame = frame.select(*book_columns(n_levels), "reason").with_columns(pl.col(pl.Float64).fill_nan(None))
+    frame = frame.select(*book_columns(n_levels), "reason").with_columns(
+        pl.col(pl.Float64).fill_nan(None)
+    )
     return frame.slice(1) if replay.continues else frame
 
 
 def _first_row(replay: Replay, diffs: pl.DataFrame) -> pl.DataFrame:
-    """Times of the row that the snapshot and its buffered diffs give together, known when the snapshot arrives."""
+    """Times of the row that the snapshot and its buffered diffs give together, known when the
+    snapshot arrives.
+    """
     snapshot = replay.snapshot
     ts_exch, seq = snapshot.ts_exch, snapshot.last_id
     if replay.emit_from > replay.start:
         last = diffs.row(replay.emit_from - 1, named=True)
         ts_exch, seq = max(ts_exch, last["ts_exch"]), last["last_id"]
     row = {"ts_recv": snapshot.ts_recv, "ts_exch": ts_exch, "seq": seq, "reason": None}
-    return pl.DataFrame([row], schema={"ts_recv": pl.Int64, "ts_exch": pl.Int64, "seq": pl.Int64, "reason": pl.String})
+    return pl.DataFrame(
+        [row],
+        schema={"ts_recv": pl.Int64, "ts_exch": pl.Int64, "seq": pl.Int64, "reason": pl.String},
+    )
 
 
 @njit
 def _set_level(keys, qtys, n, key, qty):
-    """Sets, adds or (qty 0) deletes one level; keys ascend, so the best level stands last and most moves are short."""
+    """Sets, adds or (qty 0) deletes one level; keys ascend, so the best level stands last and most
+    moves are short.
+    """
     i = np.searchsorted(keys[:n], key)
     found = i < n and keys[i] == key
     if qty == 0.0:
@@ -139,10 +165,11 @@ def _set_level(keys, qtys, n, key, qty):
 
 @njit
 def _replay(price0, qty0, offsets, prices, qtys, start, emit_from, stop, n_levels, sign):
-    """Best n_levels of one side at `emit_from` and after every diff of [emit_from, stop): prices, quantities.
+    """Best n_levels of one side at `emit_from` and after every diff of [emit_from, stop): prices,
+    quantities.
 
-    NaN where the side has fewer. sign +1 for bids, -1 for asks: a level's key is sign * price, so that the best one
-    has the largest key.
+    NaN where the side has fewer. sign +1 for bids, -1 for asks: a level's key is sign * price, so
+    that the best one has the largest key.
     """
     by_key = np.argsort(sign * price0)
     keys, sizes, n = (sign * price0)[by_key], qty0[by_key], len(price0)

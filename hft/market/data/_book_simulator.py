@@ -1,8 +1,10 @@
-"""The synthetic market's order flow: limit, market and cancel arrivals around a given reference price.
+"""The synthetic market's order flow: limit, market and cancel arrivals around a given reference
+price.
 
-In: one random stream, intensities, the latent drift and the reference's moves. Out: integer rows (ms, ticks, lots) of
-prints, best quotes and book snapshots. Levels are counted from the best price outwards, L a side, never empty. Best bid
-is centre - extra, best ask centre + 1 + extra, so the mid is centre + 1/2 whatever the spread.
+In: one random stream, intensities, the latent drift and the reference's moves. Out: integer rows
+(ms, ticks, lots) of prints, best quotes and book snapshots. Levels are counted from the best price
+outwards, L a side, never empty. Best bid is centre - extra, best ask centre + 1 + extra, so the mid
+is centre + 1/2 whatever the spread.
 """
 
 from __future__ import annotations
@@ -13,15 +15,19 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
-from hft.data._reference_walk import STEP_MS, draw_exponential, draw_geometric
+from hft.market.data._reference_walk import STEP_MS, draw_exponential, draw_geometric
 
 SIZE_SPREAD = 1.2  # sigma of the log-normal order sizes: heavy tail, all moments finite
 N_PARENTS = 3  # metaorders at work at a time (Lillo, Mike, Farmer 2005)
-PRINTS_PER_ORDER = 1.5  # a market order meets a geometric number of counterparties, whatever rests in the book
+PRINTS_PER_ORDER = (
+    1.5  # a market order meets a geometric number of counterparties, whatever rests in the book
+)
 
 
 class Flow(NamedTuple):
-    """Intensities per millisecond, sizes in lots; constant in clock time, so trades never announce volatility."""
+    """Intensities per millisecond, sizes in lots; constant in clock time, so trades never announce
+    volatility.
+    """
 
     market_per_ms: float
     limit_per_ms: float
@@ -40,10 +46,13 @@ class Flow(NamedTuple):
 
 @njit
 def simulate_book(rng, flow, latent, move_ms, move_ticks, centre, start_ms, duration_ms):
-    """Rows of trades (ms, price, lots, sign), quotes (ms, bid, lots, ask, lots) and book (ms, bids, lots, asks, lots),
-    the closing centre, and the number of order events. Quotes and book carry the state at the end of their millisecond.
+    """Rows of trades (ms, price, lots, sign), quotes (ms, bid, lots, ask, lots) and book (ms, bids,
+    lots, asks, lots), the closing centre, and the number of order events. Quotes and book carry the
+    state at the end of their millisecond.
     """
-    queues = np.full((2, flow.levels), flow.depth_lots)  # rows bid, ask; columns from the best price outwards
+    queues = np.full(
+        (2, flow.levels), flow.depth_lots
+    )  # rows bid, ask; columns from the best price outwards
     place = np.array([centre, 0])  # centre, extra
     parents = np.zeros((N_PARENTS, 2), np.int64)  # sign, orders left
     trades, quotes = np.empty((1024, 4), np.int64), np.empty((1024, 5), np.int64)
@@ -56,7 +65,9 @@ def simulate_book(rng, flow, latent, move_ms, move_ticks, centre, start_ms, dura
         if int(t) > now_ms or t >= duration_ms:
             until_ms = min(int(t), duration_ms)
             quotes, n_quotes = _show_quote(quotes, n_quotes, queues, place, start_ms + now_ms)
-            book, n_book = _show_book(book, n_book, queues, place, start_ms + now_ms, start_ms + until_ms, flow)
+            book, n_book = _show_book(
+                book, n_book, queues, place, start_ms + now_ms, start_ms + until_ms, flow
+            )
             now_ms = until_ms
         if t >= duration_ms:
             return trades[:n_trades], quotes[:n_quotes], book[:n_book], place[0], n_events
@@ -70,7 +81,9 @@ def simulate_book(rng, flow, latent, move_ms, move_ticks, centre, start_ms, dura
         u = rng.random() * _intensity(flow, queues)
         if u < flow.market_per_ms:
             sign = _draw_sign(rng, parents, lean, flow.sign_tail)
-            trades, n_trades = _trade(rng, flow, queues, place, sign, start_ms + now_ms, trades, n_trades)
+            trades, n_trades = _trade(
+                rng, flow, queues, place, sign, start_ms + now_ms, trades, n_trades
+            )
         elif u < flow.market_per_ms + flow.limit_per_ms:
             side = 0 if 2 * rng.random() < 1 + lean else 1
             queues[side, int(rng.random() * flow.levels)] += _draw_lots(rng, flow.limit_lots)
@@ -86,14 +99,17 @@ def _intensity(flow, queues):
 
 @njit
 def _draw_lots(rng, mean):
-    normal = math.sqrt(2 * draw_exponential(rng)) * math.cos(2 * math.pi * rng.random())  # Box and Muller
+    normal = math.sqrt(2 * draw_exponential(rng)) * math.cos(
+        2 * math.pi * rng.random()
+    )  # Box and Muller
     return max(1, int(mean * math.exp(SIZE_SPREAD * (normal - SIZE_SPREAD / 2)) + 0.5))
 
 
 @njit
 def _draw_sign(rng, parents, lean, sign_tail):
-    """Informed with probability |lean|, else the next child of a metaorder of Pareto length: sign autocorrelation falls
-    as lag^-(sign_tail - 1). A parent's side is a fair coin."""
+    """Informed with probability |lean|, else the next child of a metaorder of Pareto length: sign
+    autocorrelation falls as lag^-(sign_tail - 1). A parent's side is a fair coin.
+    """
     if rng.random() < abs(lean):
         return 1 if lean > 0 else -1
     parent = parents[int(rng.random() * len(parents))]
@@ -106,8 +122,10 @@ def _draw_sign(rng, parents, lean, sign_tail):
 
 @njit
 def _trade(rng, flow, queues, place, sign, ms, trades, n_trades):
-    """One market order. Without impact its prints and their sizes do not depend on the book: were they split at empty
-    queues, thin books would shorten tick bars and so announce the returns' size."""
+    """One market order. Without impact its prints and their sizes do not depend on the book: were
+    they split at empty queues, thin books would shorten tick bars and so announce the returns'
+    size.
+    """
     side = 1 if sign > 0 else 0
     n_prints = 1 + draw_geometric(rng, 1 / math.log(1 - 1 / PRINTS_PER_ORDER))
     for _ in range(n_prints):
@@ -142,8 +160,9 @@ def _cancel(rng, flow, queues, place):
 
 @njit
 def _exhaust(rng, flow, queues, place, side, level):
-    """A hidden order shows itself in the empty queue, so depletion never moves the mid; with impact an empty best queue
-    moves the price by a tick instead and uncovers a new far level."""
+    """A hidden order shows itself in the empty queue, so depletion never moves the mid; with impact
+    an empty best queue moves the price by a tick instead and uncovers a new far level.
+    """
     if flow.impact and level == 0:
         place[0] += 1 if side == 1 else -1
         for k in range(flow.levels - 1):
@@ -165,13 +184,21 @@ def _best(place, side):
 def _show_quote(quotes, n, queues, place, ms):
     quotes = _room_for(quotes, n)
     row, last = quotes[n], quotes[max(n - 1, 0)]
-    row[0], row[1], row[2], row[3], row[4] = ms, _best(place, 0), queues[0, 0], _best(place, 1), queues[1, 0]
+    row[0], row[1], row[2], row[3], row[4] = (
+        ms,
+        _best(place, 0),
+        queues[0, 0],
+        _best(place, 1),
+        queues[1, 0],
+    )
     return quotes, n + _differs(row, last, n)
 
 
 @njit
 def _show_book(book, n, queues, place, ms, until_ms, flow):
-    """The state that holds from `ms` to `until_ms`, at the first multiple of the interval in it, if it changed."""
+    """The state that holds from `ms` to `until_ms`, at the first multiple of the interval in it, if
+    it changed.
+    """
     stamp = -(-ms // flow.book_interval_ms) * flow.book_interval_ms
     if stamp >= until_ms:
         return book, n

@@ -1,8 +1,9 @@
-"""Raw rows of a source in, Ticks of one UTC day out: order, clock repair, drops, gaps (QUANT 5.1-5.3, 5.9).
+"""Raw rows of a source in, Ticks of one UTC day out: order, clock repair, drops, gaps (QUANT
+5.1-5.3, 5.9).
 
-A raw stream is a frame with its contract's columns plus `row` (place in its file, for messages) and `reason` (null for
-a row that stays). Dropped rows stay in the frame with their reason until the day is cut, so that every day counts its
-own and no row is counted by two days.
+A raw stream is a frame with its contract's columns plus `row` (place in its file, for messages) and
+`reason` (null for a row that stays). Dropped rows stay in the frame with their reason until the day
+is cut, so that every day counts its own and no row is counted by two days.
 """
 
 from __future__ import annotations
@@ -13,17 +14,21 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from hft.data import DataError, Ticks
+from hft.market.data import DataError, Ticks
 from hft.schema import NS_PER_S, QUOTES, TRADES, book_columns, check, empty
 
 KEPT = pl.col("reason").is_null()
 NS_PER_HOUR = 3600 * NS_PER_S
-MAX_CROSSED_SHARE = 0.01  # real captures have none; more than this is a swapped column or two books in one stream
+MAX_CROSSED_SHARE = (
+    0.01  # real captures have none; more than this is a swapped column or two books in one stream
+)
 FLAGS = ("unsorted", "clock_raised", "missing_ids")
 
 
 def refuse_values(frame: pl.DataFrame, columns: list[str], *, where: str) -> pl.DataFrame:
-    """`frame` itself; DataError naming the first row with a blank, NaN, infinite or non-positive value."""
+    """`frame` itself; DataError naming the first row with a blank, NaN, infinite or non-positive
+    value.
+    """
     for column in columns:
         good = (pl.col(column).is_finite() & (pl.col(column) > 0)).fill_null(False)
         for row in frame.filter(KEPT & ~good).head(1).iter_rows(named=True):
@@ -36,21 +41,27 @@ def refuse_values(frame: pl.DataFrame, columns: list[str], *, where: str) -> pl.
 
 def drop(frame: pl.DataFrame, condition: pl.Expr, reason: str) -> pl.DataFrame:
     """Marks kept rows where `condition` is true (a null is not)."""
-    return frame.with_columns(reason=pl.when(KEPT & condition).then(pl.lit(reason)).otherwise(pl.col("reason")))
+    return frame.with_columns(
+        reason=pl.when(KEPT & condition).then(pl.lit(reason)).otherwise(pl.col("reason"))
+    )
 
 
 def flag_unsorted(frame: pl.DataFrame, key: str) -> pl.DataFrame:
     before, before_key = pl.col("ts_exch").shift(1), pl.col(key).shift(1)
-    back = (pl.col("ts_exch") < before) | ((pl.col("ts_exch") == before) & (pl.col(key) < before_key))
+    back = (pl.col("ts_exch") < before) | (
+        (pl.col("ts_exch") == before) & (pl.col(key) < before_key)
+    )
     return frame.with_columns(unsorted=back.fill_null(False))
 
 
 def drop_late(frame: pl.DataFrame, max_delay_ns: int) -> pl.DataFrame:
-    """QUANT 5.2, in the recorder's own clock. The median is that of the row's hour: clocks drift over months, and two
-    days must judge a row at midnight alike.
+    """QUANT 5.2, in the recorder's own clock. The median is that of the row's hour: clocks drift
+    over months, and two days must judge a row at midnight alike.
     """
     delay = pl.col("ts_recv") - pl.col("ts_exch")
-    return drop(frame, delay > delay.median().over(pl.col("ts_recv") // NS_PER_HOUR) + max_delay_ns, "late")
+    return drop(
+        frame, delay > delay.median().over(pl.col("ts_recv") // NS_PER_HOUR) + max_delay_ns, "late"
+    )
 
 
 def min_delay(frames: list[pl.DataFrame]) -> int | None:
@@ -60,7 +71,9 @@ def min_delay(frames: list[pl.DataFrame]) -> int | None:
 
 
 def repair_clock(frame: pl.DataFrame, shift_ns: int, floor_ns: int) -> pl.DataFrame:
-    """ts_recv = max(ts_recv + shift, ts_exch + floor); rows lifted by the floor are flagged. QUANT 5.2."""
+    """ts_recv = max(ts_recv + shift, ts_exch + floor); rows lifted by the floor are flagged. QUANT
+    5.2.
+    """
     shifted, least = pl.col("ts_recv") + shift_ns, pl.col("ts_exch") + floor_ns
     return frame.with_columns(
         ts_recv=pl.max_horizontal(shifted, least), clock_raised=(shifted < least).fill_null(False)
@@ -81,7 +94,9 @@ def rise(frame: pl.DataFrame) -> pl.DataFrame:
 
 
 def flag_missing_ids(frame: pl.DataFrame, first: str, last: str, *, max_hole: int) -> pl.DataFrame:
-    """Ids absent before each row, and whether more than `max_hole` are (`broken`). Dropped prints count as present."""
+    """Ids absent before each row, and whether more than `max_hole` are (`broken`). Dropped prints
+    count as present.
+    """
     hole = (pl.col(first) - pl.col(last).shift(1) - 1).clip(lower_bound=0).fill_null(0)
     return frame.with_columns(missing_ids=hole, broken=hole > max_hole)
 
@@ -111,8 +126,9 @@ def day_ticks(
 ) -> Ticks:
     """Ticks of [bounds) from whole cleaned streams, counted by reason.
 
-    `open_ends`: whether the range may begin at the first event (end after the last one) of the data instead of at its
-    bound. It does unless rows beyond the bound show that the day is complete on that side.
+    `open_ends`: whether the range may begin at the first event (end after the last one) of the data
+    instead of at its bound. It does unless rows beyond the bound show that the day is complete on
+    that side.
     """
     start, end = bounds
     contracts = {"trades": TRADES, "quotes": QUOTES, "book": book_columns(n_levels)}
@@ -124,19 +140,28 @@ def day_ticks(
             continue
         inside = streams[name].filter(pl.col("ts_recv").is_between(start, end, closed="left"))
         counts |= _counts(inside, name)
-        cut[name] = check(inside.filter(KEPT).select(list(contract)), contract, where=f"{where}: {name}")
+        cut[name] = check(
+            inside.filter(KEPT).select(list(contract)), contract, where=f"{where}: {name}"
+        )
     for name in ("quotes", "book"):
         _refuse_crossed(counts, name, where)
-    gaps = np.concatenate([breaks[(breaks >= start) & (breaks < end)], find_gaps(list(cut.values()), gap_s)])
+    gaps = np.concatenate(
+        [breaks[(breaks >= start) & (breaks < end)], find_gaps(list(cut.values()), gap_s)]
+    )
     ticks = Ticks(**cut, start=start, end=end, gaps=np.unique(gaps).astype(np.int64))
     notes = notes | counts | {"gaps": len(ticks.gaps)} | _side_notes(cut["trades"])
-    start, end = _open_start(ticks, streams, is_open=open_ends[0]), _open_end(ticks, streams, is_open=open_ends[1])
+    start, end = (
+        _open_start(ticks, streams, is_open=open_ends[0]),
+        _open_end(ticks, streams, is_open=open_ends[1]),
+    )
     return replace(ticks, start=start, end=end, notes=notes)
 
 
 def _open_start(ticks: Ticks, streams: dict[str, pl.DataFrame], *, is_open: bool) -> int:
     first = ticks.first_event()
-    before = any(s.filter(KEPT & (pl.col("ts_recv") < ticks.start)).height for s in streams.values())
+    before = any(
+        s.filter(KEPT & (pl.col("ts_recv") < ticks.start)).height for s in streams.values()
+    )
     return first if is_open and first is not None and not before else ticks.start
 
 

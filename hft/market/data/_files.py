@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator
 
-from hft.data import DataError
+from hft.market.data import DataError
 
 Stamp = tuple[str, int, int]  # path, size, mtime: what a memo of a file's content is keyed by
 
@@ -25,7 +25,9 @@ DataPath = Annotated[str, AfterValidator(_given)]
 
 
 def find_files(path: str, pattern: str) -> list[Path]:
-    """The file, the glob's matches, or the folder's files that match `pattern`; DataError when there is none."""
+    """The file, the glob's matches, or the folder's files that match `pattern`; DataError when
+    there is none.
+    """
     root = Path(path).expanduser()
     if root.is_dir():
         found = sorted(f for f in root.glob(pattern) if f.is_file())
@@ -38,7 +40,9 @@ def find_files(path: str, pattern: str) -> list[Path]:
         return [root]
     found = sorted(f for f in map(Path, glob.glob(str(root), recursive=True)) if f.is_file())
     if not found:
-        raise DataError(f"data.path: no such folder or file, and no file matches the glob: {path} (in {Path.cwd()})")
+        raise DataError(
+            f"data.path: no such folder or file, and no file matches the glob: {path} (in {Path.cwd()})"
+        )
     return found
 
 
@@ -71,4 +75,9 @@ def range_identity(
     bounds: tuple[int, int], open_ends: tuple[bool, bool], files: list[Path], **more: Any
 ) -> dict[str, Any]:
     """What a day's ticks depend on besides numbers of the spec."""
-    return {"files": [file_hash(f) for f in files], "bounds": list(bounds), "open_ends": list(open_ends), **more}
+    return {
+        "files": [file_hash(f) for f in files],
+        "bounds": list(bounds),
+        "open_ends": list(open_ends),
+        **more,
+    }

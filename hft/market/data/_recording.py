@@ -1,7 +1,8 @@
 """One file of raw websocket lines of Binance USD-M in, typed raw streams out (FORMATS: recorder).
 
-A line is `<local time> <JSON>`; the unit of the local time (us or ns) is found by magnitude, per file. Trades,
-bookTicker and depth diffs are read; REST snapshots too; other events (markPrice, answers) are passed over.
+A line is `<local time> <JSON>`; the unit of the local time (us or ns) is found by magnitude, per
+file. Trades, bookTicker and depth diffs are read; REST snapshots too; other events (markPrice,
+answers) are passed over.
 """
 
 from __future__ import annotations
@@ -18,10 +19,10 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from hft.data import DataError
-from hft.data._book import SIDES, Snapshot
-from hft.data._clean import drop, flag_unsorted, refuse_values
-from hft.data._files import Stamp
+from hft.market.data import DataError
+from hft.market.data._book import SIDES, Snapshot
+from hft.market.data._clean import drop, flag_unsorted, refuse_values
+from hft.market.data._files import Stamp
 from hft.schema import NS_PER_MS
 
 BLOCK_BYTES = 1 << 26
@@ -36,7 +37,9 @@ MAY_BE_BLANK = ("T", "m", "X")
 
 @dataclass(frozen=True)
 class Recording:
-    """Raw streams of one file (see _clean) in its own clock; `torn` holds the time of a line cut off at its end."""
+    """Raw streams of one file (see _clean) in its own clock; `torn` holds the time of a line cut
+    off at its end.
+    """
 
     trades: pl.DataFrame
     quotes: pl.DataFrame
@@ -50,9 +53,11 @@ class Recording:
 
 @functools.lru_cache(maxsize=3)
 def read_recording(key: Stamp, symbol: str, begin: int, end: int, *, depth: bool) -> Recording:
-    """The lines of the file from local time `begin` (ns; depth lines from its first) to about `end`.
+    """The lines of the file from local time `begin` (ns; depth lines from its first) to about
+    `end`.
 
-    The file is read up to the block of lines that passes `end`, so that a neighbouring day costs little.
+    The file is read up to the block of lines that passes `end`, so that a neighbouring day costs
+    little.
     """
     path, blocks, n_torn = Path(key[0]), [], 0
     for frame in _text_blocks(path, BLOCK_BYTES):
@@ -71,7 +76,9 @@ def read_recording(key: Stamp, symbol: str, begin: int, end: int, *, depth: bool
 
 
 def _no_whole_line(path: Path) -> DataError:
-    return DataError(f"{path}: holds no whole line: record or copy it again, or leave it out of data.path")
+    return DataError(
+        f"{path}: holds no whole line: record or copy it again, or leave it out of data.path"
+    )
 
 
 @functools.lru_cache(maxsize=4096)
@@ -95,7 +102,9 @@ def last_time(key: Stamp) -> int:
 
 @functools.lru_cache(maxsize=4096)
 def first_snapshot(key: Stamp) -> float:
-    """Local time (ns) of the file's first REST snapshot, infinite without one; no line but that is parsed."""
+    """Local time (ns) of the file's first REST snapshot, infinite without one; no line but that is
+    parsed.
+    """
     for frame in _text_blocks(Path(key[0]), BLOCK_BYTES):
         lines = frame.filter(pl.col("line").str.contains('"lastUpdateId"', literal=True))
         if lines.height:
@@ -104,7 +113,9 @@ def first_snapshot(key: Stamp) -> float:
 
 
 def _text_blocks(path: Path, block_bytes: int) -> Iterator[pl.DataFrame]:
-    """Frames of `row` (line number from 1), `line`, and `end` (true in the file's last block); blank lines left out."""
+    """Frames of `row` (line number from 1), `line`, and `end` (true in the file's last block);
+    blank lines left out.
+    """
     rest, n_rows, empty = b"", 0, True
     for data, is_end in _bytes_blocks(path, block_bytes):
         data = rest + data
@@ -118,9 +129,13 @@ def _text_blocks(path: Path, block_bytes: int) -> Iterator[pl.DataFrame]:
         ).with_row_index("row", offset=n_rows + 1)  # fmt: skip
         n_rows += frame.height
         empty = False
-        yield frame.drop_nulls("line").with_columns(pl.col("row").cast(pl.Int64), end=pl.lit(is_end))
+        yield frame.drop_nulls("line").with_columns(
+            pl.col("row").cast(pl.Int64), end=pl.lit(is_end)
+        )
     if empty:
-        raise DataError(f"{path}: the file is empty: record or copy it again, or leave it out of data.path")
+        raise DataError(
+            f"{path}: the file is empty: record or copy it again, or leave it out of data.path"
+        )
 
 
 def _bytes_blocks(path: Path, block_bytes: int) -> Iterator[tuple[bytes, bool]]:
@@ -141,7 +156,9 @@ def _bytes_blocks(path: Path, block_bytes: int) -> Iterator[tuple[bytes, bool]]:
 
 
 def _with_time(frame: pl.DataFrame, path: Path) -> pl.DataFrame:
-    """Adds ts_recv (ns) and `json`; lines without a leading time in us or ns have a null ts_recv."""
+    """Adds ts_recv (ns) and `json`; lines without a leading time in us or ns have a null
+    ts_recv.
+    """
     parts = frame["line"].str.splitn(" ", 2)
     ts = parts.struct.field("field_0").cast(pl.Int64, strict=False)
     frame = frame.with_columns(ts_recv=ts, json=parts.struct.field("field_1").fill_null(""))
@@ -157,14 +174,20 @@ def _with_time(frame: pl.DataFrame, path: Path) -> pl.DataFrame:
 
 def _parse_block(frame: pl.DataFrame, path: Path, symbol: str, begin: int, *, depth: bool) -> dict:
     for row in frame.filter(pl.col("ts_recv").is_null()).head(1).iter_rows(named=True):
-        raise DataError(f"{path}, line {row['row']}: no local time: {row['line'][:60]!r}: delete that line")
+        raise DataError(
+            f"{path}, line {row['row']}: no local time: {row['line'][:60]!r}: delete that line"
+        )
     last = int(frame["ts_recv"].max())
     event = pl.col("json").str.extract(r'"e":\s*"(\w+)"')
     frame = frame.with_columns(event=event).filter(
-        (pl.col("ts_recv") >= begin) | (pl.col("event").fill_null("") == "depthUpdate") | pl.col("event").is_null()
+        (pl.col("ts_recv") >= begin)
+        | (pl.col("event").fill_null("") == "depthUpdate")
+        | pl.col("event").is_null()
     )
     frames = {
-        e: _decode(frame.filter(pl.col("event") == e), e, path, symbol) for e in EVENTS if depth or e != "depthUpdate"
+        e: _decode(frame.filter(pl.col("event") == e), e, path, symbol)
+        for e in EVENTS
+        if depth or e != "depthUpdate"
     }
     frames.setdefault("depthUpdate", _decode(frame.clear(), "depthUpdate", path, symbol))
     others = frame.filter(pl.col("event").is_null() | ~pl.col("event").is_in(list(EVENTS)))
@@ -193,14 +216,19 @@ def _broken_json(text: str) -> str | None:
 
 
 def _decode(frame: pl.DataFrame, event: str, path: Path, symbol: str) -> pl.DataFrame:
-    """Columns of EVENTS[event] with T and s, beside row and ts_recv; DataError on the first line that lacks one."""
+    """Columns of EVENTS[event] with T and s, beside row and ts_recv; DataError on the first line
+    that lacks one.
+    """
     fields = {"T": pl.Int64, "s": pl.String} | EVENTS[event]
     rows = frame.select("row", "ts_recv", pl.lit(None, pl.String).alias("reason"))
     if not frame.height:
         return rows.with_columns(pl.lit(None, dtype).alias(name) for name, dtype in fields.items())
     try:
         data = (
-            frame["json"].str.json_decode(pl.Struct({"data": pl.Struct(fields)})).struct.field("data").struct.unnest()
+            frame["json"]
+            .str.json_decode(pl.Struct({"data": pl.Struct(fields)}))
+            .struct.field("data")
+            .struct.unnest()
         )
     except pl.exceptions.ComputeError as error:
         raise _bad_line(frame, path, str(error).splitlines()[0]) from None
@@ -210,7 +238,9 @@ def _decode(frame: pl.DataFrame, event: str, path: Path, symbol: str) -> pl.Data
     for name in fields:
         for row in rows.filter(pl.col(name).is_null()).head(1).iter_rows(named=True):
             if name not in MAY_BE_BLANK:
-                raise DataError(f"{path}, line {row['row']}: {event} without a field {name!r}: delete that line")
+                raise DataError(
+                    f"{path}, line {row['row']}: {event} without a field {name!r}: delete that line"
+                )
     for row in rows.filter(pl.col("s") != symbol).head(1).iter_rows(named=True):
         raise DataError(
             f"{path}, line {row['row']}: holds {row['s']}, data.symbol is {symbol}: "
@@ -223,8 +253,12 @@ def _bad_line(frame: pl.DataFrame, path: Path, why: str) -> DataError:
     for row, text in frame.select("row", "json").iter_rows():
         broken = _broken_json(text)
         if broken is not None:
-            return DataError(f"{path}, line {row}: unreadable JSON ({broken}): delete or repair that line")
-    return DataError(f"{path}, lines {frame['row'][0]} to {frame['row'][-1]}: {why}: repair or delete the line")
+            return DataError(
+                f"{path}, line {row}: unreadable JSON ({broken}): delete or repair that line"
+            )
+    return DataError(
+        f"{path}, lines {frame['row'][0]} to {frame['row'][-1]}: {why}: repair or delete the line"
+    )
 
 
 def _number(name: str) -> pl.Expr:
@@ -233,13 +267,19 @@ def _number(name: str) -> pl.Expr:
 
 
 def _common(frame: pl.DataFrame, key: str) -> pl.DataFrame:
-    """A row without exchange time borrows its predecessor's to keep its place, and is dropped (QUANT 5.3)."""
+    """A row without exchange time borrows its predecessor's to keep its place, and is dropped
+    (QUANT 5.3).
+    """
     frame = drop(frame, pl.col("T").is_null(), "no_time")
-    return flag_unsorted(frame.with_columns(ts_exch=pl.col("T").forward_fill() * NS_PER_MS).drop("T"), key)
+    return flag_unsorted(
+        frame.with_columns(ts_exch=pl.col("T").forward_fill() * NS_PER_MS).drop("T"), key
+    )
 
 
 def _trades(frame: pl.DataFrame, path: Path) -> pl.DataFrame:
-    side = pl.when(pl.col("m")).then(-1).when(~pl.col("m")).then(1).otherwise(0).cast(pl.Int8)  # m: taker sold
+    side = (
+        pl.when(pl.col("m")).then(-1).when(~pl.col("m")).then(1).otherwise(0).cast(pl.Int8)
+    )  # m: taker sold
     frame = frame.select(
         "row", "reason", "ts_recv", "T", "X", pl.col("t").alias("id"), _number("p").alias("price"),
         _number("q").alias("qty"), side.alias("side"),
@@ -251,7 +291,12 @@ def _trades(frame: pl.DataFrame, path: Path) -> pl.DataFrame:
 def _quotes(frame: pl.DataFrame, path: Path) -> pl.DataFrame:
     names = {"b": "bid", "B": "bid_qty", "a": "ask", "A": "ask_qty"}
     frame = frame.select(
-        "row", "reason", "ts_recv", "T", pl.col("u").alias("seq"), *(_number(n).alias(to) for n, to in names.items())
+        "row",
+        "reason",
+        "ts_recv",
+        "T",
+        pl.col("u").alias("seq"),
+        *(_number(n).alias(to) for n, to in names.items()),
     )
     return _common(refuse_values(frame, list(names.values()), where=str(path)), "seq")
 
@@ -260,13 +305,21 @@ def _diffs(frame: pl.DataFrame, path: Path) -> pl.DataFrame:
     """A diff's quantity may be 0 (delete the level), nothing else may."""
     number = pl.element().list.get(0, null_on_oob=True), pl.element().list.get(1, null_on_oob=True)
     frame = frame.with_columns(
-        pl.col(short).list.eval(cell.cast(pl.Float64, strict=False).fill_null(float("nan"))).alias(f"{side}{q}")
+        pl.col(short)
+        .list.eval(cell.cast(pl.Float64, strict=False).fill_null(float("nan")))
+        .alias(f"{side}{q}")
         for short, side in zip("ba", SIDES, strict=True)
         for cell, q in zip(number, ("", "_qty"), strict=True)
     )
     for side in SIDES:
-        price, qty = pl.element().is_finite() & (pl.element() > 0), pl.element().is_finite() & (pl.element() >= 0)
-        good = pl.col(side).list.eval(price).list.all() & pl.col(f"{side}_qty").list.eval(qty).list.all()
+        price, qty = (
+            pl.element().is_finite() & (pl.element() > 0),
+            pl.element().is_finite() & (pl.element() >= 0),
+        )
+        good = (
+            pl.col(side).list.eval(price).list.all()
+            & pl.col(f"{side}_qty").list.eval(qty).list.all()
+        )
         for row in frame.filter(~good).head(1).iter_rows(named=True):
             raise DataError(
                 f"{path}, line {row['row']}: a level of {side} is no price > 0 and quantity >= 0: delete that line"
@@ -276,12 +329,16 @@ def _diffs(frame: pl.DataFrame, path: Path) -> pl.DataFrame:
 
 
 def _snapshots(lines: pl.DataFrame, path: Path) -> list[Snapshot]:
-    """REST answers among the lines that are no event of ours; every such line must at least be JSON."""
+    """REST answers among the lines that are no event of ours; every such line must at least be
+    JSON.
+    """
     found = []
     for row, ts_recv, text in lines.select("row", "ts_recv", "json").iter_rows():
         broken = _broken_json(text)
         if broken is not None:
-            raise DataError(f"{path}, line {row}: unreadable JSON ({broken}): delete or repair that line")
+            raise DataError(
+                f"{path}, line {row}: unreadable JSON ({broken}): delete or repair that line"
+            )
         answer = json.loads(text)
         if isinstance(answer, dict) and "lastUpdateId" in answer:
             found.append(_snapshot(answer, ts_recv, f"{path}, line {row}"))
@@ -290,9 +347,13 @@ def _snapshots(lines: pl.DataFrame, path: Path) -> list[Snapshot]:
 
 def _snapshot(answer: dict, ts_recv: int, where: str) -> Snapshot:
     try:
-        bids, asks = (np.array(answer[side], dtype=np.float64).reshape(-1, 2) for side in ("bids", "asks"))
+        bids, asks = (
+            np.array(answer[side], dtype=np.float64).reshape(-1, 2) for side in ("bids", "asks")
+        )
         ts_exch, last_id = int(answer["T"]) * NS_PER_MS, int(answer["lastUpdateId"])
     except (KeyError, TypeError, ValueError) as error:
-        raise DataError(f"{where}: a REST snapshot must have lastUpdateId, T, bids and asks ({error!r})") from None
+        raise DataError(
+            f"{where}: a REST snapshot must have lastUpdateId, T, bids and asks ({error!r})"
+        ) from None
     columns = (np.ascontiguousarray(c) for c in (*bids.T, *asks.T))
     return Snapshot(ts_recv, ts_exch, last_id, *columns)

@@ -1,8 +1,8 @@
 """The synthetic market's price: a latent drift and a compound Poisson walk on the tick grid.
 
-In: a random stream for each, volatility, alpha. Out: the drift on a grid of STEP_MS, and the moves. Nothing here knows
-orders or queues, so at alpha = 0 nothing in them can forecast the price. A rounded Brownian path was rejected: rounding
-makes the mid bounce, and a bounce is predictable.
+In: a random stream for each, volatility, alpha. Out: the drift on a grid of STEP_MS, and the moves.
+Nothing here knows orders or queues, so at alpha = 0 nothing in them can forecast the price. A
+rounded Brownian path was rejected: rounding makes the mid bounce, and a bounce is predictable.
 """
 
 from __future__ import annotations
@@ -27,14 +27,18 @@ class Moves(NamedTuple):
 
 
 def plan_moves(volatility_ticks_per_sqrt_s: float, *, alpha: float, drift_s: float) -> Moves:
-    """Symmetric geometric moves J >= 1 tick with rate * E[J^2] = volatility^2; their signs carry the drift."""
+    """Symmetric geometric moves J >= 1 tick with rate * E[J^2] = volatility^2; their signs carry
+    the drift.
+    """
     if volatility_ticks_per_sqrt_s == 0:
         return Moves(0.0, 0.0, 0.0)
     per_s = min(MOVES_PER_S, volatility_ticks_per_sqrt_s**2)  # E[J^2] is at least 1
     square = volatility_ticks_per_sqrt_s**2 / per_s
     p = (math.sqrt(1 + 8 * square) - 1) / (2 * square)  # (2 - p) / p^2 = E[J^2]
     drift_ticks_per_s = alpha * volatility_ticks_per_sqrt_s / math.sqrt(drift_s)  # at m = 1
-    return Moves(per_s / 1000, geometric_scale(1 / p - 1), drift_ticks_per_s * p / per_s)  # E[J] = 1 / p
+    return Moves(
+        per_s / 1000, geometric_scale(1 / p - 1), drift_ticks_per_s * p / per_s
+    )  # E[J] = 1 / p
 
 
 def geometric_scale(mean: float) -> float:
@@ -42,8 +46,12 @@ def geometric_scale(mean: float) -> float:
     return 0.0 if mean < 1e-12 else -1 / math.log1p(1 / mean)
 
 
-def draw_latent(rng: np.random.Generator, m: float, *, duration_ms: int, drift_s: float) -> tuple[np.ndarray, float]:
-    """m at the start of each step (it stays until the next one), and at the end; stationary OU of unit variance."""
+def draw_latent(
+    rng: np.random.Generator, m: float, *, duration_ms: int, drift_s: float
+) -> tuple[np.ndarray, float]:
+    """m at the start of each step (it stays until the next one), and at the end; stationary OU of
+    unit variance.
+    """
     normals = rng.standard_normal(-(-duration_ms // STEP_MS))
     return _mean_revert(normals, m, math.exp(-STEP_MS / 1000 / drift_s))
 
@@ -60,7 +68,9 @@ def _mean_revert(normals, m, decay):
 
 @njit
 def draw_moves(rng, moves, latent, duration_ms):
-    """Times (ms from the start) and sizes (whole ticks, signed); the same draws whatever the drift."""
+    """Times (ms from the start) and sizes (whole ticks, signed); the same draws whatever the
+    drift.
+    """
     times, ticks = [0.0], [0]
     t = draw_exponential(rng) / moves.per_ms if moves.per_ms > 0 else float(duration_ms)
     while t < duration_ms:
@@ -74,10 +84,14 @@ def draw_moves(rng, moves, latent, duration_ms):
 
 @njit
 def draw_exponential(rng):
-    return -math.log(1 - rng.random())  # by inversion: numba compiles one kind of draw instead of three
+    return -math.log(
+        1 - rng.random()
+    )  # by inversion: numba compiles one kind of draw instead of three
 
 
 @njit
 def draw_geometric(rng, scale):
-    """0, 1, 2, ... by inversion, `scale` = 1 / log(q), q the chance of one more; scale 0 draws 0."""
+    """0, 1, 2, ... by inversion, `scale` = 1 / log(q), q the chance of one more; scale 0 draws
+    0.
+    """
     return int(math.log(1 - rng.random()) * scale)

@@ -1,7 +1,9 @@
-"""`data=binance`: daily zips of data.binance.vision (spot or USD-M) in, Ticks with trades and best quotes out.
+"""`data=binance`: daily zips of data.binance.vision (spot or USD-M) in, Ticks with trades and best
+quotes out.
 
-The archive has no receive times: ts_recv = ts_exch + feed latency (QUANT 5.1), so the last milliseconds of a file
-belong to the next UTC day, and rows that a file has of the day after or before it are put where they belong.
+The archive has no receive times: ts_recv = ts_exch + feed latency (QUANT 5.1), so the last
+milliseconds of a file belong to the next UTC day, and rows that a file has of the day after or
+before it are put where they belong.
 """
 
 from __future__ import annotations
@@ -14,14 +16,14 @@ from typing import Any, Literal
 import polars as pl
 from pydantic import Field
 
-from hft.data import DataError, DataSpec, Ticks
-from hft.data._archive import read_archive, verify_checksum
-from hft.data._clean import break_times, day_ticks, drop, flag_missing_ids, order, rise
-from hft.data._files import DataPath, find_files, names, range_identity, stamp
+from hft.market.data import DataError, DataSpec, Ticks
+from hft.market.data._archive import read_archive, verify_checksum
+from hft.market.data._clean import break_times, day_ticks, drop, flag_missing_ids, order, rise
+from hft.market.data._files import DataPath, find_files, names, range_identity, stamp
 from hft.schema import NS_PER_MS
 
-# Futures archives leave out prints that are no market trades, one or a few ids at a time and many times a day
-# (binance-public-data issues 363, 378); a longer hole is lost data and a gap.
+# Futures archives leave out prints that are no market trades, one or a few ids at a time and many
+# times a day (binance-public-data issues 363, 378); a longer hole is lost data and a gap.
 MAX_ID_HOLE = 100
 ONE_DAY = dt.timedelta(days=1)
 
@@ -32,8 +34,12 @@ class Binance(DataSpec):
         description="daily zips: the folder that holds them, one above it (vendor's layout), a glob, or one file"
     )
     trades: Literal["trades", "aggTrades"] = Field(description="kind of trade files")
-    quotes: Literal["bookTicker", "none"] = Field(description="kind of quote files (none: trades only)")
-    feed_latency_ms: float = Field(ge=0, le=60_000, description="assumed delay from exchange to us (ms)")
+    quotes: Literal["bookTicker", "none"] = Field(
+        description="kind of quote files (none: trades only)"
+    )
+    feed_latency_ms: float = Field(
+        ge=0, le=60_000, description="assumed delay from exchange to us (ms)"
+    )
     require_checksum: bool = Field(description="whether a zip without its CHECKSUM file is refused")
 
     def days(self) -> list[dt.date]:
@@ -43,7 +49,9 @@ class Binance(DataSpec):
 
     def content(self, day: dt.date) -> Any:
         files = [file for data_type in self._types() for file in self._files(data_type, day)]
-        for file in files:  # here too, so that a day read before from the cache is not trusted without its CHECKSUM
+        for file in (
+            files
+        ):  # here too, so that a day read before from the cache is not trusted without its CHECKSUM
             verify_checksum(file, required=self.require_checksum)
         return range_identity(self.bounds(day), self._open_ends(day), files)
 
@@ -74,7 +82,9 @@ class Binance(DataSpec):
         frame = pl.concat([read_archive(stamp(f), data_type) for f in files])
         latency = round(self.feed_latency_ms * NS_PER_MS)
         frame = order(frame.with_columns(ts_recv=pl.col("ts_exch") + latency), key)
-        return rise(drop(frame, pl.col("bid") >= pl.col("ask"), "crossed") if key == "seq" else frame)
+        return rise(
+            drop(frame, pl.col("bid") >= pl.col("ask"), "crossed") if key == "seq" else frame
+        )
 
     def _types(self) -> list[str]:
         return [self.trades] + [self.quotes] * (self.quotes != "none")
@@ -98,10 +108,16 @@ class Binance(DataSpec):
         for file in find_files(self.path, f"**/{self.symbol}-*.zip"):
             match = pattern.fullmatch(file.name)
             if match and (other := found.setdefault(dt.date.fromisoformat(match[1]), file)) != file:
-                raise DataError(f"data.path: {other} and {file} are the same day: narrow data.path to one market")
+                raise DataError(
+                    f"data.path: {other} and {file} are the same day: narrow data.path to one market"
+                )
         if not found:
             raise DataError(
                 f"data.path: no daily file {self.symbol}-{data_type}-<date>.zip in {self.path}: check data.symbol and "
-                + ("data.trades" if data_type == self.trades else "fetch the files, or set data.quotes=none")
+                + (
+                    "data.trades"
+                    if data_type == self.trades
+                    else "fetch the files, or set data.quotes=none"
+                )
             )
         return found

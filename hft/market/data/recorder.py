@@ -1,4 +1,6 @@
-"""`data=recorder`: raw websocket lines of Binance USD-M (plain or gz) in, Ticks with trades, quotes and book out."""
+"""`data=recorder`: raw websocket lines of Binance USD-M (plain or gz) in, Ticks with trades, quotes
+and book out.
+"""
 
 from __future__ import annotations
 
@@ -11,9 +13,9 @@ import numpy as np
 import polars as pl
 from pydantic import Field
 
-from hft.data import DataError, DataSpec, Ticks, day_of, day_start, to_iso, to_ns
-from hft.data._book import flag_broken_chain, rebuild_book
-from hft.data._clean import (
+from hft.market.data import DataError, DataSpec, Ticks, day_of, day_start, to_iso, to_ns
+from hft.market.data._book import flag_broken_chain, rebuild_book
+from hft.market.data._clean import (
     NS_PER_HOUR,
     break_times,
     day_ticks,
@@ -25,8 +27,14 @@ from hft.data._clean import (
     repair_clock,
     rise,
 )
-from hft.data._files import DataPath, case_free, find_files, names, range_identity, stamp
-from hft.data._recording import Recording, first_snapshot, first_time, last_time, read_recording
+from hft.market.data._files import DataPath, case_free, find_files, names, range_identity, stamp
+from hft.market.data._recording import (
+    Recording,
+    first_snapshot,
+    first_time,
+    last_time,
+    read_recording,
+)
 from hft.schema import NS_PER_DAY, NS_PER_MS, NS_PER_S
 
 ONE_DAY = dt.timedelta(days=1)
@@ -39,10 +47,14 @@ class Recorder(DataSpec):
         description="recording: a file, a glob, or a folder, of which the files that name the symbol are read"
     )
     feed_latency_floor_ms: float = Field(
-        ge=0, le=1000, description="least delay from exchange to recorder; a recorder clock behind it is shifted (ms)"
+        ge=0,
+        le=1000,
+        description="least delay from exchange to recorder; a recorder clock behind it is shifted (ms)",
     )
     max_delay_s: float = Field(
-        gt=0, le=3000, description="a row later than the median delay by more than this is dropped (s)"
+        gt=0,
+        le=3000,
+        description="a row later than the median delay by more than this is dropped (s)",
     )
     book_levels: int = Field(
         ge=0, le=1000, description="levels a side of the rebuilt book (0: none, depth lines unread)"
@@ -50,7 +62,9 @@ class Recorder(DataSpec):
 
     def days(self) -> list[dt.date]:
         shift, spans = self.calibrate()["clock_shift_ns"], self._spans()
-        first, last = self.clip(day_of(spans[0][1] + shift), day_of(last_time(stamp(spans[-1][0])) + shift))
+        first, last = self.clip(
+            day_of(spans[0][1] + shift), day_of(last_time(stamp(spans[-1][0])) + shift)
+        )
         found: set[dt.date] = set()
         for path, begin, following in spans:
             # Days between two files that nothing was recorded on are not offered.
@@ -62,7 +76,9 @@ class Recorder(DataSpec):
         return sorted(day for day in found if first <= day <= last)
 
     def calibrate(self) -> dict[str, int]:
-        """Shift of the recorder's clock, found on the first (local) day of start..end. QUANT 5.2."""
+        """Shift of the recorder's clock, found on the first (local) day of start..end. QUANT
+        5.2.
+        """
         shift = max(0, self._floor() - min(self._first_delays(), default=self._floor()))
         if shift > MAX_SHIFT_NS:
             raise DataError(
@@ -74,17 +90,26 @@ class Recorder(DataSpec):
     def content(self, day: dt.date) -> Any:
         calibration = self.calibrate()
         window, older = self._files(day)
-        return range_identity(self.bounds(day), self._open_ends(window), older + window, **calibration)
+        return range_identity(
+            self.bounds(day), self._open_ends(window), older + window, **calibration
+        )
 
     def read_day(self, day: dt.date, calibration: dict[str, int]) -> Ticks:
         shift = calibration["clock_shift_ns"]
         window, older = self._files(day)
         self._refuse_overlap(window, day)
         recordings = [self._read(path, day) for path in window]
-        trades = flag_missing_ids(self._order([r.trades for r in recordings], "id", shift), "id", "id", max_hole=0)
+        trades = flag_missing_ids(
+            self._order([r.trades for r in recordings], "id", shift), "id", "id", max_hole=0
+        )
         quotes = self._order([r.quotes for r in recordings], "seq", shift)
-        torn = pl.concat([r.torn for r in recordings]).with_columns(ts_recv=pl.col("ts_recv") + shift)
-        streams = {"trades": rise(trades), "quotes": rise(drop(quotes, pl.col("bid") >= pl.col("ask"), "crossed"))}
+        torn = pl.concat([r.torn for r in recordings]).with_columns(
+            ts_recv=pl.col("ts_recv") + shift
+        )
+        streams = {
+            "trades": rise(trades),
+            "quotes": rise(drop(quotes, pl.col("bid") >= pl.col("ask"), "crossed")),
+        }
         breaks = [break_times(streams["trades"])]
         if self.book_levels:
             earlier = [self._read(path, day) for path in older]
@@ -101,18 +126,24 @@ class Recorder(DataSpec):
             where=names(window),
             notes={
                 "clock_shift_ms": shift / NS_PER_MS,
-                "lines_torn": torn.filter(pl.col("ts_recv").is_between(start, end, closed="left")).height,
+                "lines_torn": torn.filter(
+                    pl.col("ts_recv").is_between(start, end, closed="left")
+                ).height,
             },
         )
 
     def _first_delays(self) -> list[int]:
-        """Least delays of the files that hold the first local day with events at or after `start`."""
+        """Least delays of the files that hold the first local day with events at or after
+        `start`.
+        """
         start = -(2**63) if self.start == "first" else to_ns(self.start)
         for _, begin, following in self._spans():
             begin = max(begin, start)
             if following is None or following > begin:
                 day = day_of(begin)
-                inside = pl.col("ts_recv").is_between(begin, day_start(day) + NS_PER_DAY, closed="left")
+                inside = pl.col("ts_recv").is_between(
+                    begin, day_start(day) + NS_PER_DAY, closed="left"
+                )
                 found = [self._read(path, day).streams() for path in self._files(day)[0]]
                 delays = [min_delay([s.filter(inside) for s in streams]) for streams in found]
                 if any(delay is not None for delay in delays):
@@ -123,7 +154,9 @@ class Recorder(DataSpec):
         timely = drop_late(pl.concat(frames), round(self.max_delay_s * NS_PER_S))
         return order(repair_clock(timely, shift, self._floor()), key)
 
-    def _book(self, recordings: list[Recording], shift: int, day: dt.date) -> tuple[pl.DataFrame, np.ndarray]:
+    def _book(
+        self, recordings: list[Recording], shift: int, day: dt.date
+    ) -> tuple[pl.DataFrame, np.ndarray]:
         snapshots = [
             replace(s, ts_recv=max(s.ts_recv + shift, s.ts_exch + self._floor()))
             for r in recordings
@@ -150,12 +183,20 @@ class Recorder(DataSpec):
         files = find_files(self.path, f"*{case_free(self.symbol)}*")
         begins = sorted((first_time(stamp(f)), f) for f in files)
         following = [begin for begin, _ in begins[1:]] + [None]
-        return [(file, begin, after) for (begin, file), after in zip(begins, following, strict=True)]
+        return [
+            (file, begin, after) for (begin, file), after in zip(begins, following, strict=True)
+        ]
 
     def _refuse_overlap(self, window: list[Path], day: dt.date) -> None:
         for file, _, following in self._spans():
-            ends = [s["ts_recv"].max() for s in self._read(file, day).streams() if s.height] if file in window else []
-            if following is not None and max(ends, default=following) > following + round(self.max_delay_s * NS_PER_S):
+            ends = (
+                [s["ts_recv"].max() for s in self._read(file, day).streams() if s.height]
+                if file in window
+                else []
+            )
+            if following is not None and max(ends, default=following) > following + round(
+                self.max_delay_s * NS_PER_S
+            ):
                 raise DataError(
                     f"data.path: {file} runs on to {to_iso(max(ends))}, past the beginning of the file after it, "
                     f"{to_iso(following)}: give the files of one recorder, and each of them once"
@@ -163,13 +204,19 @@ class Recorder(DataSpec):
 
     def _open_ends(self, window: list[Path]) -> tuple[bool, bool]:
         spans = self._spans()
-        return self.start == "first" and spans[0][0] in window, self.end == "last" and spans[-1][0] in window
+        return self.start == "first" and spans[0][0] in window, self.end == "last" and spans[-1][
+            0
+        ] in window
 
     def _files(self, day: dt.date) -> tuple[list[Path], list[Path]]:
-        """Files that may hold rows of the day, and those before them back to the snapshot that its book starts from."""
+        """Files that may hold rows of the day, and those before them back to the snapshot that its
+        book starts from.
+        """
         begin, end = _reach(day)
         spans = self._spans()
-        window = [f for f, first, after in spans if first < end and (after is None or after >= begin)]
+        window = [
+            f for f, first, after in spans if first < end and (after is None or after >= begin)
+        ]
         older: list[Path] = []
         if self.book_levels:
             before = [f for f, _, after in spans if after is not None and after < begin]
@@ -179,5 +226,7 @@ class Recorder(DataSpec):
 
 
 def _reach(day: dt.date) -> tuple[int, int]:
-    """Local times that bear on the UTC day: shift and delays move rows by less, and drop_late needs whole hours."""
+    """Local times that bear on the UTC day: shift and delays move rows by less, and drop_late needs
+    whole hours.
+    """
     return day_start(day) - MAX_SHIFT_NS - NS_PER_HOUR, day_start(day) + NS_PER_DAY + NS_PER_HOUR

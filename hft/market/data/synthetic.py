@@ -1,13 +1,15 @@
-"""A seeded synthetic market: numbers in, Ticks of a limit order book whose best possible forecast is known.
+"""A seeded synthetic market: numbers in, Ticks of a limit order book whose best possible forecast
+is known.
 
-The reference price is drawn apart from all order flow (_reference_walk) and the book re-centres on it
-(_book_simulator). alpha = 0: flow still leans on a latent m and its signs have long memory, but the price ignores both
-(only a print's place at bid or ask tells something of the next print's: half a tick). alpha > 0: the price drifts with
-m. `impact` moves the price by its own queues instead: for fills and speed, never for null controls, as it is
-predictable by construction.
+The reference price is drawn apart from all order flow (_reference_walk) and the book re-centres on
+it (_book_simulator). alpha = 0: flow still leans on a latent m and its signs have long memory, but
+the price ignores both (only a print's place at bid or ask tells something of the next print's: half
+a tick). alpha > 0: the price drifts with m. `impact` moves the price by its own queues instead: for
+fills and speed, never for null controls, as it is predictable by construction.
 
-Every day has random streams of its own; it opens with fresh queues and metaorders, at the price and m to which the
-earlier days' reference leads (25 ms for each of them). With `impact` that takes the earlier days' whole simulation.
+Every day has random streams of its own; it opens with fresh queues and metaorders, at the price and
+m to which the earlier days' reference leads (25 ms for each of them). With `impact` that takes the
+earlier days' whole simulation.
 """
 
 from __future__ import annotations
@@ -22,9 +24,17 @@ import numpy as np
 import polars as pl
 from pydantic import Field, model_validator
 
-from hft.data import DataError, DataSpec, Ticks, day_of, is_gap, to_ns
-from hft.data._book_simulator import PRINTS_PER_ORDER, Flow, simulate_book
-from hft.data._reference_walk import MAX_LATENT, STEP_MS, Moves, draw_latent, draw_moves, geometric_scale, plan_moves
+from hft.market.data import DataError, DataSpec, Ticks, day_of, is_gap, to_ns
+from hft.market.data._book_simulator import PRINTS_PER_ORDER, Flow, simulate_book
+from hft.market.data._reference_walk import (
+    MAX_LATENT,
+    STEP_MS,
+    Moves,
+    draw_latent,
+    draw_moves,
+    geometric_scale,
+    plan_moves,
+)
 from hft.schema import NS_PER_MS, QUOTES, TRADES, book_columns
 
 LOTS_PER_UNIT = 1000  # quantities are multiples of 0.001
@@ -37,33 +47,62 @@ class Synthetic(DataSpec):
     seed: int = Field(ge=0, description="seed of all random streams")
     price: float = Field(gt=0, description="opening price (quote currency)")
     tick: float = Field(ge=1e-6, description="price step (quote currency)")
-    volatility_bps_per_sqrt_s: float = Field(ge=0, le=100, description="of the reference price (bps per sqrt second)")
-    alpha: float = Field(ge=0, le=5, description="sd of the drift (volatility per sqrt drift_s); 0 is unpredictable")
+    volatility_bps_per_sqrt_s: float = Field(
+        ge=0, le=100, description="of the reference price (bps per sqrt second)"
+    )
+    alpha: float = Field(
+        ge=0, le=5, description="sd of the drift (volatility per sqrt drift_s); 0 is unpredictable"
+    )
     drift_s: float = Field(ge=1, le=86_400, description="time constant of the latent drift (s)")
-    flow_lean: float = Field(ge=0, le=1, description="share of orders that follow the latent drift, at 1 sd of it")
-    sign_tail: float = Field(gt=1, le=5, description="tail exponent of metaorder lengths; smaller is longer memory")
+    flow_lean: float = Field(
+        ge=0, le=1, description="share of orders that follow the latent drift, at 1 sd of it"
+    )
+    sign_tail: float = Field(
+        gt=1, le=5, description="tail exponent of metaorder lengths; smaller is longer memory"
+    )
     trades_per_s: float = Field(gt=0, le=10_000, description="prints (per s)")
     trade_qty: float = Field(ge=0.002, description="mean size of a print (base currency)")
-    limits_per_s: float = Field(gt=0, le=100_000, description="limit orders over all levels and both sides (per s)")
+    limits_per_s: float = Field(
+        gt=0, le=100_000, description="limit orders over all levels and both sides (per s)"
+    )
     limit_qty: float = Field(ge=0.002, description="mean size of a limit order (base currency)")
-    limit_life_s: float = Field(gt=0, description="mean time until a resting quantity is cancelled (s)")
-    extra_spread_ticks: float = Field(ge=0, le=100, description="mean widening of the one-tick spread, a side (ticks)")
+    limit_life_s: float = Field(
+        gt=0, description="mean time until a resting quantity is cancelled (s)"
+    )
+    extra_spread_ticks: float = Field(
+        ge=0, le=100, description="mean widening of the one-tick spread, a side (ticks)"
+    )
     levels: int = Field(ge=1, le=100, description="price levels a side that hold orders")
     book_levels: int = Field(ge=1, le=100, description="price levels a side in the book stream")
     book_interval_ms: int = Field(ge=1, le=60_000, description="time between book snapshots (ms)")
-    feed_latency_ms: int = Field(ge=0, le=10_000, description="least time from exchange to receiver (ms)")
-    feed_jitter_ms: float = Field(ge=0, le=1000, description="mean of the exponential delay on top of it (ms)")
-    impact: bool = Field(description="empty best queues move the price, in place of the reference walk")
+    feed_latency_ms: int = Field(
+        ge=0, le=10_000, description="least time from exchange to receiver (ms)"
+    )
+    feed_jitter_ms: float = Field(
+        ge=0, le=1000, description="mean of the exponential delay on top of it (ms)"
+    )
+    impact: bool = Field(
+        description="empty best queues move the price, in place of the reference walk"
+    )
 
     @model_validator(mode="after")
     def _consistent(self) -> Synthetic:
         if self.start == "first" or self.end == "last":
-            raise ValueError(f"start and end must be dates or times, got start {self.start} and end {self.end}")
+            raise ValueError(
+                f"start and end must be dates or times, got start {self.start} and end {self.end}"
+            )
         if self.book_levels > self.levels:
-            raise ValueError(f"book_levels must be at most levels, got {self.book_levels} of {self.levels}")
+            raise ValueError(
+                f"book_levels must be at most levels, got {self.book_levels} of {self.levels}"
+            )
         if self.opening_ticks() <= self.levels:
-            raise ValueError(f"price must be more than levels={self.levels} ticks, got {self.price}: lower tick")
-        unused = {n: getattr(self, n) for n in ("volatility_bps_per_sqrt_s", "alpha", "extra_spread_ticks")}
+            raise ValueError(
+                f"price must be more than levels={self.levels} ticks, got {self.price}: lower tick"
+            )
+        unused = {
+            n: getattr(self, n)
+            for n in ("volatility_bps_per_sqrt_s", "alpha", "extra_spread_ticks")
+        }
         if self.impact and any(unused.values()):
             raise ValueError(
                 f"impact lets the queues alone move the price: {', '.join(unused)} must be 0, got {unused}"
@@ -96,10 +135,16 @@ class Synthetic(DataSpec):
         received, moments = _receive_times(self, session, [rows.trades, rows.quotes, rows.book])
         moments = moments[moments < end]
         contracts = (TRADES, QUOTES, book_columns(self.book_levels))
-        values = (_trade_values(self, rows.trades), _quote_values(self, rows.quotes), _book_values(self, rows.book))
+        values = (
+            _trade_values(self, rows.trades),
+            _quote_values(self, rows.quotes),
+            _book_values(self, rows.book),
+        )
         trades, quotes, book = (
             _frame(*stream, day=day, end=end)
-            for stream in zip(contracts, received, (rows.trades, rows.quotes, rows.book), values, strict=True)
+            for stream in zip(
+                contracts, received, (rows.trades, rows.quotes, rows.book), values, strict=True
+            )
         )
         return Ticks(
             trades=trades,
@@ -115,7 +160,9 @@ class Synthetic(DataSpec):
         return round(self.price / self.tick)
 
     def moves(self, centre: int) -> Moves:
-        """Of a day that opens at `centre` ticks: volatility is constant within the day, in ticks."""
+        """Of a day that opens at `centre` ticks: volatility is constant within the day, in
+        ticks.
+        """
         volatility_ticks = self.volatility_bps_per_sqrt_s * 1e-4 * centre
         return plan_moves(volatility_ticks, alpha=self.alpha, drift_s=self.drift_s)
 
@@ -128,7 +175,9 @@ class Synthetic(DataSpec):
             cancel_per_lot_ms=1 / (1000 * self.limit_life_s * limit_lots),
             market_lots=self.trade_qty * LOTS_PER_UNIT,
             limit_lots=limit_lots,
-            depth_lots=max(1, round(per_queue * self.limit_life_s * limit_lots)),  # where arrivals equal cancellations
+            depth_lots=max(
+                1, round(per_queue * self.limit_life_s * limit_lots)
+            ),  # where arrivals equal cancellations
             lean=self.flow_lean,
             sign_tail=self.sign_tail,
             extra_scale=geometric_scale(self.extra_spread_ticks),
@@ -140,23 +189,33 @@ class Synthetic(DataSpec):
 
 
 def latent_drift(spec: Synthetic) -> pl.DataFrame:
-    """The oracle, never part of Ticks: ts_recv (ns), drift_bps_per_s, m; each row holds until the next, STEP_MS later.
+    """The oracle, never part of Ticks: ts_recv (ns), drift_bps_per_s, m; each row holds until the
+    next, STEP_MS later.
 
-    The drift is in bps of the day's opening price. With d the drift at a time and h seconds ahead, no forecast of the
-    return in bps beats d * drift_s * (1 - exp(-h / drift_s)). With impact the drift is 0: m moves the flow alone.
+    The drift is in bps of the day's opening price. With d the drift at a time and h seconds ahead,
+    no forecast of the return in bps beats d * drift_s * (1 - exp(-h / drift_s)). With impact the
+    drift is 0: m moves the flow alone.
     """
-    drift_bps_per_s = spec.alpha * spec.volatility_bps_per_sqrt_s / math.sqrt(spec.drift_s)  # at m = 1
+    drift_bps_per_s = (
+        spec.alpha * spec.volatility_bps_per_sqrt_s / math.sqrt(spec.drift_s)
+    )  # at m = 1
     frames = []
     for day in spec.days():
         session = _session(spec, day)
         ms = session.start_ms + spec.feed_latency_ms + STEP_MS * np.arange(len(session.latent))
         m = session.latent
-        frames.append(pl.DataFrame({"ts_recv": ms * NS_PER_MS, "drift_bps_per_s": drift_bps_per_s * m, "m": m}))
+        frames.append(
+            pl.DataFrame(
+                {"ts_recv": ms * NS_PER_MS, "drift_bps_per_s": drift_bps_per_s * m, "m": m}
+            )
+        )
     return pl.concat(frames)
 
 
 class _Session(NamedTuple):
-    """What is drawn apart from all flow; times are the exchange's, feed_latency_ms before the UTC day by ts_recv."""
+    """What is drawn apart from all flow; times are the exchange's, feed_latency_ms before the UTC
+    day by ts_recv.
+    """
 
     day: dt.date
     start_ms: int
@@ -178,7 +237,10 @@ class _Rows(NamedTuple):
 
 
 def _session(spec: Synthetic, day: dt.date) -> _Session:
-    centre, m = spec.opening_ticks(), float(_stream(spec, spec.days()[0], OPENING).standard_normal())
+    centre, m = (
+        spec.opening_ticks(),
+        float(_stream(spec, spec.days()[0], OPENING).standard_normal()),
+    )
     for earlier in spec.days():
         if earlier == day:
             return _draw_session(spec, day, centre, m)
@@ -197,12 +259,18 @@ def _draw_session(spec: Synthetic, day: dt.date, centre: int, m: float) -> _Sess
     start, end = spec.bounds(day)
     start_ms = -(-start // NS_PER_MS) - spec.feed_latency_ms
     duration_ms = -(-end // NS_PER_MS) - spec.feed_latency_ms - start_ms
-    latent, closing_m = draw_latent(_stream(spec, day, LATENT), m, duration_ms=duration_ms, drift_s=spec.drift_s)
-    move_ms, move_ticks = draw_moves(_stream(spec, day, MOVES), spec.moves(centre), latent, duration_ms)
+    latent, closing_m = draw_latent(
+        _stream(spec, day, LATENT), m, duration_ms=duration_ms, drift_s=spec.drift_s
+    )
+    move_ms, move_ticks = draw_moves(
+        _stream(spec, day, MOVES), spec.moves(centre), latent, duration_ms
+    )
     path = centre + np.cumsum(move_ticks)
     _check_price(spec, day, int(path.min(initial=centre)))
     closing = int(path[-1]) if len(path) else centre
-    return _Session(day, start_ms, duration_ms, centre, latent, move_ms, move_ticks, closing, float(closing_m))
+    return _Session(
+        day, start_ms, duration_ms, centre, latent, move_ms, move_ticks, closing, float(closing_m)
+    )
 
 
 def _simulate(spec: Synthetic, session: _Session) -> _Rows:
@@ -238,11 +306,15 @@ def _stream(spec: Synthetic, day: dt.date, purpose: int) -> np.random.Generator:
 def _receive_times(
     spec: Synthetic, session: _Session, streams: list[np.ndarray]
 ) -> tuple[list[np.ndarray], np.ndarray]:
-    """ts_recv of each stream's rows, and of all moments at which something arrives. All streams share one delay per
-    millisecond and it keeps their order, so none runs ahead of another and ties on arrival are the exchange's."""
+    """ts_recv of each stream's rows, and of all moments at which something arrives. All streams
+    share one delay per millisecond and it keeps their order, so none runs ahead of another and ties
+    on arrival are the exchange's.
+    """
     ms = np.sort(np.concatenate([rows[:, 0] for rows in streams]), kind="stable")
     ms = ms[np.diff(ms, prepend=ms[0] - 1) > 0]  # np.unique hashes, 20 times slower here
-    jitter = _stream(spec, session.day, FEED).exponential(size=len(ms)) * spec.feed_jitter_ms * NS_PER_MS
+    jitter = (
+        _stream(spec, session.day, FEED).exponential(size=len(ms)) * spec.feed_jitter_ms * NS_PER_MS
+    )
     order = np.arange(len(ms))
     earliest = (ms + spec.feed_latency_ms) * NS_PER_MS + jitter.astype(np.int64)
     moments = np.maximum.accumulate(earliest - order) + order
@@ -262,7 +334,9 @@ def _frame(
     columns = [received, rows[:, 0] * NS_PER_MS, ordinals, *values]
     # The last milliseconds of a day may arrive in the next, which opens afresh: they are lost.
     n = int(np.searchsorted(received, end))
-    return pl.DataFrame({name: c[:n] for name, c in zip(contract, columns, strict=True)}, schema=contract)
+    return pl.DataFrame(
+        {name: c[:n] for name, c in zip(contract, columns, strict=True)}, schema=contract
+    )
 
 
 def _trade_values(spec: Synthetic, rows: np.ndarray) -> list[np.ndarray]:

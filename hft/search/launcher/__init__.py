@@ -1,9 +1,10 @@
 """A function and its task in, a future with its outcome out: where the trials of a sweep run.
 
-Functions stand at the top level of a module, tasks and outcomes are JSON-ready dicts, so that every engine can send
-them as text. What a function raises comes back as an outcome too; an engine's own errors say that it gave none. No
-engine tries anything twice. To add one: one module here with a LauncherSpec subclass whose `open` gives an Engine,
-`conf/launcher/<kind>.yaml`, one test that runs the conformance suite (tests/launcher/conformance.py).
+Functions stand at the top level of a module, tasks and outcomes are JSON-ready dicts, so that every
+engine can send them as text. What a function raises comes back as an outcome too; an engine's own
+errors say that it gave none. No engine tries anything twice. To add one: one module here with a
+LauncherSpec subclass whose `open` gives an Engine, `conf/launcher/<kind>.yaml`, one test that runs
+the conformance suite (tests/launcher/conformance.py).
 """
 
 from __future__ import annotations
@@ -34,7 +35,9 @@ class WorkerDied(Exception):
 
 
 class PlaceLost(WorkerDied):
-    """The worker's place was taken away, through no fault of its task: a preempted job, a node that did not boot."""
+    """The worker's place was taken away, through no fault of its task: a preempted job, a node that
+    did not boot.
+    """
 
 
 class OverLimit(Exception):
@@ -53,13 +56,19 @@ class Future(Protocol):
     """The outcome to come of one task."""
 
     def done(self) -> bool:
-        """Whether the task has ended: after `cancel` too only when its worker holds nothing of it any more."""
+        """Whether the task has ended: after `cancel` too only when its worker holds nothing of it
+        any more.
+        """
 
     def result(self) -> dict[str, Any]:
-        """Waits for the outcome. Raises WorkerDied, OverLimit, and concurrent.futures.CancelledError after `cancel`."""
+        """Waits for the outcome. Raises WorkerDied, OverLimit, and
+        concurrent.futures.CancelledError after `cancel`.
+        """
 
     def cancel(self) -> None:
-        """Asks the task by SIGTERM to save and end, then kills it; returns at once. Nothing when it is done."""
+        """Asks the task by SIGTERM to save and end, then kills it; returns at once. Nothing when it
+        is done.
+        """
 
 
 @dataclass(frozen=True)
@@ -73,10 +82,14 @@ class Where:
 
 
 class Engine:
-    """Runs at most `slots` tasks at a time: `submit` is for a caller who has counted those that are not done."""
+    """Runs at most `slots` tasks at a time: `submit` is for a caller who has counted those that are
+    not done.
+    """
 
     slots: int
-    in_process: bool = False  # tasks run in the caller's own process, and see its terminal and its signals
+    in_process: bool = (
+        False  # tasks run in the caller's own process, and see its terminal and its signals
+    )
 
     def submit(self, function: Function, task: dict[str, Any]) -> Future:
         raise NotImplementedError
@@ -84,7 +97,9 @@ class Engine:
     def wait(self, futures: Sequence[Future], timeout_s: float) -> None:
         """Returns when one of `futures` is done or the time is over."""
         until = time.monotonic() + timeout_s
-        while not any(future.done() for future in futures) and (left := until - time.monotonic()) > 0:
+        while (
+            not any(future.done() for future in futures) and (left := until - time.monotonic()) > 0
+        ):
             time.sleep(min(POLL_S, left))
 
     def describe(self) -> str:
@@ -103,21 +118,27 @@ class Engine:
 
 class LauncherSpec(Kind):
     def open(self, where: Where) -> Engine:
-        """Starts workers where the engine keeps any, without waiting for them. LauncherError where it cannot."""
+        """Starts workers where the engine keeps any, without waiting for them. LauncherError where
+        it cannot.
+        """
         raise NotImplementedError
 
 
 def to_text(function: Function, task: dict[str, Any]) -> tuple[str, str]:
     """(name of the function, task) as text for `perform`, wherever it runs."""
     module, name = function.__module__, function.__qualname__
-    # A worker's __main__ is another module; a function inside of another has no name that a worker could look up.
+    # A worker's __main__ is another module; a function inside of another has no name that a worker
+    # could look up.
     assert module != "__main__", f"{name} must stand in a module that a worker can import"
-    assert getattr(sys.modules[module], name, None) is function, f"{module}.{name} must be at the top level"
+    assert getattr(sys.modules[module], name, None) is function, (
+        f"{module}.{name} must be at the top level"
+    )
     return f"{module}:{name}", json.dumps(task)
 
 
 def perform(function: str, task: str) -> str:
-    """In the worker: the outcome as text, `{"status": "failed", "reason": ...}` when the function raises.
+    """In the worker: the outcome as text, `{"status": "failed", "reason": ...}` when the function
+    raises.
 
     The traceback goes to standard error; of a UserError the message alone.
     """

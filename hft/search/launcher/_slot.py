@@ -1,7 +1,8 @@
 """One slot of the local engine: a Pebble pool of one worker process, and the one task that it runs.
 
-Pebble keeps the worker alive and tells how it ended. The ends that the engine brings about (cancel, limits) go from
-here to the process itself, because Pebble would call a cancelled future done while its worker still saves.
+Pebble keeps the worker alive and tells how it ended. The ends that the engine brings about (cancel,
+limits) go from here to the process itself, because Pebble would call a cancelled future done while
+its worker still saves.
 """
 
 from __future__ import annotations
@@ -22,9 +23,9 @@ from typing import Any
 
 from pebble import ProcessExpired, ProcessFuture, ProcessPool
 
-from hft.launcher import MemoryExceeded, TrialTimeout, WorkerDied
-from hft.launcher._worker import serve, start
-from hft.processes import GroupGuard, kill_group
+from hft.search.launcher import MemoryExceeded, TrialTimeout, WorkerDied
+from hft.search.launcher._worker import serve, start
+from hft.system.processes import GroupGuard, kill_group
 
 GIB = 2**30
 
@@ -55,9 +56,11 @@ class WorkerProcess(SpawnProcess):
 
 
 class _Context(SpawnContext):
-    """Starts one worker. Pebble would start the next on the same pipes, whose locks the dead one may have held, and
-    takes a worker that left with exit code 0 for a good end, its task for unfinished for ever; refused, it gives up the
-    pool and all that it was given, and the slot opens another."""
+    """Starts one worker. Pebble would start the next on the same pipes, whose locks the dead one
+    may have held, and takes a worker that left with exit code 0 for a good end, its task for
+    unfinished for ever; refused, it gives up the pool and all that it was given, and the slot opens
+    another.
+    """
 
     def __init__(self, begin: Begin) -> None:
         self._begin: Begin | None = begin
@@ -132,13 +135,20 @@ class Slot:
     def open(self) -> None:
         """Starts a worker where there is none."""
         with self._lock:
-            # Pebble says how a worker died before it gives up its pool, and would lose what comes in between.
-            if self._pool and self._pool.active and (self._worker is None or self._worker.exitcode is None):
+            # Pebble says how a worker died before it gives up its pool, and would lose what comes
+            # in between.
+            if (
+                self._pool
+                and self._pool.active
+                and (self._worker is None or self._worker.exitcode is None)
+            ):
                 return
             self.stop()
             self.join()
             self._given = self._broken = False
-            self._pool = ProcessPool(1, initializer=start, initargs=self._initial, context=_Context(self._begin))
+            self._pool = ProcessPool(
+                1, initializer=start, initargs=self._initial, context=_Context(self._begin)
+            )
             assert self._pool.active  # asking is what starts it
 
     def submit(self, function: str, task: str) -> SlotFuture:
@@ -158,7 +168,9 @@ class Slot:
             self._signal(signal.SIGTERM if grace_s else signal.SIGKILL)
 
     def tend(self, *, weigh: bool) -> None:
-        """Called a few times a second: limits, kills that are due, and what Pebble does not notice."""
+        """Called a few times a second: limits, kills that are due, and what Pebble does not
+        notice.
+        """
         with self._lock:
             self._mend()
             future, now = self.future, time.monotonic()
@@ -173,7 +185,9 @@ class Slot:
                 self._check_memory(future)
 
     def stop(self) -> None:
-        """Ends the pool and its worker; what it ran must be done, Pebble would leave it pending for ever."""
+        """Ends the pool and its worker; what it ran must be done, Pebble would leave it pending for
+        ever.
+        """
         if self._pool:
             self._pool.stop()
             self._signal(signal.SIGKILL)
@@ -199,7 +213,10 @@ class Slot:
         limit_s = self.limits.timeout_s
         if limit_s and passed_s > limit_s:
             message = f"ran {passed_s / 60:.2g} min, launcher.timeout_min allows {limit_s / 60:.2g}"
-            self.end(future, TrialTimeout(f"{message}; raise it, or train for fewer epochs (trainer.epochs)"))
+            self.end(
+                future,
+                TrialTimeout(f"{message}; raise it, or train for fewer epochs (trainer.epochs)"),
+            )
 
     def _check_memory(self, future: SlotFuture) -> None:
         used, limit = self._held_gb(), self.limits.memory_gb
@@ -224,7 +241,8 @@ class Slot:
     def _mend(self) -> None:
         """Where the worker has died: ends what it left running, and starts another.
 
-        A worker that died before it was given anything would do so again: the next `submit` tries once more.
+        A worker that died before it was given anything would do so again: the next `submit` tries
+        once more.
         """
         broken = self._pool is not None and not self._pool.active
         if broken:
@@ -266,7 +284,9 @@ class Slot:
 
 @contextlib.contextmanager
 def _environment(values: dict[str, str | None]) -> Iterator[None]:
-    """This process's environment with `values`, None for those that must not be there, while a child starts."""
+    """This process's environment with `values`, None for those that must not be there, while a
+    child starts.
+    """
     with _environment_lock:
         before = {name: os.environ.get(name) for name in values}
         try:

@@ -9,12 +9,23 @@ from collections.abc import Callable
 from concurrent.futures import CancelledError
 from typing import Any
 
-from hft.launcher import POLL_S, MemoryExceeded, OverLimit, PlaceLost, TrialTimeout, WorkerDied, perform
-from hft.launcher._squeue import COMPLETED, ENDED, Queue, ask
+from hft.search.launcher import (
+    POLL_S,
+    MemoryExceeded,
+    OverLimit,
+    PlaceLost,
+    TrialTimeout,
+    WorkerDied,
+    perform,
+)
+from hft.search.launcher._squeue import COMPLETED, ENDED, Queue, ask
 
 LATE_S = 3.0  # a result may show up on a shared folder after its job has gone ...
 LATE_COMPLETED_S = 15.0  # ... and does so for certain when the job says that all went well
-RETRY_S, REFUSED_S = 30.0, 3600.0  # a controller restarts, a limit on jobs in the queue frees itself
+RETRY_S, REFUSED_S = (
+    30.0,
+    3600.0,
+)  # a controller restarts, a limit on jobs in the queue frees itself
 TAKEN_AWAY = frozenset(("PREEMPTED", "BOOT_FAIL", "REVOKED"))
 # sbatch takes such jobs, at many sites without a word, and they wait for ever.
 HOPELESS = frozenset((
@@ -24,7 +35,9 @@ HOPELESS = frozenset((
 
 
 class SlurmFuture:
-    """`sbatch` submits: submitit's job, or RuntimeError or OSError where Slurm takes none for now."""
+    """`sbatch` submits: submitit's job, or RuntimeError or OSError where Slurm takes none for
+    now.
+    """
 
     def __init__(self, name: str, sbatch: Callable[[], Any], queue: Queue) -> None:
         self.job: Any = None
@@ -88,7 +101,9 @@ class SlurmFuture:
 
         try:
             return json.loads(self.job.result())
-        except UncompletedJobError as error:  # what was raised outside of `perform`, such as in finding our modules
+        except (
+            UncompletedJobError
+        ) as error:  # what was raised outside of `perform`, such as in finding our modules
             raise WorkerDied(f"Slurm job {self.job.job_id}: {error}") from None
 
     def _death(self) -> Exception:
@@ -109,11 +124,16 @@ class SlurmFuture:
 
 
 def work(function: str, task: str) -> str:
-    """In the job, in place of submitit's handlers, which requeue on SIGUSR2 and shrug at SIGTERM."""
+    """In the job, in place of submitit's handlers, which requeue on SIGUSR2 and shrug at
+    SIGTERM.
+    """
     signal.signal(signal.SIGUSR2, lambda *_: signal.raise_signal(signal.SIGTERM))
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # until a training has its own
     try:
         return perform(function, task)
     finally:
-        for number in (signal.SIGUSR2, signal.SIGTERM):  # they come in pairs, and the outcome is yet to be written
+        for number in (
+            signal.SIGUSR2,
+            signal.SIGTERM,
+        ):  # they come in pairs, and the outcome is yet to be written
             signal.signal(number, signal.SIG_IGN)

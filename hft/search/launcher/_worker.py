@@ -8,8 +8,8 @@ import os
 import signal
 import traceback
 
-from hft.launcher import perform
-from hft.processes import end_with_parent
+from hft.search.launcher import perform
+from hft.system.processes import end_with_parent
 
 
 def start(warm: tuple[str, ...], share: float) -> None:
@@ -33,7 +33,8 @@ def limit_card(share: float) -> None:
 
 
 def serve(function: str, task: str) -> str:
-    # Pebble's handler would end the process at once, and Lightning saves on SIGTERM only where it finds the default.
+    # Pebble's handler would end the process at once, and Lightning saves on SIGTERM only where it
+    # finds the default.
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     try:
         return perform(function, task)

@@ -1,4 +1,6 @@
-"""Runs a task where it is submitted, for debuggers: Ctrl-C and breakpoints reach it; no limits, nothing in parallel."""
+"""Runs a task where it is submitted, for debuggers: Ctrl-C and breakpoints reach it; no limits,
+nothing in parallel.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +8,7 @@ import json
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from hft.launcher import Engine, Function, LauncherSpec, Where, perform, to_text
+from hft.search.launcher import Engine, Function, LauncherSpec, Where, perform, to_text
 
 
 class Inline(LauncherSpec):

@@ -1,7 +1,7 @@
 """Warm worker processes on this machine, one trial each at a time, on its cores or its GPUs.
 
-A worker imports once and serves many trials; one that dies takes its own trial along and no other. All end with this
-process, whatever ends it.
+A worker imports once and serves many trials; one that dies takes its own trial along and no other.
+All end with this process, whatever ends it.
 """
 
 from __future__ import annotations
@@ -22,11 +22,19 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
-from hft.launcher import Engine, Function, Future, LauncherError, LauncherSpec, Where, to_text
-from hft.processes import GroupGuard
+from hft.search.launcher import (
+    Engine,
+    Function,
+    Future,
+    LauncherError,
+    LauncherSpec,
+    Where,
+    to_text,
+)
+from hft.system.processes import GroupGuard
 
 if TYPE_CHECKING:
-    from hft.launcher._slot import Limits, SlotFuture
+    from hft.search.launcher._slot import Limits, SlotFuture
 
 GRACE_S = 10.0  # a step of a training and the writing of its state are well under a second; a cold compile is not
 LOOK_S = 0.25
@@ -40,14 +48,24 @@ THREAD_LIMITS = (
 
 class Local(LauncherSpec):
     kind: Literal["local"]
-    workers: int = Field(ge=0, description="trials at a time; 0: as many as the cores or GPUs carry")
-    per_gpu: int = Field(ge=1, description="trials that share a GPU, each with its part of the memory")
-    timeout_min: float = Field(ge=0, description="minutes after which a trial must save and end; 0: never")
-    memory_gb: float = Field(ge=0, description="GiB that a trial may hold with all its processes; 0: any")
+    workers: int = Field(
+        ge=0, description="trials at a time; 0: as many as the cores or GPUs carry"
+    )
+    per_gpu: int = Field(
+        ge=1, description="trials that share a GPU, each with its part of the memory"
+    )
+    timeout_min: float = Field(
+        ge=0, description="minutes after which a trial must save and end; 0: never"
+    )
+    memory_gb: float = Field(
+        ge=0, description="GiB that a trial may hold with all its processes; 0: any"
+    )
 
-    def open(self, where: Where, *, cards: Sequence[str] | None = None, grace_s: float = GRACE_S) -> LocalEngine:
+    def open(
+        self, where: Where, *, cards: Sequence[str] | None = None, grace_s: float = GRACE_S
+    ) -> LocalEngine:
         """`cards` are the GPUs by what CUDA_VISIBLE_DEVICES calls them; found when not given."""
-        from hft.launcher._slot import Limits
+        from hft.search.launcher._slot import Limits
 
         limits = Limits(timeout_s=self.timeout_min * 60, memory_gb=self.memory_gb, grace_s=grace_s)
         if where.device == "cpu":
@@ -81,7 +99,7 @@ class LocalEngine(Engine):
     """One slot per entry of `shown`: what CUDA_VISIBLE_DEVICES is in its worker."""
 
     def __init__(self, shown: list[str], where: Where, limits: Limits, *, share: float) -> None:
-        from hft.launcher._slot import Slot
+        from hft.search.launcher._slot import Slot
 
         self.slots = len(shown)
         self._where, self._limits, self._cards = where, limits, list(dict.fromkeys(shown))
@@ -89,7 +107,13 @@ class LocalEngine(Engine):
         self._guard = GroupGuard()
         self._spawner = ThreadPoolExecutor(1, "spawner", initializer=_shield_children)
         self._slots = [
-            Slot(self._environment(card), (where.warm, share), limits, spawner=self._spawner, guard=self._guard)
+            Slot(
+                self._environment(card),
+                (where.warm, share),
+                limits,
+                spawner=self._spawner,
+                guard=self._guard,
+            )
             for card in shown
         ]
         self._closed = threading.Event()
@@ -113,8 +137,10 @@ class LocalEngine(Engine):
         if self._where.device == "cpu":
             where = f"on {n_cores()} cores, {self._threads} thread{'s' * (self._threads > 1)} each"
         else:
-            where = f"on GPU {', '.join(self._cards)}" + f", up to {-(-self.slots // len(self._cards))} on one" * (
-                self.slots > len(self._cards)
+            where = (
+                f"on GPU {', '.join(self._cards)}"
+                + f", up to {-(-self.slots // len(self._cards))} on one"
+                * (self.slots > len(self._cards))
             )
         limits = [f"{self._limits.timeout_s / 60:g} min"] * bool(self._limits.timeout_s)
         limits += [f"{self._limits.memory_gb:g} GiB"] * bool(self._limits.memory_gb)
@@ -149,7 +175,9 @@ class LocalEngine(Engine):
                 self._try(partial(slot.tend, weigh=look % WEIGH_EVERY == 0))
 
     def _try(self, act: Callable[[], None]) -> None:
-        with contextlib.suppress(OSError, BrokenProcessPool):  # no process to be had: `submit` will say so
+        with contextlib.suppress(
+            OSError, BrokenProcessPool
+        ):  # no process to be had: `submit` will say so
             if not self._closed.is_set():
                 act()
 
@@ -165,7 +193,9 @@ def n_cores() -> int:
 
 
 def find_cards() -> list[str]:
-    """The GPUs that this process may use, by what CUDA_VISIBLE_DEVICES calls them; parts of one (MIG) count as GPUs."""
+    """The GPUs that this process may use, by what CUDA_VISIBLE_DEVICES calls them; parts of one
+    (MIG) count as GPUs.
+    """
     given = os.environ.get("CUDA_VISIBLE_DEVICES")
     if given is not None:
         names = [name.strip() for name in given.split(",")]
@@ -191,7 +221,9 @@ def read_cards(listing: str) -> list[str]:
 
 
 def _shield_children() -> None:
-    """Keeps Ctrl-C from the children of this thread also before they can ignore it: a blocked signal is inherited."""
+    """Keeps Ctrl-C from the children of this thread also before they can ignore it: a blocked
+    signal is inherited.
+    """
     from multiprocessing import resource_tracker
 
     resource_tracker.ensure_running()  # starting it would unblock the signal

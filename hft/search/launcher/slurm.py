@@ -1,13 +1,16 @@
-"""`slurm`: a trial is a Slurm job, at most `max_jobs` at a time, submitted by submitit and watched by squeue.
+"""`slurm`: a trial is a Slurm job, at most `max_jobs` at a time, submitted by submitit and watched
+by squeue.
 
-The driver and the nodes see the study's folder, this code and this Python under the same paths. A trial that meets its
-time limit or a preemption gets SIGTERM (the SIGUSR2 that comes `signal_delay_s` before the limit becomes one), saves
-itself and comes back as an outcome. Slurm itself runs no trial twice (--no-requeue). Jobs outlive a driver that is
-killed and run to their end: whether their trials still count is for the study's leases to say.
+The driver and the nodes see the study's folder, this code and this Python under the same paths. A
+trial that meets its time limit or a preemption gets SIGTERM (the SIGUSR2 that comes
+`signal_delay_s` before the limit becomes one), saves itself and comes back as an outcome. Slurm
+itself runs no trial twice (--no-requeue). Jobs outlive a driver that is killed and run to their
+end: whether their trials still count is for the study's leases to say.
 
-submitit keeps tasks and outcomes as pickles in `<study>/slurm/<driver>/`: what lies there is trusted as code is, since
-only our own jobs write there and nobody but their user can (mode 0700, checked). What we have it keep is the name of a
-function and JSON text, with no password: those go by PGPASSFILE or the environment.
+submitit keeps tasks and outcomes as pickles in `<study>/slurm/<driver>/`: what lies there is
+trusted as code is, since only our own jobs write there and nobody but their user can (mode 0700,
+checked). What we have it keep is the name of a function and JSON text, with no password: those go
+by PGPASSFILE or the environment.
 """
 
 from __future__ import annotations
@@ -29,13 +32,21 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from hft.files import writable
-from hft.launcher import POLL_S, Engine, Function, LauncherError, LauncherSpec, Where, to_text
-from hft.launcher._slurm_job import SlurmFuture, work
-from hft.launcher._squeue import Queue, ask, environment
-from hft.launcher.local import THREAD_LIMITS
+from hft.search.launcher import (
+    POLL_S,
+    Engine,
+    Function,
+    LauncherError,
+    LauncherSpec,
+    Where,
+    to_text,
+)
+from hft.search.launcher._slurm_job import SlurmFuture, work
+from hft.search.launcher._squeue import Queue, ask, environment
+from hft.search.launcher.local import THREAD_LIMITS
+from hft.system.files import writable
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 COMMANDS = ("sbatch", "srun", "squeue", "scancel")
 EARLY_S = 60  # Slurm may send the signal so much before its time; a limit too short was met with it at the start
 CLOSE_S = 120.0  # sites give a job 30 s between SIGTERM and SIGKILL
@@ -53,7 +64,9 @@ class Slurm(LauncherSpec):
     cpus: int = Field(ge=1, le=1024, description="cores per trial, and its threads at most")
     memory_gb: float = Field(ge=0, le=1e5, description="per trial; 0 leaves it to the site")
     time_min: int = Field(
-        ge=1, le=1_000_000, description="time limit in minutes; a trial that meets it goes on in another"
+        ge=1,
+        le=1_000_000,
+        description="time limit in minutes; a trial that meets it goes on in another",
     )
     signal_delay_s: int = Field(
         ge=1, le=65_535, description="seconds before the limit at which a trial is told to save"
@@ -64,7 +77,9 @@ class Slurm(LauncherSpec):
     options: dict[str, Literal[True] | int | str] = Field(
         description="further options of sbatch, such as {exclude: n3, gres: 'shard:1'}; true for one without a value"
     )
-    setup: tuple[str, ...] = Field(description="lines of shell before a trial, such as module load cuda")
+    setup: tuple[str, ...] = Field(
+        description="lines of shell before a trial, such as module load cuda"
+    )
     poll_s: float = Field(ge=0.1, le=600, description="seconds between two calls of squeue")
 
     @field_validator("options")
@@ -72,7 +87,9 @@ class Slurm(LauncherSpec):
     def _are_free(cls, options: dict[str, Any]) -> dict[str, Any]:
         for name, value in options.items():
             if name in SET_BY_US or not re.fullmatch(r"[a-z][a-z-]+", name):
-                raise ValueError(f"{name!r} is no long option of sbatch, or one that the launcher sets by itself")
+                raise ValueError(
+                    f"{name!r} is no long option of sbatch, or one that the launcher sets by itself"
+                )
             if "\n" in str(value):
                 raise ValueError(f"{name!r} must be one line, got {value!r}")
         return options
@@ -94,20 +111,28 @@ class Slurm(LauncherSpec):
                 "node), or use launcher=local"
             )
         if where.device == "cuda" and not self.has_card():
-            raise LauncherError(f"launcher.gpus={self.gpus}: trials with trainer=gpu need a card each: launcher.gpus=1")
+            raise LauncherError(
+                f"launcher.gpus={self.gpus}: trials with trainer=gpu need a card each: launcher.gpus=1"
+            )
         if where.threads > self.cpus:
             raise LauncherError(
                 f"launcher.cpus: {self.cpus} are too few for trainer.threads={where.threads}; set as many"
             )
-        # Slurm may count its jobs anew, and their number is all that submitit's files are called by.
-        folder = _private(where.folder / "slurm") / f"{time.strftime('%m%d-%H%M%S')}-{secrets.token_hex(3)}"
+        # Slurm may count its jobs anew, and their number is all that submitit's files are called
+        # by.
+        folder = (
+            _private(where.folder / "slurm")
+            / f"{time.strftime('%m%d-%H%M%S')}-{secrets.token_hex(3)}"
+        )
         engine = SlurmEngine(self, folder)
         engine.check()
         return engine
 
     def parameters(self) -> dict[str, Any]:
         """As submitit's SlurmExecutor names them."""
-        words = {name: getattr(self, name) for name in ("partition", "qos", "account", "constraint")}
+        words = {
+            name: getattr(self, name) for name in ("partition", "qos", "account", "constraint")
+        }
         # The later Slurms give a step the cores of its job only when it asks for them again.
         return {name: word for name, word in words.items() if word} | {
             "time": self.time_min,
@@ -117,7 +142,11 @@ class Slurm(LauncherSpec):
             "mem": f"{round(self.memory_gb * 1024)}M" if self.memory_gb else None,
             "wckey": None,
             "setup": [*self.setup, *self._environment_lines()],
-            "additional_parameters": {"no-requeue": True, "signal": f"USR2@{self.signal_delay_s}", **self.options},
+            "additional_parameters": {
+                "no-requeue": True,
+                "signal": f"USR2@{self.signal_delay_s}",
+                **self.options,
+            },
         }
 
     def _environment_lines(self) -> list[str]:
@@ -131,7 +160,9 @@ class Slurm(LauncherSpec):
         return self.gpus > 0 or "gres" in self.options
 
     def python(self) -> str:
-        """A trial's, as the shell reads it. Without a card of its own it would see every card of an open node."""
+        """A trial's, as the shell reads it. Without a card of its own it would see every card of an
+        open node.
+        """
         return "env CUDA_VISIBLE_DEVICES= " * (not self.has_card()) + shlex.quote(sys.executable)
 
 
@@ -161,7 +192,10 @@ class SlurmEngine(Engine):
             )
 
     def submit(self, function: Function, task: dict[str, Any]) -> SlurmFuture:
-        name = "-".join(str(task[key]) for key in ("study", "number") if key in task) or function.__name__
+        name = (
+            "-".join(str(task[key]) for key in ("study", "number") if key in task)
+            or function.__name__
+        )
         call = to_text(function, task)
         future = SlurmFuture(name, lambda: self._sbatch(name, call), self.queue)
         self._open = [*(f for f in self._open if not f.ended), future]
@@ -169,7 +203,10 @@ class SlurmEngine(Engine):
 
     def _sbatch(self, name: str, call: tuple[str, str]) -> Any:
         self._executor.parameters["job_name"] = name
-        with _like_a_login_shell(), contextlib.redirect_stderr(io.StringIO()):  # it prints what it raises
+        with (
+            _like_a_login_shell(),
+            contextlib.redirect_stderr(io.StringIO()),
+        ):  # it prints what it raises
             job = self._executor.submit(work, *call)
         self.queue.add(job.job_id)
         return job
@@ -181,7 +218,10 @@ class SlurmEngine(Engine):
             f"{self.spec.time_min} min",
         ]
         where = f" in {self.spec.partition}" * bool(self.spec.partition)
-        parts = [f"slurm: at most {self.slots} jobs{where} of {', '.join(filter(None, sizes))}", *self._news()]
+        parts = [
+            f"slurm: at most {self.slots} jobs{where} of {', '.join(filter(None, sizes))}",
+            *self._news(),
+        ]
         return "; ".join(filter(None, parts))
 
     def _news(self) -> Iterator[str]:
@@ -202,7 +242,9 @@ class SlurmEngine(Engine):
         self._open = []
         if left:
             jobs = " ".join(f.job.job_id for f in left)
-            raise LauncherError(f"launcher=slurm: jobs are left that do not end; end them: scancel {jobs}")
+            raise LauncherError(
+                f"launcher=slurm: jobs are left that do not end; end them: scancel {jobs}"
+            )
 
 
 def _private(folder: Path) -> Path:
@@ -210,14 +252,18 @@ def _private(folder: Path) -> Path:
     with writable(folder):
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         if folder.is_symlink() or folder.stat().st_uid != os.getuid():
-            raise LauncherError(f"{folder}: must be a folder of yours, since what lies there runs as code; remove it")
+            raise LauncherError(
+                f"{folder}: must be a folder of yours, since what lies there runs as code; remove it"
+            )
         folder.chmod(0o700)
     return folder
 
 
 @contextlib.contextmanager
 def _like_a_login_shell() -> Iterator[None]:
-    """For sbatch, which submitit starts: outside of a job that the driver itself may be, and deaf to Ctrl-C."""
+    """For sbatch, which submitit starts: outside of a job that the driver itself may be, and deaf
+    to Ctrl-C.
+    """
     foreign = {name: os.environ.pop(name) for name in os.environ.keys() - environment().keys()}
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:

@@ -1,7 +1,8 @@
 """How a sweep searches: which points to try, and which trials to end before their time.
 
-In: a space, the trials so far. Out: an Optuna sampler and pruner. To add one: `hft/sweep/<kind>.py` with a subclass of
-SweepSpec, `conf/sweep/<kind>.yaml` with a space worth searching, one test; the conformance suite covers it at once.
+In: a space, the trials so far. Out: an Optuna sampler and pruner. To add one:
+`hft/study/sweep/<kind>.py` with a subclass of SweepSpec, `conf/sweep/<kind>.yaml` with a space
+worth searching, one test; the conformance suite covers it at once.
 """
 
 from __future__ import annotations
@@ -41,7 +42,9 @@ class Bound(Spec):
         return self
 
     def excess(self, value: float) -> float:
-        """By how much `value` breaks the bound; at most 0 where it keeps it. What is not a number breaks it."""
+        """By how much `value` breaks the bound; at most 0 where it keeps it. What is not a number
+        breaks it.
+        """
         ends = [self.min - value] if self.min is not None else []
         ends += [value - self.max] if self.max is not None else []
         return max(ends) if value == value else float("inf")
@@ -54,21 +57,34 @@ class SweepSpec(Kind):
         max_length=64,
         description="the study's name; empty: named after the sweep and a hash of base config and space; new: another",
     )
-    n_trials: int = Field(ge=0, description="trials of the whole study, over all calls; 0 (grid only): every point")
-    timeout: str = Field(description="sweeping time of the whole study, such as 45s, 90m, 8h or 2d; empty: no limit")
-    seed: int = Field(ge=0, lt=2**31, description="seed of the search; that of the trainings is the config's own")
-    storage: str = Field(
-        min_length=1, description="journal, sqlite, or postgresql+psycopg://user@host/database (never a password)"
+    n_trials: int = Field(
+        ge=0, description="trials of the whole study, over all calls; 0 (grid only): every point"
     )
-    max_retry: int = Field(ge=0, le=100, description="times that a trial is tried again when its worker died")
-    objectives: tuple[str, ...] = Field(min_length=1, description="metrics of a run; the direction follows the name")
+    timeout: str = Field(
+        description="sweeping time of the whole study, such as 45s, 90m, 8h or 2d; empty: no limit"
+    )
+    seed: int = Field(
+        ge=0, lt=2**31, description="seed of the search; that of the trainings is the config's own"
+    )
+    storage: str = Field(
+        min_length=1,
+        description="journal, sqlite, or postgresql+psycopg://user@host/database (never a password)",
+    )
+    max_retry: int = Field(
+        ge=0, le=100, description="times that a trial is tried again when its worker died"
+    )
+    objectives: tuple[str, ...] = Field(
+        min_length=1, description="metrics of a run; the direction follows the name"
+    )
     constraints: dict[str, Bound] = Field(
         description="metric -> {min, max} that a trial must keep to count, such as {select/trades: {min: 30}}"
     )
     enqueue: tuple[Any, ...] = Field(
         description="points to try first: defaults, study:<name> or a mapping of paths to values"
     )
-    space: dict[str, Any] = Field(description="path -> [values], {low, high, step, log} or {values, when}")
+    space: dict[str, Any] = Field(
+        description="path -> [values], {low, high, step, log} or {values, when}"
+    )
 
     @field_validator("constraints", "space", mode="before")
     @classmethod
@@ -78,14 +94,18 @@ class SweepSpec(Kind):
     @field_validator("study", "timeout", mode="before")
     @classmethod
     def _number_is_text(cls, text: Any) -> Any:
-        """`sweep.study=2024` reaches us as a number; of a time, what is said next is that it lacks its unit."""
+        """`sweep.study=2024` reaches us as a number; of a time, what is said next is that it lacks
+        its unit.
+        """
         return str(text) if isinstance(text, int | float) and not isinstance(text, bool) else text
 
     @field_validator("study")
     @classmethod
     def _is_a_name(cls, study: str) -> str:
         if study and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", study):
-            raise ValueError(f"must be letters, digits, '.', '_' and '-', a letter or digit first, got {study!r}")
+            raise ValueError(
+                f"must be letters, digits, '.', '_' and '-', a letter or digit first, got {study!r}"
+            )
         return study
 
     @field_validator("timeout")
@@ -93,7 +113,9 @@ class SweepSpec(Kind):
     def _is_a_time(cls, timeout: str) -> str:
         match = _TIMEOUT.fullmatch(timeout)
         if timeout and not (match and float(match[1]) > 0):
-            raise ValueError(f"must be a number > 0 with s, m, h or d, such as 90m, or empty, got {timeout!r}")
+            raise ValueError(
+                f"must be a number > 0 with s, m, h or d, such as 90m, or empty, got {timeout!r}"
+            )
         return timeout
 
     @field_validator("objectives")
@@ -118,9 +140,13 @@ class SweepSpec(Kind):
     @model_validator(mode="after")
     def _ends_and_can_prune(self) -> SweepSpec:
         if self.n_trials == 0 and self.kind != "grid":
-            raise ValueError(f"n_trials must be > 0: {self.kind} has no last point; set sweep.n_trials=50")
+            raise ValueError(
+                f"n_trials must be > 0: {self.kind} has no last point; set sweep.n_trials=50"
+            )
         if self.prunes and len(self.objectives) > 1:
-            raise ValueError(f"{self.kind} prunes by one objective, got {', '.join(self.objectives)}; take sweep=nsga2")
+            raise ValueError(
+                f"{self.kind} prunes by one objective, got {', '.join(self.objectives)}; take sweep=nsga2"
+            )
         return self
 
     @property
@@ -138,14 +164,20 @@ class SweepSpec(Kind):
         raise NotImplementedError
 
     def pruner(self, n_steps: int) -> optuna.pruners.BasePruner:
-        """`n_steps`: how often a whole trial reports, once per epoch of each unit or once per unit."""
+        """`n_steps`: how often a whole trial reports, once per epoch of each unit or once per
+        unit.
+        """
         from optuna.pruners import NopPruner
 
         return NopPruner()
 
 
 def trial_seed(seed: int, number: int) -> int:
-    """The sampler's seed for a trial: the same whoever asks, and different for every number below 2**31."""
-    mixed = (number * 0x9E3779B1 + (seed + 1) * 0x85EBCA6B) % 2**31  # odd factors: no two numbers meet
+    """The sampler's seed for a trial: the same whoever asks, and different for every number below
+    2**31.
+    """
+    mixed = (
+        number * 0x9E3779B1 + (seed + 1) * 0x85EBCA6B
+    ) % 2**31  # odd factors: no two numbers meet
     mixed = ((mixed ^ mixed >> 15) * 0x2C1B3C6D) % 2**31
     return mixed ^ mixed >> 12

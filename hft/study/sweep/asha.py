@@ -1,5 +1,6 @@
-"""TPE with asynchronous successive halving in Hyperband's brackets (Li et al. 2018, 2020): trials that are behind
-after a few epochs end there."""
+"""TPE with asynchronous successive halving in Hyperband's brackets (Li et al. 2018, 2020): trials
+that are behind after a few epochs end there.
+"""
 
 from __future__ import annotations
 
@@ -8,14 +9,16 @@ from typing import ClassVar, Literal
 import optuna
 from pydantic import Field
 
-from hft.sweep._tpe import TpeSpec
+from hft.study.sweep._tpe import TpeSpec
 
 
 class Asha(TpeSpec):
     kind: Literal["asha"]
     prunes: ClassVar[Literal["", "epoch", "unit"]] = "epoch"
     min_epochs: int = Field(ge=1, le=100_000, description="epochs that every trial may train")
-    reduction_factor: int = Field(ge=2, le=64, description="one of so many trials goes on at each rung")
+    reduction_factor: int = Field(
+        ge=2, le=64, description="one of so many trials goes on at each rung"
+    )
 
     def pruner(self, n_steps: int) -> optuna.pruners.HyperbandPruner:
         return optuna.pruners.HyperbandPruner(

@@ -1,5 +1,6 @@
-"""TPE with a Wilcoxon signed-rank test over folds and seeds: a trial ends once its finished units are worse than the
-best trial's on the same units."""
+"""TPE with a Wilcoxon signed-rank test over folds and seeds: a trial ends once its finished units
+are worse than the best trial's on the same units.
+"""
 
 from __future__ import annotations
 
@@ -9,14 +10,16 @@ from typing import Any, ClassVar, Literal
 import optuna
 from pydantic import Field
 
-from hft.sweep._tpe import TpeSpec
+from hft.study.sweep._tpe import TpeSpec
 
 
 class Folds(TpeSpec):
     kind: Literal["folds"]
     prunes: ClassVar[Literal["", "epoch", "unit"]] = "unit"
     p_threshold: float = Field(
-        gt=0, lt=1, description="p-value below which a trial is given up; n units reach 2^-n at best"
+        gt=0,
+        lt=1,
+        description="p-value below which a trial is given up; n units reach 2^-n at best",
     )
     n_startup_units: int = Field(ge=0, le=10_000, description="units that every trial may finish")
 
@@ -27,7 +30,9 @@ class Folds(TpeSpec):
 
 
 class _Quiet(optuna.pruners.WilcoxonPruner):
-    """Where trials cannot be compared (no common unit, a value that is not finite) none is pruned, without a word."""
+    """Where trials cannot be compared (no common unit, a value that is not finite) none is pruned,
+    without a word.
+    """
 
     def prune(self, study: Any, trial: optuna.trial.FrozenTrial) -> bool:
         with warnings.catch_warnings():

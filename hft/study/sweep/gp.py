@@ -7,12 +7,16 @@ from typing import Literal
 import optuna
 from pydantic import Field
 
-from hft.sweep import SweepSpec
+from hft.study.sweep import SweepSpec
 
 
 class Gp(SweepSpec):
     kind: Literal["gp"]
-    n_startup: int = Field(ge=1, le=10_000, description="random trials before the search learns from results")
+    n_startup: int = Field(
+        ge=1, le=10_000, description="random trials before the search learns from results"
+    )
 
     def sampler(self, seed: int) -> optuna.samplers.GPSampler:
-        return optuna.samplers.GPSampler(seed=seed, n_startup_trials=self.n_startup, warn_independent_sampling=False)
+        return optuna.samplers.GPSampler(
+            seed=seed, n_startup_trials=self.n_startup, warn_independent_sampling=False
+        )

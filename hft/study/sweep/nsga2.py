@@ -1,4 +1,6 @@
-"""NSGA-II (Deb et al. 2002): the front between objectives that pull apart, such as gain and turnover."""
+"""NSGA-II (Deb et al. 2002): the front between objectives that pull apart, such as gain and
+turnover.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +9,7 @@ from typing import Any, Literal
 import optuna
 from pydantic import Field
 
-from hft.sweep import SweepSpec
+from hft.study.sweep import SweepSpec
 
 DRAWS = 32  # a small discrete space runs out of new points
 
@@ -21,9 +23,13 @@ class Nsga2(SweepSpec):
 
 
 class DistinctChildren(optuna.samplers.NSGAIISampler):
-    """A child that repeats a trial is drawn again: of 400 children, 28 with six parameters and 66 with two did."""
+    """A child that repeats a trial is drawn again: of 400 children, 28 with six parameters and 66
+    with two did.
+    """
 
-    def sample_relative(self, study: Any, trial: Any, search_space: dict[str, Any]) -> dict[str, Any]:
+    def sample_relative(
+        self, study: Any, trial: Any, search_space: dict[str, Any]
+    ) -> dict[str, Any]:
         known = [other.params for other in study.get_trials(deepcopy=False)]
         for _ in range(DRAWS):
             child = super().sample_relative(study, trial, search_space)

@@ -6,7 +6,7 @@ from typing import Literal
 
 import optuna
 
-from hft.sweep import SweepSpec
+from hft.study.sweep import SweepSpec
 
 
 class Random(SweepSpec):

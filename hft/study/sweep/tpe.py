@@ -1,10 +1,12 @@
-"""Tree-structured Parzen estimator (Bergstra et al. 2011), with conditional parameters and parallel workers."""
+"""Tree-structured Parzen estimator (Bergstra et al. 2011), with conditional parameters and parallel
+workers.
+"""
 
 from __future__ import annotations
 
 from typing import Literal
 
-from hft.sweep._tpe import TpeSpec
+from hft.study.sweep._tpe import TpeSpec
 
 
 class Tpe(TpeSpec):

@@ -1,8 +1,8 @@
 """Intended sides and the market in, fills out: one LEDGER row per position, before any fee.
 
-A decision at a bar's close meets the market `latency_ms` later, so does every exit. Barriers are those of the labels,
-put around the entry fill. To add one: one module here with an ExecutionSpec subclass, `conf/execution/<kind>.yaml`, one
-test. The conformance suite covers it at once.
+A decision at a bar's close meets the market `latency_ms` later, so does every exit. Barriers are
+those of the labels, put around the entry fill. To add one: one module here with an ExecutionSpec
+subclass, `conf/execution/<kind>.yaml`, one test. The conformance suite covers it at once.
 """
 
 from __future__ import annotations
@@ -13,32 +13,37 @@ import numpy as np
 import polars as pl
 from pydantic import Field
 
-from hft.fees import FeeSchedule
 from hft.schema import LEDGER, check
 from hft.spec import Kind
-from hft.strategy import StrategySpec, make_sides
+from hft.trading.fees import FeeSchedule
+from hft.trading.strategy import StrategySpec, make_sides
 
 if TYPE_CHECKING:
-    from hft.data import Ticks
-    from hft.labels import Exits
+    from hft.dataset.labels import Exits
+    from hft.market.data import Ticks
 
 REASONS = ("take_profit", "stop_loss", "time", "end")
 
 
 class ExecutionSpec(Kind):
-    latency_ms: float = Field(ge=0, le=60_000, description="from a decision or a touched barrier to the market, ms")
+    latency_ms: float = Field(
+        ge=0, le=60_000, description="from a decision or a touched barrier to the market, ms"
+    )
 
     def simulate(
         self, sides_T: np.ndarray, ticks: Ticks, bars: pl.DataFrame, exits: Exits, *, until: int
     ) -> pl.DataFrame:
-        """LEDGER (`fold` 0) of acting on `sides_T`; no market data at or after `until` (ns) is read.
+        """LEDGER (`fold` 0) of acting on `sides_T`; no market data at or after `until` (ns) is
+        read.
 
         A position still open then is closed at the last market state before it, reason "end".
         """
         raise NotImplementedError
 
     def assumptions(self, ticks: Ticks) -> tuple[str, ...]:
-        """What these ticks force the fills to assume, one sentence each, printed beside every figure."""
+        """What these ticks force the fills to assume, one sentence each, printed beside every
+        figure.
+        """
         raise NotImplementedError
 
 
@@ -54,7 +59,9 @@ def simulate(
     until: int,
     fold: int,
 ) -> pl.DataFrame:
-    """LEDGER of a fitted strategy on calibrated probabilities, a row of `p_T3` per bar, NaN where none may be used."""
+    """LEDGER of a fitted strategy on calibrated probabilities, a row of `p_T3` per bar, NaN where
+    none may be used.
+    """
     sides_T = make_sides(strategy, p_T3, fitted)
     ledger = execution.simulate(sides_T, ticks, bars, exits, until=until)
     ledger = ledger.with_columns(pl.lit(fold, pl.Int64).alias("fold"))
@@ -73,7 +80,9 @@ def fit_strategy(
     schedule: FeeSchedule,
     until: int,
 ) -> dict[str, Any]:
-    """The strategy fitted on the bars of `rows_T` (tune) through `execution`, paying `schedule`; `until` ends tune."""
+    """The strategy fitted on the bars of `rows_T` (tune) through `execution`, paying `schedule`;
+    `until` ends tune.
+    """
 
     def net_of(sides_T: np.ndarray) -> np.ndarray:
         return schedule.net_bps(execution.simulate(sides_T, ticks, bars, exits, until=until))

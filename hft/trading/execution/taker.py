@@ -1,4 +1,6 @@
-"""Market orders, one position at a time: across the spread, latency after each decision (QUANT 5.15, 5.19)."""
+"""Market orders, one position at a time: across the spread, latency after each decision (QUANT
+5.15, 5.19).
+"""
 
 from __future__ import annotations
 
@@ -9,15 +11,15 @@ import polars as pl
 from numba import njit
 from pydantic import Field
 
-from hft.bars import trade_bounds
-from hft.execution import REASONS, ExecutionSpec
-from hft.execution._ledger import make_ledger
-from hft.labels._barriers import first_touch
+from hft.dataset.barriers import first_touch
+from hft.market.bars import trade_bounds
 from hft.schema import NS_PER_MS
+from hft.trading.execution import REASONS, ExecutionSpec
+from hft.trading.ledger import make_ledger
 
 if TYPE_CHECKING:
-    from hft.data import Ticks
-    from hft.labels import Exits
+    from hft.dataset.labels import Exits
+    from hft.market.data import Ticks
 
 TAKE_PROFIT, STOP_LOSS, TIME, END = range(len(REASONS))
 
@@ -32,7 +34,9 @@ class _Bars(NamedTuple):
 
 
 class _Market(NamedTuple):
-    """All that may be read, from before `until`. Fills are quotes, or trades where `on_trades`, worse by `away`."""
+    """All that may be read, from before `until`. Fills are quotes, or trades where `on_trades`,
+    worse by `away`.
+    """
 
     ts_trade: np.ndarray
     price: np.ndarray
@@ -47,27 +51,35 @@ class _Market(NamedTuple):
 class Taker(ExecutionSpec):
     kind: Literal["taker"]
     assumed_half_spread_bps: float = Field(
-        ge=0, le=100, description="what a fill pays away from the trade price where there are no quotes, bps"
+        ge=0,
+        le=100,
+        description="what a fill pays away from the trade price where there are no quotes, bps",
     )
 
     def simulate(
         self, sides_T: np.ndarray, ticks: Ticks, bars: pl.DataFrame, exits: Exits, *, until: int
     ) -> pl.DataFrame:
-        """Fills at the first quote at or after each act, without quotes at the first trade; `_walk` has the rules."""
+        """Fills at the first quote at or after each act, without quotes at the first trade; `_walk`
+        has the rules.
+        """
         market = self._market(ticks, until)
         columns = [bars[c].to_numpy() for c in ("ts", "high", "low")]
         bounds = trade_bounds(ticks.trades["ts_recv"].to_numpy(), bars)
         view = _Bars(*columns, bounds, exits.take_profit, exits.stop_loss)
-        t, entry, exit_, reason = _walk(sides_T, view, market, exits.horizon, round(self.latency_ms * NS_PER_MS))
+        t, entry, exit_, reason = _walk(
+            sides_T, view, market, exits.horizon, round(self.latency_ms * NS_PER_MS)
+        )
         side, taken = sides_T[t], np.zeros(len(t), bool)
         fills = {
             "bar": bars["bar"].to_numpy()[t],
             "side": side,
             "ts_entry": market.ts_fill[entry],
-            "price_entry": np.where(side > 0, market.ask[entry], market.bid[entry]) * (1 + side * market.away),
+            "price_entry": np.where(side > 0, market.ask[entry], market.bid[entry])
+            * (1 + side * market.away),
             "maker_entry": taken,
             "ts_exit": market.ts_fill[exit_],
-            "price_exit": np.where(side > 0, market.bid[exit_], market.ask[exit_]) * (1 - side * market.away),
+            "price_exit": np.where(side > 0, market.bid[exit_], market.ask[exit_])
+            * (1 - side * market.away),
             "maker_exit": taken,
             "reason": np.array(REASONS)[reason],
         }
@@ -81,8 +93,12 @@ class Taker(ExecutionSpec):
         return (spread, whole)
 
     def _market(self, ticks: Ticks, until: int) -> _Market:
-        """The streams as arrays, cut before `until`; without quotes the trades are what fills meet."""
-        trades, quotes = (f[: f["ts_recv"].search_sorted(until)] for f in (ticks.trades, ticks.quotes))
+        """The streams as arrays, cut before `until`; without quotes the trades are what fills
+        meet.
+        """
+        trades, quotes = (
+            f[: f["ts_recv"].search_sorted(until)] for f in (ticks.trades, ticks.quotes)
+        )
         on_trades = not len(ticks.quotes)
         met, ask, bid = (trades, "price", "price") if on_trades else (quotes, "ask", "bid")
         return _Market(
@@ -101,8 +117,9 @@ class Taker(ExecutionSpec):
 def _walk(side_T, bars, market, horizon, latency):
     """One position at a time: (bar, entry fill, exit fill, reason) of each, as indices.
 
-    Every fill comes later in the stream than what caused it; trades come before quotes of the same time. A bar without
-    known distances opens nothing, and the next decision is the first bar that closes after the exit fill.
+    Every fill comes later in the stream than what caused it; trades come before quotes of the same
+    time. A bar without known distances opens nothing, and the next decision is the first bar that
+    closes after the exit fill.
     """
     found = np.empty((4, np.count_nonzero(side_T)), np.int64)
     n, t = 0, 0
@@ -122,19 +139,29 @@ def _walk(side_T, bars, market, horizon, latency):
 
 @njit
 def _leave(bars, market, t, side, entry, horizon, latency):
-    """(exit fill, reason). A touch within the bar of expiry comes first; filled after that bar, it expires at once."""
+    """(exit fill, reason). A touch within the bar of expiry comes first; filled after that bar, it
+    expires at once.
+    """
     ts_entry = market.ts_fill[entry]
     paid = (market.ask[entry] if side > 0 else market.bid[entry]) * (1 + side * market.away)
     upper = paid * (1 + (bars.take_profit[t] if side > 0 else bars.stop_loss[t]))
     lower = paid * (1 - (bars.stop_loss[t] if side > 0 else bars.take_profit[t]))
     due = t + horizon
     expires = due < len(bars.ts) and bars.ts[due] < market.until
-    first = entry + 1 if market.on_trades else np.searchsorted(market.ts_trade, ts_entry, side="right")
+    first = (
+        entry + 1 if market.on_trades else np.searchsorted(market.ts_trade, ts_entry, side="right")
+    )
     stop = max(first, bars.bounds[due + 1] if expires else len(market.ts_trade))
-    touch, touched = first_touch(market.price, bars.high, bars.low, bars.bounds, first, stop, upper, lower)
+    touch, touched = first_touch(
+        market.price, bars.high, bars.low, bars.bounds, first, stop, upper, lower
+    )
     last = len(market.ts_fill) - 1
     if touched != 0:
-        cause, after, reason = market.ts_trade[touch], touch + 1, TAKE_PROFIT if touched == side else STOP_LOSS
+        cause, after, reason = (
+            market.ts_trade[touch],
+            touch + 1,
+            TAKE_PROFIT if touched == side else STOP_LOSS,
+        )
     elif expires:
         cause, after, reason = max(bars.ts[due], ts_entry), stop, TIME
     else:

@@ -1,8 +1,9 @@
 """Calibrated probabilities in, the side to take at each bar out: +1 buy, -1 sell, 0 stay out.
 
-A strategy is fitted on `tune` through the execution it will meet (`hft.execution.fit_strategy`). What it learnt is a
-JSON-ready dict, stored with the run and handed back to `sides`. To add one: one module here with a StrategySpec
-subclass, `conf/strategy/<kind>.yaml`, one test. The conformance suite covers it at once.
+A strategy is fitted on `tune` through the execution it will meet
+(`hft.trading.execution.fit_strategy`). What it learnt is a JSON-ready dict, stored with the run and
+handed back to `sides`. To add one: one module here with a StrategySpec subclass,
+`conf/strategy/<kind>.yaml`, one test. The conformance suite covers it at once.
 """
 
 from __future__ import annotations
@@ -16,7 +17,9 @@ from pydantic import Field
 from hft.schema import BUY, SELL
 from hft.spec import Kind, UserError
 
-NetOf = Callable[[np.ndarray], np.ndarray]  # sides_T -> net bps of each trade they lead to, at the strategy's schedule
+NetOf = Callable[
+    [np.ndarray], np.ndarray
+]  # sides_T -> net bps of each trade they lead to, at the strategy's schedule
 
 
 class StrategyError(UserError):
@@ -24,12 +27,15 @@ class StrategyError(UserError):
 
 
 class StrategySpec(Kind):
-    schedule: str = Field(min_length=1, description="name of the fee schedule, among `fees`, that the fit pays")
+    schedule: str = Field(
+        min_length=1, description="name of the fee schedule, among `fees`, that the fit pays"
+    )
 
     def fit(self, p_T3: np.ndarray, *, net_of: NetOf) -> dict[str, Any]:
         """What `sides` needs besides the spec. Bars outside `tune` are NaN in `p_T3`.
 
-        Always has `reason`, one line on what was found, and `trades`: False where the model does not trade.
+        Always has `reason`, one line on what was found, and `trades`: False where the model does
+        not trade.
         """
         raise NotImplementedError
 
@@ -49,7 +55,11 @@ def make_sides(spec: StrategySpec, p_T3: np.ndarray, fitted: dict[str, Any]) -> 
 
 
 def leaning(p_T3: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(side each bar leans to, its probability): the likelier of buy and sell, 0 at a tie and where it is unknown."""
+    """(side each bar leans to, its probability): the likelier of buy and sell, 0 at a tie and where
+    it is unknown.
+    """
     buy, sell = p_T3[:, BUY], p_T3[:, SELL]
     known = ~np.isnan(p_T3).any(axis=1)
-    return np.where(known, np.sign(np.nan_to_num(buy - sell)), 0).astype(np.int8), np.maximum(buy, sell)
+    return np.where(known, np.sign(np.nan_to_num(buy - sell)), 0).astype(np.int8), np.maximum(
+        buy, sell
+    )

@@ -1,4 +1,6 @@
-"""Buy where p_buy reaches theta and exceeds p_sell, sell alike; theta earns the most on `tune` (QUANT 5.17)."""
+"""Buy where p_buy reaches theta and exceeds p_sell, sell alike; theta earns the most on `tune`
+(QUANT 5.17).
+"""
 
 from __future__ import annotations
 
@@ -7,17 +9,22 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import Field
 
-from hft.strategy import NetOf, StrategyError, StrategySpec, leaning
+from hft.trading.strategy import NetOf, StrategyError, StrategySpec, leaning
 
-GRID_SIZE = 40  # simulations per fit; the earnings curve is far noisier than a finer grid would resolve
+GRID_SIZE = (
+    40  # simulations per fit; the earnings curve is far noisier than a finer grid would resolve
+)
 
 
 class Threshold(StrategySpec):
     kind: Literal["threshold"]
-    min_trades: int = Field(ge=1, description="trades on tune below which a theta is not considered")
+    min_trades: int = Field(
+        ge=1, description="trades on tune below which a theta is not considered"
+    )
 
     def fit(self, p_T3: np.ndarray, *, net_of: NetOf) -> dict[str, Any]:
-        """The theta with the highest total net bps, even where that is a loss: a score of nothing would hide it.
+        """The theta with the highest total net bps, even where that is a loss: a score of nothing
+        would hide it.
 
         Of equal totals the highest theta wins.
         """
@@ -31,7 +38,13 @@ class Threshold(StrategySpec):
                 best = {"theta": theta, "tune_trades": len(net), "tune_net_bps": total}
         if best is None:
             reason = f"does not trade: no threshold gives {self.min_trades} trades on tune, the most is {most}"
-            return {"trades": False, "theta": None, "tune_trades": most, "tune_net_bps": 0.0, "reason": reason}
+            return {
+                "trades": False,
+                "theta": None,
+                "tune_trades": most,
+                "tune_net_bps": 0.0,
+                "reason": reason,
+            }
         verdict = "earns" if best["tune_net_bps"] > 0 else "loses least:"
         reason = (
             f"theta {best['theta']:.4f} {verdict} {best['tune_net_bps']:.1f} bps net over "
@@ -44,13 +57,17 @@ class Threshold(StrategySpec):
         if theta is None:
             return np.zeros(len(p_T3), np.int8)
         if not isinstance(theta, int | float) or not 0 <= theta <= 1:
-            raise StrategyError(f"strategy.json: theta must be null or in [0, 1], got {theta!r}; train the run again")
+            raise StrategyError(
+                f"strategy.json: theta must be null or in [0, 1], got {theta!r}; train the run again"
+            )
         side, confidence = leaning(p_T3)
         return np.where(confidence >= theta, side, 0).astype(np.int8)
 
 
 def _grid(p_T3: np.ndarray, min_trades: int) -> list[float]:
-    """Thetas from high to low that let through shares of the leaning bars, geometric from `min_trades` bars to all."""
+    """Thetas from high to low that let through shares of the leaning bars, geometric from
+    `min_trades` bars to all.
+    """
     side, confidence = leaning(p_T3)
     ranked = np.sort(confidence[side != 0])[::-1]
     if len(ranked) < min_trades:

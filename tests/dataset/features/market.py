@@ -10,22 +10,22 @@ import numpy as np
 import polars as pl
 import yaml
 
-from hft.bars import build_bars
-from hft.bars.tick import TickBars
-from hft.data import Ticks, cut_ticks
-from hft.features import FeatureSpec, build_features, build_tick_columns
+from hft.dataset.features import FeatureSpec, build_features, build_tick_columns
+from hft.market.bars import build_bars
+from hft.market.bars.tick import TickBars
+from hft.market.data import Ticks, cut_ticks
 from hft.schema import NS_PER_DAY, book_columns
 from hft.spec import Room, Spec, parse
-from tests.market import random_ticks
+from tests.random_market import random_ticks
 
-CONF = Path(__file__).parents[2] / "conf" / "features"
+CONF = Path(__file__).parents[3] / "conf" / "features"
 SETS = sorted(path.stem for path in CONF.glob("*.yaml"))
 N_LEVELS = 5
 BARS = TickBars(kind="tick", size=10)
 
 
 class _Set(Spec):
-    features: Annotated[dict[str, FeatureSpec], Room("hft.features", families=True)]
+    features: Annotated[dict[str, FeatureSpec], Room("hft.dataset.features", families=True)]
 
 
 def feature_specs(plain: dict) -> dict[str, FeatureSpec]:
@@ -44,19 +44,25 @@ def shipped(name: str) -> dict[str, dict]:
 
 
 def book_ticks(*, n_days: int = 2, n_trades: int = 3000, seed: int = 0) -> Ticks:
-    """The random market, a few sides unknown, a gap in the first day, and five levels behind every quote."""
+    """The random market, a few sides unknown, a gap in the first day, and five levels behind every
+    quote.
+    """
     ticks = random_ticks(seed, n_trades=n_trades, n_days=n_days)
     rng = np.random.default_rng(seed + 1)
     columns = {name: ticks.quotes[name].to_numpy() for name in ("ts_recv", "ts_exch", "seq")}
     for k in range(N_LEVELS):
         for name, away in (("bid", -0.1), ("ask", 0.1)):
             columns[f"{name}_{k}"] = np.round(ticks.quotes[name].to_numpy() + away * k, 2)
-            columns[f"{name}_qty_{k}"] = np.round(rng.lognormal(0, 1, ticks.quotes.height) + 0.001, 3)
+            columns[f"{name}_qty_{k}"] = np.round(
+                rng.lognormal(0, 1, ticks.quotes.height) + 0.001, 3
+            )
     contract = book_columns(N_LEVELS)
     unknown = pl.Series(rng.random(ticks.trades.height) < 0.1)
     return dataclasses.replace(
         ticks,
-        trades=ticks.trades.with_columns(side=pl.when(unknown).then(pl.lit(0, pl.Int8)).otherwise("side")),
+        trades=ticks.trades.with_columns(
+            side=pl.when(unknown).then(pl.lit(0, pl.Int8)).otherwise("side")
+        ),
         book=pl.DataFrame({name: columns[name] for name in contract}, schema=contract),
         gaps=ticks.trades["ts_recv"].to_numpy()[[n_trades // 2]],
     )

@@ -8,11 +8,11 @@ import numpy as np
 import polars as pl
 import pytest
 
-from hft.bars import build_bars
-from hft.features import build_tick_columns
+from hft.dataset.features import build_tick_columns
+from hft.market.bars import build_bars
 from hft.schema import NS_PER_DAY, book_columns
 from hft.spec import SpecError
-from tests.features.market import BARS, N_LEVELS, book_ticks, build, feature
+from tests.dataset.features.market import BARS, N_LEVELS, book_ticks, build, feature
 
 TICKS = book_ticks(n_trades=400)
 
@@ -28,7 +28,9 @@ def test_depth_imbalance_sums_the_levels_known_at_the_close():
 
 
 def test_levels_that_are_missing_hold_nothing():
-    thin = TICKS.book.with_columns(pl.lit(None, pl.Float64).alias(c) for c in ("bid_2", "bid_qty_2"))
+    thin = TICKS.book.with_columns(
+        pl.lit(None, pl.Float64).alias(c) for c in ("bid_2", "bid_qty_2")
+    )
     ticks = dataclasses.replace(TICKS, book=thin)
     last = thin.filter(pl.col("ts_recv") < build_bars(ticks, BARS)["ts"][-1]).row(-1, named=True)
     bid, ask = last["bid_qty_0"] + last["bid_qty_1"], sum(last[f"ask_qty_{k}"] for k in range(3))
@@ -58,7 +60,9 @@ def test_several_levels_weigh_equally():
     found = specs["it"].column(bars.hstack(columns.drop("bar"))).to_numpy()
     expected = (flow[1:] + flow[:-1]) / ((depth[1:] + depth[:-1]) / 2)
     same_segment = np.diff(bars["segment"].to_numpy()) == 0
-    np.testing.assert_allclose(found[1:], np.where(same_segment, expected, np.nan), rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(
+        found[1:], np.where(same_segment, expected, np.nan), rtol=1e-9, atol=1e-12
+    )
 
 
 def test_shared_levels_are_one_column():

@@ -9,15 +9,23 @@ import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
 
-from hft.bars import build_bars
-from hft.data import cut_ticks
-from hft.features import FeatureError, build_features, build_tick_columns, tick_plan
+from hft.dataset.features import FeatureError, build_features, build_tick_columns, tick_plan
+from hft.market.bars import build_bars
+from hft.market.data import cut_ticks
 from hft.schema import NS_PER_DAY, check, features_columns
 from hft.spec import Room
-from tests.bars.market import with_other_future
-from tests.features.market import BARS, CONF, SETS, book_ticks, build, feature_specs, shipped
+from tests.dataset.features.market import (
+    BARS,
+    CONF,
+    SETS,
+    book_ticks,
+    build,
+    feature_specs,
+    shipped,
+)
+from tests.market.bars.market import with_other_future
 
-KINDS = Room("hft.features", families=True).specs()
+KINDS = Room("hft.dataset.features", families=True).specs()
 ALL = {name: entry for s in SETS for name, entry in shipped(s).items()}
 SPECS = feature_specs(ALL)
 TICKS = book_ticks()
@@ -39,16 +47,24 @@ def test_every_kind_is_in_a_set():
 
 @pytest.mark.parametrize("name", SETS)
 def test_every_set_points_at_its_schema(name):
-    assert (CONF / f"{name}.yaml").read_text().startswith("# yaml-language-server: $schema=../schema/features.json\n")
+    assert (
+        (CONF / f"{name}.yaml")
+        .read_text()
+        .startswith("# yaml-language-server: $schema=../schema/features.json\n")
+    )
 
 
 def test_one_name_has_one_definition():
     for name in SETS:
-        assert shipped(name).items() <= ALL.items(), f"{name} defines a column otherwise than another set"
+        assert shipped(name).items() <= ALL.items(), (
+            f"{name} defines a column otherwise than another set"
+        )
 
 
 def test_sets_are_what_they_say():
-    needs = {name: {n for s in feature_specs(shipped(name)).values() for n in s.needs} for name in SETS}
+    needs = {
+        name: {n for s in feature_specs(shipped(name)).values() for n in s.needs} for name in SETS
+    }
     assert needs["trades_only"] == set()
     assert needs["micro"] == {"quotes"}
     assert "book" in needs["book"]
@@ -96,7 +112,9 @@ def test_is_deterministic_and_independent_of_the_set(built):
 
 
 def test_truncation_changes_no_earlier_row(built):
-    for ts in np.random.default_rng(1).choice(TICKS.trades["ts_recv"].to_numpy()[200:], 12).tolist():
+    for ts in (
+        np.random.default_rng(1).choice(TICKS.trades["ts_recv"].to_numpy()[200:], 12).tolist()
+    ):
         bars, features = build(cut_ticks(TICKS, TICKS.start, ts + 1), SPECS)
         same(features, built[1].head(bars.height))
 
@@ -114,7 +132,9 @@ def test_tick_columns_depend_on_their_day_alone(built):
 
 
 def test_a_window_change_rebuilds_no_tick_columns():
-    other = {name: entry | ({"window": 7} if "window" in entry else {}) for name, entry in ALL.items()}
+    other = {
+        name: entry | ({"window": 7} if "window" in entry else {}) for name, entry in ALL.items()
+    }
     assert tick_plan(feature_specs(other)) == tick_plan(SPECS)
     deeper = feature_specs(ALL | {"depth_imbalance_5": {"kind": "depth_imbalance", "levels": 4}})
     assert tick_plan(deeper) != tick_plan(SPECS)
@@ -133,7 +153,10 @@ def test_missing_streams_name_the_columns_and_the_remedy():
         build(blind, SPECS)
     quotes, book = str(error.value).splitlines()
     asking = ", ".join(name for name, spec in SPECS.items() if "quotes" in spec.needs)
-    assert quotes == f"features: {asking} need quotes, which these data do not have; choose features=[trades_only]"
+    assert (
+        quotes
+        == f"features: {asking} need quotes, which these data do not have; choose features=[trades_only]"
+    )
     assert "depth_imbalance_5, mlofi_2, mlofi_3, mlofi_5 need book" in book
 
 

@@ -1,4 +1,6 @@
-"""The local level against a plain twin, its steady state, a planted level, and its own forgetting."""
+"""The local level against a plain twin, its steady state, a planted level, and its own
+forgetting.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hft.features import build_features
-from hft.features.kalman import local_level
-from tests.features.market import feature
+from hft.dataset.features import build_features
+from hft.dataset.features.kalman import local_level
+from tests.dataset.features.market import feature
 
 cells = st.integers(-100, 100).map(lambda k: k / 10)
 variances = st.one_of(st.integers(0, 30).map(lambda k: k / 10), st.just(float("nan")))
@@ -43,7 +45,9 @@ def naive_filter(y, noise, drift):
 def test_filter_equals_its_plain_twin(rows):
     y, noise, drift = np.array(rows, float).reshape(-1, 3).T
     drift = np.where(np.isnan(drift), 1.0, drift)
-    for found, expected in zip(local_level(y, noise, drift), naive_filter(y, noise, drift), strict=True):
+    for found, expected in zip(
+        local_level(y, noise, drift), naive_filter(y, noise, drift), strict=True
+    ):
         np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-12)
 
 
@@ -85,7 +89,9 @@ def test_variances_know_only_earlier_returns():
     noise, drift = spec.variances(frame)
     assert np.isnan(noise[:2]).all()
     assert noise[2] + drift[2] + noise[2] == pytest.approx(returns[0] ** 2)
-    other = frame.with_columns(close=pl.when(pl.int_range(pl.len()) >= 50).then(1.0).otherwise("close"))
+    other = frame.with_columns(
+        close=pl.when(pl.int_range(pl.len()) >= 50).then(1.0).otherwise("close")
+    )
     assert np.array_equal(spec.variances(other)[0][:51], noise[:51], equal_nan=True)
 
 
@@ -100,7 +106,9 @@ def test_filtered_level_is_nearer_to_the_truth_than_the_price():
 
 def test_innovations_are_standardised():
     _, frame = noisy_level(5000, noise_sd=3.0, drift_sd=1.0)
-    innovation = feature(kind="kalman_innovation", span=1000, min_share=0.05).column(frame).drop_nulls()
+    innovation = (
+        feature(kind="kalman_innovation", span=1000, min_share=0.05).column(frame).drop_nulls()
+    )
     assert innovation.std() == pytest.approx(1.0, abs=0.05)
     assert abs(innovation.mean()) < 0.05
 
@@ -113,7 +121,9 @@ def test_after_the_warm_up_the_start_weighs_under_one_per_cent(kind, span, min_s
     # Bounce strong enough to drive the gain to its slowest.
     _, frame = noisy_level(spec.warmup + 50, noise_sd=3.0, drift_sd=0.3)
     first = pl.int_range(pl.len()) == 0
-    shifted = frame.with_columns(close=pl.when(first).then(pl.col("close") * math.exp(30e-4)).otherwise("close"))
+    shifted = frame.with_columns(
+        close=pl.when(first).then(pl.col("close") * math.exp(30e-4)).otherwise("close")
+    )
     found, other = spec.column(frame), spec.column(shifted)
     assert found.null_count() == other.null_count() == spec.warmup
     start = 30 if kind == "kalman_deviation" else 30 / 3

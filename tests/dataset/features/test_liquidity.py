@@ -8,11 +8,11 @@ import numpy as np
 import polars as pl
 import pytest
 
-from hft.bars import build_bars, trade_bounds
-from hft.features import build_tick_columns
+from hft.dataset.features import build_tick_columns
+from hft.market.bars import build_bars, trade_bounds
 from hft.schema import NS_PER_DAY
 from hft.spec import SpecError
-from tests.features.market import BARS, book_ticks, feature
+from tests.dataset.features.market import BARS, book_ticks, feature
 
 
 def random_frame(n=200, seed=0):
@@ -21,7 +21,13 @@ def random_frame(n=200, seed=0):
     buy = volume * rng.random(n)
     close = 60_000 * np.exp(np.cumsum(rng.normal(0, 1e-4, n)))
     segment = np.repeat([0, 1], [n // 2, n - n // 2])
-    columns = {"segment": segment, "close": close, "volume": volume, "turnover": volume * close, "buy_volume": buy}
+    columns = {
+        "segment": segment,
+        "close": close,
+        "volume": volume,
+        "turnover": volume * close,
+        "buy_volume": buy,
+    }
     return pl.DataFrame(columns).with_columns(sell_volume=pl.col("volume") - pl.col("buy_volume"))
 
 
@@ -29,12 +35,16 @@ def returns_bps(frame):
     """nan where a segment begins."""
     close, segment = frame["close"].to_numpy(), frame["segment"].to_numpy()
     returns = np.full(len(close), np.nan)
-    returns[1:] = np.where(segment[1:] == segment[:-1], np.log(close[1:] / close[:-1]) * 1e4, np.nan)
+    returns[1:] = np.where(
+        segment[1:] == segment[:-1], np.log(close[1:] / close[:-1]) * 1e4, np.nan
+    )
     return returns
 
 
 def windows(values, n):
-    return [values[i + 1 - n : i + 1] if i + 1 >= n else np.full(n, np.nan) for i in range(len(values))]
+    return [
+        values[i + 1 - n : i + 1] if i + 1 >= n else np.full(n, np.nan) for i in range(len(values))
+    ]
 
 
 def values(spec, frame):
@@ -67,7 +77,9 @@ def test_kyle_lambda_finds_a_planted_impact():
 
 def test_kyle_lambda_is_unknown_where_signed_volume_is_constant():
     frame = random_frame(20).with_columns(buy_volume=0.3, sell_volume=0.1, segment=pl.lit(0))
-    assert np.isnan(values(feature(kind="kyle_lambda", window=5, response="log_return"), frame)).all()
+    assert np.isnan(
+        values(feature(kind="kyle_lambda", window=5, response="log_return"), frame)
+    ).all()
 
 
 def test_kyle_lambda_knows_two_things_to_regress():
@@ -86,20 +98,28 @@ def test_roll_spread_is_two_roots_of_the_negative_covariance():
     frame = random_frame()
     covariances = [np.cov(w[1:], w[:-1], ddof=1)[0, 1] for w in windows(returns_bps(frame), 9)]
     expected = [2 * np.sqrt(np.maximum(0, -c)) for c in covariances]
-    np.testing.assert_allclose(values(feature(kind="roll_spread", window=9), frame), expected, rtol=1e-8, atol=1e-9)
+    np.testing.assert_allclose(
+        values(feature(kind="roll_spread", window=9), frame), expected, rtol=1e-8, atol=1e-9
+    )
 
 
 def test_roll_spread_finds_a_planted_bounce():
     side = np.random.default_rng(0).choice([-1, 1], 20_000)
-    close = 60_000 * np.exp(side * 2.0 / 1e4)  # trades 2 bps either side of a price that stands still
+    close = 60_000 * np.exp(
+        side * 2.0 / 1e4
+    )  # trades 2 bps either side of a price that stands still
     frame = pl.DataFrame({"close": close, "segment": 0})
-    assert feature(kind="roll_spread", window=19_999).column(frame)[-1] == pytest.approx(4.0, rel=0.03)
+    assert feature(kind="roll_spread", window=19_999).column(frame)[-1] == pytest.approx(
+        4.0, rel=0.03
+    )
 
 
 def naive_effective_spread(ticks, first, stop):
     weighted = volume = 0.0
     for ts, _, _, price, qty, side in ticks.trades.rows()[first:stop]:
-        known = ticks.quotes.filter((pl.col("ts_recv") < ts) & (pl.col("ts_recv") >= ts // NS_PER_DAY * NS_PER_DAY))
+        known = ticks.quotes.filter(
+            (pl.col("ts_recv") < ts) & (pl.col("ts_recv") >= ts // NS_PER_DAY * NS_PER_DAY)
+        )
         if side and known.height:
             mid = (known["bid"][-1] + known["ask"][-1]) / 2
             weighted += qty * 2 * side * (price - mid) / mid * 1e4
@@ -115,8 +135,13 @@ def test_effective_spread_equals_its_plain_twin():
     columns = build_tick_columns(ticks, bars, {"it": spec})
     expected = [naive_effective_spread(ticks, *pair) for pair in itertools.pairwise(bounds)]
     np.testing.assert_allclose(
-        columns["effective_spread"].to_numpy(), np.array(expected, float), rtol=1e-9, err_msg="per bar"
+        columns["effective_spread"].to_numpy(),
+        np.array(expected, float),
+        rtol=1e-9,
+        err_msg="per bar",
     )
     frame = bars.hstack(columns.drop("bar"))
-    by_hand = bars.select("segment", pl.Series("x", expected)).select(pl.col("x").rolling_mean(3).over("segment"))
+    by_hand = bars.select("segment", pl.Series("x", expected)).select(
+        pl.col("x").rolling_mean(3).over("segment")
+    )
     np.testing.assert_allclose(spec.column(frame).to_numpy(), by_hand["x"].to_numpy(), rtol=1e-9)

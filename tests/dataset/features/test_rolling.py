@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hft.features._rolling import rolling_lag_covariance, rolling_slope
+from hft.dataset.features._rolling import rolling_lag_covariance, rolling_slope
 
 SETTINGS = settings(max_examples=60, deadline=None, derandomize=True)
 cells = st.one_of(st.integers(-1000, 1000).map(lambda k: k / 10), st.just(float("nan")))
@@ -24,7 +24,8 @@ def naive_slope(y, x):
 def test_slope_equals_least_squares(rows, window):
     y, x = np.array(rows, float).reshape(-1, 2).T
     expected = [
-        naive_slope(y[max(i + 1 - window, 0) : i + 1], x[max(i + 1 - window, 0) : i + 1]) for i in range(len(y))
+        naive_slope(y[max(i + 1 - window, 0) : i + 1], x[max(i + 1 - window, 0) : i + 1])
+        for i in range(len(y))
     ]
     expected = [e if i + 1 >= window else np.nan for i, e in enumerate(expected)]
     np.testing.assert_allclose(rolling_slope(y, x, window), expected, rtol=1e-9, atol=1e-9)
@@ -34,7 +35,10 @@ def test_slope_equals_least_squares(rows, window):
 @given(st.lists(cells, max_size=30), st.integers(3, 8))
 def test_lag_covariance_equals_numpy(values, window):
     x = np.array(values, float)
-    windows = [x[i + 1 - window : i + 1] if i + 1 >= window else np.array([np.nan] * 3) for i in range(len(x))]
+    windows = [
+        x[i + 1 - window : i + 1] if i + 1 >= window else np.array([np.nan] * 3)
+        for i in range(len(x))
+    ]
     expected = [np.cov(w[1:], w[:-1], ddof=1)[0, 1] for w in windows]
     np.testing.assert_allclose(rolling_lag_covariance(x, window), expected, rtol=1e-9, atol=1e-9)
 
@@ -45,7 +49,9 @@ def test_a_large_window_leaves_no_trace():
     shocked = x.copy()
     shocked[10] = 1e12
     assert np.array_equal(rolling_slope(y, shocked, 20)[30:], rolling_slope(y, x, 20)[30:])
-    assert np.array_equal(rolling_lag_covariance(shocked, 20)[30:], rolling_lag_covariance(x, 20)[30:])
+    assert np.array_equal(
+        rolling_lag_covariance(shocked, 20)[30:], rolling_lag_covariance(x, 20)[30:]
+    )
 
 
 def test_no_variance_beyond_rounding_is_unknown():

@@ -8,18 +8,27 @@ import numpy as np
 import polars as pl
 import pytest
 
-from tests.features.market import feature
+from tests.dataset.features.market import feature
 
 
 def random_frame(n=120, seed=0, n_steps=400, sigma=1e-4):
-    """Bars of a random walk with `n_steps` steps each, so sd sigma * sqrt(n_steps) a bar; two segments."""
+    """Bars of a random walk with `n_steps` steps each, so sd sigma * sqrt(n_steps) a bar; two
+    segments.
+    """
     steps = np.random.default_rng(seed).normal(0, sigma, (n, n_steps))
     path = np.cumsum(steps.ravel()).reshape(n, n_steps)
     opens = np.concatenate([[0.0], path[:-1, -1]])
     walk = np.column_stack([opens, path])
     price = 60_000 * np.exp(walk)
-    columns = {"open": price[:, 0], "high": price.max(1), "low": price.min(1), "close": price[:, -1]}
-    return pl.DataFrame({"segment": np.repeat([0, 1], [n // 2, n - n // 2])} | columns | {"vwap": price.mean(1)})
+    columns = {
+        "open": price[:, 0],
+        "high": price.max(1),
+        "low": price.min(1),
+        "close": price[:, -1],
+    }
+    return pl.DataFrame(
+        {"segment": np.repeat([0, 1], [n // 2, n - n // 2])} | columns | {"vwap": price.mean(1)}
+    )
 
 
 def by_segment(frame, statistic, window):
@@ -32,7 +41,9 @@ def by_segment(frame, statistic, window):
 
 
 def assert_equal(spec, frame, expected):
-    np.testing.assert_allclose(spec.column(frame).fill_null(np.nan).to_numpy(), expected, rtol=1e-9, atol=1e-9)
+    np.testing.assert_allclose(
+        spec.column(frame).fill_null(np.nan).to_numpy(), expected, rtol=1e-9, atol=1e-9
+    )
 
 
 def bps(ratio):
@@ -47,7 +58,9 @@ def test_log_return_over_several_bars():
 
 def test_realised_volatility_is_the_root_of_summed_squares():
     frame = random_frame()
-    expected = by_segment(frame, lambda rows: math.sqrt((np.diff(bps(rows["close"].to_numpy())) ** 2).sum()), 8)
+    expected = by_segment(
+        frame, lambda rows: math.sqrt((np.diff(bps(rows["close"].to_numpy())) ** 2).sum()), 8
+    )
     assert_equal(feature(kind="realised_volatility", window=7), frame, expected)
 
 
@@ -79,7 +92,9 @@ def test_vwap_deviation():
 
 
 def test_a_price_that_stands_still_has_no_volatility():
-    flat = pl.DataFrame({"segment": [0] * 30} | dict.fromkeys(("open", "high", "low", "close"), [60_000.1] * 30))
+    flat = pl.DataFrame(
+        {"segment": [0] * 30} | dict.fromkeys(("open", "high", "low", "close"), [60_000.1] * 30)
+    )
     moved = pl.concat([random_frame()[:30].select(flat.columns), flat])
     for kind in ("realised_volatility", "parkinson", "garman_klass"):
         assert feature(kind=kind, window=5).column(moved.with_columns(segment=pl.lit(0)))[-1] == 0.0

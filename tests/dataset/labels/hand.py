@@ -1,4 +1,6 @@
-"""Hand-made markets for label tests: prints given bar by bar, quotes beside them, no bar builder involved."""
+"""Hand-made markets for label tests: prints given bar by bar, quotes beside them, no bar builder
+involved.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +10,8 @@ import yaml
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from hft.data import Ticks
-from hft.labels import LabelSpec
+from hft.dataset.labels import LabelSpec
+from hft.market.data import Ticks
 from hft.schema import BARS, NS_PER_MS, QUOTES, TRADES, book_columns, empty
 from hft.spec import PACKAGE, Room, parse
 
@@ -20,21 +22,34 @@ CONF = PACKAGE.parent / "conf"
 def shipped(group: str, name: str, **changes) -> dict:
     """The YAML of a kind as the parse sees it: interpolations resolved, then `changes` made."""
     node = yaml.safe_load((CONF / group / f"{name}.yaml").read_text()) | changes
-    return OmegaConf.to_container(OmegaConf.create({"latency_ms": 100.0, group: node}), resolve=True)[group]
+    return OmegaConf.to_container(
+        OmegaConf.create({"latency_ms": 100.0, group: node}), resolve=True
+    )[group]
 
 
 def label_spec(name: str, **changes) -> LabelSpec:
-    return parse(Room("hft.labels").load(name), shipped("labels", name, **changes))
+    return parse(Room("hft.dataset.labels").load(name), shipped("labels", name, **changes))
 
 
 def market(
-    prints: list[list[Print]], *, quotes: list[tuple[int, float, float]] = (), gaps_ms: list[int] = ()
+    prints: list[list[Print]],
+    *,
+    quotes: list[tuple[int, float, float]] = (),
+    gaps_ms: list[int] = (),
 ) -> tuple[Ticks, pl.DataFrame]:
-    """Ticks and the BARS that these prints make, one inner list per bar; `gaps_ms` are first events after a gap."""
+    """Ticks and the BARS that these prints make, one inner list per bar; `gaps_ms` are first events
+    after a gap.
+    """
     flat = [p for bar in prints for p in bar]
     ts, price = np.array([p[0] for p in flat]) * NS_PER_MS, [p[1] for p in flat]
     trades = pl.DataFrame(
-        {"ts_recv": ts, "ts_exch": ts, "id": range(len(flat)), "price": price, "qty": [1.0] * len(flat)}
+        {
+            "ts_recv": ts,
+            "ts_exch": ts,
+            "id": range(len(flat)),
+            "price": price,
+            "qty": [1.0] * len(flat),
+        }
         | {"side": [0] * len(flat)},
         schema=TRADES,
     )
@@ -45,7 +60,9 @@ def market(
     frame = pl.DataFrame(dict(zip(QUOTES, columns, strict=True)), schema=QUOTES)
     gaps = np.array(gaps_ms, np.int64) * NS_PER_MS
     end = max([int(ts[-1]), *ts_quote]) + 1
-    ticks = Ticks(trades=trades, quotes=frame, book=empty(book_columns(0)), start=0, end=end, gaps=gaps)
+    ticks = Ticks(
+        trades=trades, quotes=frame, book=empty(book_columns(0)), start=0, end=end, gaps=gaps
+    )
     return ticks, _bars(prints, gaps)
 
 
@@ -72,7 +89,9 @@ def _bars(prints: list[list[Print]], gaps: np.ndarray) -> pl.DataFrame:
 
 @st.composite
 def markets(draw) -> tuple[Ticks, pl.DataFrame]:
-    """Small markets with ties in time, jumps, gaps between bars, and quotes often, seldom or never."""
+    """Small markets with ties in time, jumps, gaps between bars, and quotes often, seldom or
+    never.
+    """
     n_bars, with_quotes = draw(st.integers(4, 18)), draw(st.booleans())
     now, price, prints, quotes, gaps = 1_000_000, 100.0, [], [], []
     for _ in range(n_bars):
@@ -81,11 +100,15 @@ def markets(draw) -> tuple[Ticks, pl.DataFrame]:
             gaps.append(now)
         bar = []
         for _ in range(draw(st.integers(1, 4))):
-            now += draw(st.sampled_from([0, 0, 1, 2, 7])) if bar or not gaps or gaps[-1] != now else 0
+            now += (
+                draw(st.sampled_from([0, 0, 1, 2, 7])) if bar or not gaps or gaps[-1] != now else 0
+            )
             price = round(price + draw(st.sampled_from([-0.3, -0.1, 0.0, 0.1, 0.3])), 1)
             bar.append((now, price))
             if with_quotes and draw(st.integers(0, 2)) == 0:
                 at = now + draw(st.sampled_from([0, 0, 1, 3]))
-                quotes.append((at, round(price - 0.1, 1), round(price + draw(st.sampled_from([0.1, 0.2])), 1)))
+                quotes.append(
+                    (at, round(price - 0.1, 1), round(price + draw(st.sampled_from([0.1, 0.2])), 1))
+                )
         prints.append(bar)
     return market(prints, quotes=sorted(quotes), gaps_ms=gaps)

@@ -1,4 +1,6 @@
-"""The slow twin of every label: one merged stream of prints and quotes, read event by event (QUANT 5.12-5.14)."""
+"""The slow twin of every label: one merged stream of prints and quotes, read event by event (QUANT
+5.12-5.14).
+"""
 
 from __future__ import annotations
 
@@ -8,14 +10,21 @@ from hft.schema import BUY, HOLD, SELL
 
 
 def read_stream(ticks):
-    """(ts, 0, price) of prints and (ts, 1, mid) of quotes in stream order: by time, prints before quotes at a tie."""
+    """(ts, 0, price) of prints and (ts, 1, mid) of quotes in stream order: by time, prints before
+    quotes at a tie.
+    """
     prints = [(ts, 0, price) for ts, price in ticks.trades.select("ts_recv", "price").rows()]
-    quotes = [(ts, 1, (bid + ask) / 2) for ts, bid, ask in ticks.quotes.select("ts_recv", "bid", "ask").rows()]
+    quotes = [
+        (ts, 1, (bid + ask) / 2)
+        for ts, bid, ask in ticks.quotes.select("ts_recv", "bid", "ask").rows()
+    ]
     return sorted(prints + quotes, key=lambda event: event[:2])
 
 
 def naive_path(ticks, bars, t, horizon, latency_ns):
-    """(entry price, the prints after it up to the close of bar t + horizon); None where either cannot be."""
+    """(entry price, the prints after it up to the close of bar t + horizon); None where either
+    cannot be.
+    """
     segment, ts, sizes = bars["segment"].to_list(), bars["ts"].to_list(), bars["n_trades"].to_list()
     if t + horizon >= len(ts) or segment[t + horizon] != segment[t]:
         return None
@@ -26,7 +35,10 @@ def naive_path(ticks, bars, t, horizon, latency_ns):
     gap = max((g for g in ticks.gaps.tolist() if g <= due), default=-math.inf)
     in_force = [event[2] for event in stream if event[1] == 1 and gap <= event[0] <= due]
     if in_force:
-        entry, begin = in_force[-1], next((i for i, e in enumerate(stream) if e[0] > due), len(stream))
+        entry, begin = (
+            in_force[-1],
+            next((i for i, e in enumerate(stream) if e[0] > due), len(stream)),
+        )
     else:
         later = [i for i in positions if i > closing and stream[i][0] >= due]
         if not later:
@@ -37,7 +49,9 @@ def naive_path(ticks, bars, t, horizon, latency_ns):
 
 
 def naive_trade(path, take, stop, *, is_long):
-    """(index in the path of the print that takes the profit, or None) of one trade that lives alone."""
+    """(index in the path of the print that takes the profit, or None) of one trade that lives
+    alone.
+    """
     for i, (_, _, price) in enumerate(path):
         if price >= take if is_long else price <= take:
             return i

@@ -7,7 +7,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hft.labels._barriers import first_touch
+from hft.dataset.barriers import first_touch
 
 
 def naive_touch(price, first, stop, upper, lower):

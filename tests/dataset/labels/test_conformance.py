@@ -8,14 +8,14 @@ import numpy as np
 import polars as pl
 import pytest
 
-from hft.bars import build_bars
-from hft.labels import build_labels
+from hft.dataset.labels import build_labels
+from hft.market.bars import build_bars
 from hft.schema import LABELS, NS_PER_MS
 from hft.spec import Room, parse
-from tests.labels.hand import CONF, label_spec
-from tests.market import random_ticks
+from tests.dataset.labels.hand import CONF, label_spec
+from tests.random_market import random_ticks
 
-KINDS = Room("hft.labels").names()
+KINDS = Room("hft.dataset.labels").names()
 BARS_ON_OFFER = [{"kind": "tick", "size": 10}, {"kind": "time", "size": 600}]
 
 
@@ -32,11 +32,13 @@ def market(request, ticks):
 
 
 def _bar_spec(plain):
-    return parse(Room("hft.bars").load(plain["kind"]), plain)
+    return parse(Room("hft.market.bars").load(plain["kind"]), plain)
 
 
 def spec_of(kind, **changes):
-    """The shipped numbers, over few bars: horizon 10, a volatility span of 20 where there is one."""
+    """The shipped numbers, over few bars: horizon 10, a volatility span of 20 where there is
+    one.
+    """
     spec = label_spec(kind)
     short = {"horizon": 10} | ({"span": 20} if "span" in type(spec).model_fields else {})
     return label_spec(kind, **short, **changes)
@@ -74,7 +76,9 @@ class TestEveryKind:
         ticks, bars, _ = market
         spec = spec_of(kind)
         both = build_labels(ticks, bars, spec).with_columns(
-            ts=bars["ts"], expires=bars["ts"].shift(-spec.horizon), same=bars["segment"].shift(-spec.horizon)
+            ts=bars["ts"],
+            expires=bars["ts"].shift(-spec.horizon),
+            same=bars["segment"].shift(-spec.horizon),
         )
         ends = both.with_columns(same=both["same"] == bars["segment"])
         known = ends.filter(pl.col("y").is_not_null())
@@ -87,15 +91,18 @@ class TestEveryKind:
     def test_is_deterministic_and_leaves_its_input_alone(self, kind, market):
         ticks, bars, _ = market
         before = (ticks.trades.clone(), bars.clone())
-        assert build_labels(ticks, bars, spec_of(kind)).equals(build_labels(ticks, bars, spec_of(kind)))
+        assert build_labels(ticks, bars, spec_of(kind)).equals(
+            build_labels(ticks, bars, spec_of(kind))
+        )
         assert ticks.trades.equals(before[0])
         assert bars.equals(before[1])
 
     @pytest.mark.parametrize("sampled", SAMPLED, ids=["every bar", "every third", "cusum"])
     @pytest.mark.parametrize("cut", [0.3, 0.62])
     def test_nothing_after_t_end_matters(self, kind, market, cut, sampled):
-        """Other prices and quotes after a moment, bars rebuilt: labels that ended by then stay bit-identical, their
-        weights included."""
+        """Other prices and quotes after a moment, bars rebuilt: labels that ended by then stay
+        bit-identical, their weights included.
+        """
         ticks, bars, plain = market
         spec = spec_of(kind, **sampled)
         moment = bars["ts"][int(cut * bars.height)]
@@ -107,7 +114,8 @@ class TestEveryKind:
         np.testing.assert_array_equal(spec.offered(bars)[:n_known], spec.offered(rebuilt)[:n_known])
         ended = labels.filter(pl.col("t_end") <= moment)
         assert ended.height > (4 if sampled else 20)
-        # A time bar's last print before t_end may be known while its bar is not: the row exists in both all the same.
+        # A time bar's last print before t_end may be known while its bar is not: the row exists in
+        # both all the same.
         assert ended.equals(again.filter(pl.col("bar").is_in(ended["bar"].implode())))
         rest = labels.join(again, on="bar").filter(pl.col("t_end") > moment)
         assert (rest["ret_bps"] != rest["ret_bps_right"]).any()
@@ -146,6 +154,10 @@ def _perturbed_after(ticks, moment):
     def moved(frame, columns):
         factor = pl.Series(1 + rng.normal(0, 0.01, frame.height))
         later = pl.col("ts_recv") > moment
-        return frame.with_columns(pl.when(later).then(pl.col(c) * factor).otherwise(c).alias(c) for c in columns)
+        return frame.with_columns(
+            pl.when(later).then(pl.col(c) * factor).otherwise(c).alias(c) for c in columns
+        )
 
-    return dataclasses.replace(ticks, trades=moved(ticks.trades, ["price"]), quotes=moved(ticks.quotes, ["bid", "ask"]))
+    return dataclasses.replace(
+        ticks, trades=moved(ticks.trades, ["price"]), quotes=moved(ticks.quotes, ["bid", "ask"])
+    )

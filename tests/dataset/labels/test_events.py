@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hft.labels import Events, build_labels
-from tests.labels.hand import label_spec, market, markets
-from tests.labels.test_volatility import naive_volatility
+from hft.dataset.labels import Events, build_labels
+from tests.dataset.labels.hand import label_spec, market, markets
+from tests.dataset.labels.test_volatility import naive_volatility
 
 
 def events(**changes):
@@ -57,7 +57,8 @@ def test_every_bar_and_every_third():
 
 
 def test_cusum_waits_for_the_sum_and_starts_anew():
-    # Returns of +-1 % make sigma 1 % (span 1: the last return alone): two ups in a row reach 2 sigmas.
+    # Returns of +-1 % make sigma 1 % (span 1: the last return alone): two ups in a row reach 2
+    # sigmas.
     close = np.exp(np.cumsum([0.0, 0.01, 0.01, 0.01, 0.01, -0.01, -0.01, 0.01]))
     _, bars = market([[(i, price)] for i, price in enumerate(close)])
     # Sigma is known from bar 2 on, so bars 3 and 4 add up, 5 and 6 down.

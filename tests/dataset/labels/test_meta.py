@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hft.labels import LabelError, build_labels, label_bars, random_walk_shares, restrict
+from hft.dataset.labels import LabelError, build_labels, label_bars, random_walk_shares, restrict
 from hft.schema import BUY, HOLD, NS_PER_MS, SELL
 from hft.spec import SpecError
-from tests.labels.hand import label_spec, market, markets
-from tests.labels.naive import naive_path, rows
+from tests.dataset.labels.hand import label_spec, market, markets
+from tests.dataset.labels.naive import naive_path, rows
 
 
 def primary(**changes):
@@ -21,7 +21,14 @@ def primary(**changes):
 
 def spec(**changes):
     """A floor of 100 bps is the distance of both barriers, unless a test asks for widths."""
-    small = {"horizon": 3, "width": 1e-6, "floor_bps": 100.0, "span": 1, "latency_ms": 0.0, "primary": primary()}
+    small = {
+        "horizon": 3,
+        "width": 1e-6,
+        "floor_bps": 100.0,
+        "span": 1,
+        "latency_ms": 0.0,
+        "primary": primary(),
+    }
     return label_spec("meta", **small | changes)
 
 
@@ -46,7 +53,11 @@ def naive_side(values, segment, t, chosen):
     window = values[t - n : t + 1]
     if any(v is None for v in window):
         return 0
-    v = math.log(window[-1] / window[0]) * 1e4 if chosen.signal == "return" else sum(window) / len(window)
+    v = (
+        math.log(window[-1] / window[0]) * 1e4
+        if chosen.signal == "return"
+        else sum(window) / len(window)
+    )
     side = (v > chosen.threshold) - (v < -chosen.threshold)
     return side if chosen.direction == "follow" else -side
 
@@ -57,10 +68,14 @@ def naive_side(values, segment, t, chosen):
     st.integers(1, 5),
     st.sampled_from([0.0, 3.0]),
     st.sampled_from([(0.6, 0.6), (0.6, 1.5), (1.5, 0.6)]),
-    st.sampled_from([("return", 1, "follow"), ("return", 3, "fade"), ("flow", 1, "follow"), ("flow", 2, "fade")]),
+    st.sampled_from(
+        [("return", 1, "follow"), ("return", 3, "fade"), ("flow", 1, "follow"), ("flow", 2, "fade")]
+    ),
     st.integers(0, 2**31),
 )
-def test_equals_reading_every_print_of_the_primarys_trade(scene, horizon, latency_ms, widths, rule, seed):
+def test_equals_reading_every_print_of_the_primarys_trade(
+    scene, horizon, latency_ms, widths, rule, seed
+):
     ticks, bars = scene
     rng = np.random.default_rng(seed)
     flow = [None if rng.random() < 0.1 else float(v) for v in rng.integers(-3, 4, bars.height)]
@@ -82,7 +97,8 @@ def test_equals_reading_every_print_of_the_primarys_trade(scene, horizon, latenc
 
 
 def test_take_it_leave_it_and_no_decision():
-    # Up, up, flat, down: buys at bars 2 and 3, none at bar 4, a sell at bar 5; each with three bars to go.
+    # Up, up, flat, down: buys at bars 2 and 3, none at bar 4, a sell at bar 5; each with three bars
+    # to go.
     path = [100.0, 100.1, 100.2, 100.3, 100.3, 100.2, 100.2, 101.6, 101.6]
     ticks, bars = market([[(10 * i, price)] for i, price in enumerate(path)])
     got = rows(build_labels(ticks, bars, spec(horizon=3)))
@@ -115,16 +131,22 @@ def test_probabilities_are_given_that_the_class_is_on_offer():
 
 def test_a_feature_may_be_the_primary():
     ticks, bars = market([[(10 * i, 100.0 + 0.1 * (i % 3))] for i in range(12)])
-    features = pl.DataFrame({"bar": bars["bar"], "ofi": pl.Series([None, 1.0, -1.0] * 4, dtype=pl.Float32)})
+    features = pl.DataFrame(
+        {"bar": bars["bar"], "ofi": pl.Series([None, 1.0, -1.0] * 4, dtype=pl.Float32)}
+    )
     label = spec(primary=primary(signal="ofi"))
     assert label.columns == ("ofi",)
     known = label_bars(bars, features, label)
     assert label.primary.sides(known).tolist() == [0, 1, -1] * 4
     assert build_labels(ticks, known, label)["y"].is_not_null().sum() > 0
     assert all(math.isnan(share) for share in random_walk_shares(bars, label, seed=0).values())
-    with pytest.raises(LabelError, match=r"reads the feature 'ofi', which `features` does not have; it has flow"):
+    with pytest.raises(
+        LabelError, match=r"reads the feature 'ofi', which `features` does not have; it has flow"
+    ):
         label_bars(bars, features.rename({"ofi": "flow"}), label)
-    with pytest.raises(LabelError, match=r"labels.primary.signal: must be 'return' or a column .* got 'ofi'"):
+    with pytest.raises(
+        LabelError, match=r"labels.primary.signal: must be 'return' or a column .* got 'ofi'"
+    ):
         build_labels(ticks, bars, label)
 
 
@@ -138,7 +160,9 @@ def test_a_bar_column_and_the_return_need_no_feature():
 
 def test_the_primary_of_a_walk_wins_as_often_as_it_loses():
     _, bars = market([[(1000 * i, 100.0 * math.exp(3e-4 * (i % 2)))] for i in range(101)])
-    label = label_spec("meta", horizon=20, latency_ms=0.0, floor_bps=0.0, span=1000, primary=primary(window=5))
+    label = label_spec(
+        "meta", horizon=20, latency_ms=0.0, floor_bps=0.0, span=1000, primary=primary(window=5)
+    )
     shares = random_walk_shares(bars, label, seed=0)
     assert shares["buy"] == pytest.approx(shares["sell"], abs=0.03)
     assert 0.2 < shares["buy"] + shares["sell"] < 0.5  # one of two trades of each decision, at most
@@ -147,5 +171,7 @@ def test_the_primary_of_a_walk_wins_as_often_as_it_loses():
 def test_mistakes_in_the_primary_are_refused():
     with pytest.raises(SpecError, match=r"primary.direction: must be 'follow' or 'fade', got 'up'"):
         spec(primary=primary(direction="up"))
-    with pytest.raises(SpecError, match=r"primary.windw: Primary has no such field, did you mean 'window'"):
+    with pytest.raises(
+        SpecError, match=r"primary.windw: Primary has no such field, did you mean 'window'"
+    ):
         spec(primary=primary(windw=3))

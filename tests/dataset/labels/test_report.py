@@ -9,12 +9,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hft.labels import build_labels, class_shares, effective_labels, label_report, random_walk_shares
-from hft.labels._paths import read_paths
-from hft.labels._resolved import needs_prints
-from hft.labels._weights import end_bars
+from hft.dataset.labels import (
+    build_labels,
+    class_shares,
+    effective_labels,
+    label_report,
+    random_walk_shares,
+)
+from hft.dataset.labels._paths import read_paths
+from hft.dataset.labels._resolved import needs_prints
+from hft.dataset.labels._weights import end_bars
 from hft.schema import NS_PER_MS
-from tests.labels.hand import label_spec, market, markets
+from tests.dataset.labels.hand import label_spec, market, markets
 
 LEAD = [[(0, 100.0)], [(10, 100.1)], [(20, 100.0)]]
 
@@ -27,7 +33,9 @@ def spec(kind="triple_barrier", **changes):
 def resolved(ticks, bars, label):
     labels = build_labels(ticks, bars, label)
     paths = read_paths(ticks, bars, horizon=label.horizon, latency_ms=label.latency_ms)
-    return needs_prints(paths, bars, label.exits(bars), end_bars(bars, labels), label.offered(bars)), labels
+    return needs_prints(
+        paths, bars, label.exits(bars), end_bars(bars, labels), label.offered(bars)
+    ), labels
 
 
 def of_bar_2(*later, **changes):
@@ -46,12 +54,20 @@ def test_one_barrier_inside_a_later_bar_does_not():
 
 def test_the_bar_of_the_entry_needs_them_when_its_range_meets_a_barrier():
     # Its first print, before the entry, lies above the barrier: highs and lows do not say when.
-    assert of_bar_2([(30, 105.0), (31, 100.0), (32, 100.1)], [(40, 100.1)], [(50, 100.1)], latency_ms=11.0)
-    assert not of_bar_2([(30, 100.5), (31, 100.0), (32, 100.1)], [(40, 100.1)], [(50, 100.1)], latency_ms=11.0)
+    assert of_bar_2(
+        [(30, 105.0), (31, 100.0), (32, 100.1)], [(40, 100.1)], [(50, 100.1)], latency_ms=11.0
+    )
+    assert not of_bar_2(
+        [(30, 100.5), (31, 100.0), (32, 100.1)], [(40, 100.1)], [(50, 100.1)], latency_ms=11.0
+    )
 
 
 def test_two_trades_that_win_in_one_bar_need_them():
-    wide = {"width": 0.5, "sl": 50.0, "floor_bps": 0.0}  # pt 8.65 bps, sl 865 bps: no bar holds both of one trade
+    wide = {
+        "width": 0.5,
+        "sl": 50.0,
+        "floor_bps": 0.0,
+    }  # pt 8.65 bps, sl 865 bps: no bar holds both of one trade
     assert of_bar_2([(30, 100.0)], [(40, 100.1), (41, 99.9)], [(50, 100.0)], **wide)
     assert not of_bar_2([(30, 100.0)], [(40, 100.1)], [(50, 99.9)], **wide)
 
@@ -63,10 +79,14 @@ def test_two_trades_that_win_in_one_bar_need_them():
     st.sampled_from(["triple_barrier", "meta"]),
     st.integers(0, 2**31),
 )
-def test_a_label_that_needs_no_prints_keeps_its_class_whatever_their_order_in_a_bar(scene, widths, kind, seed):
+def test_a_label_that_needs_no_prints_keeps_its_class_whatever_their_order_in_a_bar(
+    scene, widths, kind, seed
+):
     ticks, bars = scene
     rule = {"primary": {"signal": "return", "window": 1, "threshold": 0.0, "direction": "follow"}}
-    changes = {"width": widths[0], "sl": widths[1], "floor_bps": 10.0} | (rule if kind == "meta" else {})
+    changes = {"width": widths[0], "sl": widths[1], "floor_bps": 10.0} | (
+        rule if kind == "meta" else {}
+    )
     label = spec(kind, **changes)
     needs, labels = resolved(ticks, bars, label)
     mixed = _shuffled_inside_bars(ticks, bars, np.random.default_rng(seed))
@@ -88,7 +108,14 @@ def _shuffled_inside_bars(ticks, bars, rng):
 
 
 def test_the_report_counts_what_it_says():
-    later = [(30, 100.0)], [(40, 98.0), (41, 102.0)], [(50, 100.0)], [(60, 100.0)], [(70, 100.0)], [(80, 100.0)]
+    later = (
+        [(30, 100.0)],
+        [(40, 98.0), (41, 102.0)],
+        [(50, 100.0)],
+        [(60, 100.0)],
+        [(70, 100.0)],
+        [(80, 100.0)],
+    )
     ticks, bars = market([*LEAD, *later])
     label = spec(weights="uniqueness")
     labels = build_labels(ticks, bars, label)
@@ -98,7 +125,8 @@ def test_the_report_counts_what_it_says():
     report = label_report(ticks, bars, labels, label, rows_T=rows_T, period_T=period_T, seed=4)
     assert report["rows"] == 3
     assert {n: report[n] for n in ("hold", "buy", "sell")} == class_shares(labels.filter(rows_T))
-    # Bar 2 enters at 100 and is sold at 98; bar 3 enters at that print and is bought at 102, both inside bar 4.
+    # Bar 2 enters at 100 and is sold at 98; bar 3 enters at that print and is bought at 102, both
+    # inside bar 4.
     ends = end_bars(bars, labels)
     assert report["holding_bars"] == pytest.approx(np.mean([ends[2] - 2, ends[3] - 3, ends[4] - 4]))
     held = [labels["t_end"][i] - bars["ts"][i] for i in (2, 3, 4)]
@@ -135,6 +163,8 @@ def test_no_row_gives_no_shares():
     ticks, bars = market([[(i, 100.0)] for i in range(3)])
     none_T = np.zeros(3, bool)
     label = label_spec("fixed_horizon", horizon=5)
-    report = label_report(ticks, bars, build_labels(ticks, bars, label), label, rows_T=none_T, period_T=none_T, seed=0)
+    report = label_report(
+        ticks, bars, build_labels(ticks, bars, label), label, rows_T=none_T, period_T=none_T, seed=0
+    )
     assert report["rows"] == report["n_eff"] == 0
     assert math.isnan(report["holding_bars"])

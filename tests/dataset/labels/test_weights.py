@@ -6,28 +6,35 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hft.labels import build_labels, effective_labels, train_weights
-from hft.labels._weights import attributed_returns, average_uniqueness, end_bars, time_decay
-from tests.labels.hand import label_spec, market
+from hft.dataset.labels import build_labels, effective_labels, train_weights
+from hft.dataset.labels._weights import attributed_returns, average_uniqueness, end_bars, time_decay
+from tests.dataset.labels.hand import label_spec, market
 
 
 @st.composite
 def lives(draw):
     """Row of the bar in which each label ends, -1 for none."""
     n = draw(st.integers(1, 25))
-    return np.array([-1 if t == n - 1 else draw(st.sampled_from([-1, *range(t + 1, n)])) for t in range(n)])
+    return np.array(
+        [-1 if t == n - 1 else draw(st.sampled_from([-1, *range(t + 1, n)])) for t in range(n)]
+    )
 
 
 def naive_shared(ends, values):
     alive = {t: [i for i, e in enumerate(ends) if i < t <= e] for t in range(len(ends))}
-    return [sum(values[t] / len(alive[t]) for t in range(i + 1, e + 1)) if e >= 0 else 0.0 for i, e in enumerate(ends)]
+    return [
+        sum(values[t] / len(alive[t]) for t in range(i + 1, e + 1)) if e >= 0 else 0.0
+        for i, e in enumerate(ends)
+    ]
 
 
 @settings(deadline=None, derandomize=True)
 @given(lives())
 def test_uniqueness_is_the_mean_share_of_each_bar(ends):
     shares = naive_shared(ends, np.ones(ends.size))
-    expected = [s / (e - i) if e >= 0 else 0.0 for i, (s, e) in enumerate(zip(shares, ends, strict=True))]
+    expected = [
+        s / (e - i) if e >= 0 else 0.0 for i, (s, e) in enumerate(zip(shares, ends, strict=True))
+    ]
     np.testing.assert_allclose(average_uniqueness(ends), expected, atol=1e-12)
 
 
@@ -51,9 +58,12 @@ def test_hand_values():
 def test_a_hundred_identical_spans_are_one_label_and_disjoint_ones_count_in_full():
     _, bars, labels = overlapping(n=300, horizon=100)
     rows_T = labels["y"].is_not_null().to_numpy()
-    # 200 labels that live 100 bars each, one bar later each: as many independent ones as 299 bars hold.
+    # 200 labels that live 100 bars each, one bar later each: as many independent ones as 299 bars
+    # hold.
     assert effective_labels(labels, bars, rows_T=rows_T) == pytest.approx(299 / 100, rel=0.15)
-    assert effective_labels(labels, bars, rows_T=rows_T & (np.arange(300) % 100 == 0)) == pytest.approx(2.0)
+    assert effective_labels(
+        labels, bars, rows_T=rows_T & (np.arange(300) % 100 == 0)
+    ) == pytest.approx(2.0)
     assert effective_labels(labels, bars, rows_T=np.zeros(300, bool)) == 0.0
 
 
@@ -68,7 +78,9 @@ def test_a_label_ends_in_the_bar_that_holds_its_last_print():
     _, bars, labels = overlapping(n=10, horizon=3)
     assert end_bars(bars, labels).tolist() == [3, 4, 5, 6, 7, 8, 9, -1, -1, -1]
     # A print at the very time at which the bar before it closed belongs to a later bar.
-    tied = labels.with_columns(t_end=pl.when(pl.col("bar") == 2).then(bars["ts"][2]).otherwise("t_end"))
+    tied = labels.with_columns(
+        t_end=pl.when(pl.col("bar") == 2).then(bars["ts"][2]).otherwise("t_end")
+    )
     assert end_bars(bars, tied)[2] == 3
 
 
@@ -97,7 +109,9 @@ def test_the_column_of_labels_holds_what_the_spec_chose(weights):
 )
 def test_time_decay_is_linear_in_cumulated_uniqueness(decay, expected):
     assert time_decay(np.full(4, 0.3), decay) == pytest.approx(expected)
-    assert time_decay(np.array([0.3, 0.0, 0.3, 0.3, 0.3]), decay)[[0, 2, 3, 4]] == pytest.approx(expected)
+    assert time_decay(np.array([0.3, 0.0, 0.3, 0.3, 0.3]), decay)[[0, 2, 3, 4]] == pytest.approx(
+        expected
+    )
 
 
 def test_time_decay_of_no_label_is_none():
@@ -115,4 +129,6 @@ def test_decay_runs_over_the_training_rows_alone():
     assert 0.2 < factor[0] < 0.3
     assert (weight[20:] == 0).all()
     flat, _, _ = overlapping(n=60, horizon=5, weights="uniqueness")
-    np.testing.assert_array_equal(train_weights(labels, bars, flat, rows_T=rows_T), np.where(rows_T, raw, 0.0))
+    np.testing.assert_array_equal(
+        train_weights(labels, bars, flat, rows_T=rows_T), np.where(rows_T, raw, 0.0)
+    )

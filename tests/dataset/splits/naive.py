@@ -1,8 +1,10 @@
-"""The slow twin of roles: every row judged against every run of blocks, no sorting and no searching."""
+"""The slow twin of roles: every row judged against every run of blocks, no sorting and no
+searching.
+"""
 
 from __future__ import annotations
 
-from hft.splits import ROLES
+from hft.dataset.splits import ROLES
 
 
 def naive_runs(blocks):
@@ -18,9 +20,15 @@ def naive_roles(split, ts, t_end):
     runs = [(role, run) for role, blocks in split.periods.items() for run in naive_runs(blocks)]
     out = []
     for i, t in enumerate(ts):
-        role, run = next(((role, run) for role, run in runs if run[0] <= t < run[1]), ("none", None))
+        role, run = next(
+            ((role, run) for role, run in runs if run[0] <= t < run[1]), ("none", None)
+        )
         # How many bars lie between the end of a run and this one.
-        since = [sum(end <= s < t for s in ts) + sum(s == t for s in ts[:i]) for _, (_, end) in runs if end <= t]
+        since = [
+            sum(end <= s < t for s in ts) + sum(s == t for s in ts[:i])
+            for _, (_, end) in runs
+            if end <= t
+        ]
         fits = run and t_end[i] is not None and t_end[i] < run[1]
         out.append(role if fits and all(n >= split.embargo for n in since) else "none")
     return [ROLES.index(role) for role in out]

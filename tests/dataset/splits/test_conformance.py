@@ -10,19 +10,27 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hft.dataset.splits import (
+    READ,
+    ROLES,
+    SplitError,
+    assemble_paths,
+    make_periods,
+    open_until,
+    reads_until,
+)
 from hft.schema import NS_PER_DAY
 from hft.spec import Room, parse
-from hft.splits import READ, ROLES, SplitError, assemble_paths, make_periods, open_until, reads_until
-from tests.labels.hand import CONF, shipped
-from tests.splits.hand import bars_at, labels_of
-from tests.splits.naive import naive_roles
+from tests.dataset.labels.hand import CONF, shipped
+from tests.dataset.splits.hand import bars_at, labels_of
+from tests.dataset.splits.naive import naive_roles
 
-KINDS = Room("hft.splits").names()
+KINDS = Room("hft.dataset.splits").names()
 START = 1_704_067_200_000_000_000
 
 
 def spec_of(kind, **changes):
-    return parse(Room("hft.splits").load(kind), shipped("splits", kind, **changes))
+    return parse(Room("hft.dataset.splits").load(kind), shipped("splits", kind, **changes))
 
 
 def blocks_of(split):
@@ -51,11 +59,15 @@ class TestEveryKind:
             assert all(a[1] <= b[0] for a, b in pairwise(edges))
 
     def test_the_same_range_gives_the_same_periods(self, kind):
-        assert make_periods(0, NS_PER_DAY, spec_of(kind)) == make_periods(0, NS_PER_DAY, spec_of(kind))
+        assert make_periods(0, NS_PER_DAY, spec_of(kind)) == make_periods(
+            0, NS_PER_DAY, spec_of(kind)
+        )
 
     @pytest.mark.parametrize("seed", [0, 1])
     def test_labels_of_different_roles_never_live_at_the_same_time(self, kind, seed):
-        """The property that purging is for, on bars at random times whose labels end at random times."""
+        """The property that purging is for, on bars at random times whose labels end at random
+        times.
+        """
         rng = np.random.default_rng(seed)
         bars = bars_at(np.sort(rng.integers(0, 20_000, 3000)))
         ts = bars["ts"].to_numpy()
@@ -72,7 +84,9 @@ class TestEveryKind:
                 others = np.sort(ts[(role_T > 0) & (role_T != ROLES.index(role))])
                 # No row of another role lies between a label's beginning and its end.
                 ends = np.array([t_end[i] for i in mine])
-                assert (np.searchsorted(others, ts[mine]) == np.searchsorted(others, ends, side="right")).all()
+                assert (
+                    np.searchsorted(others, ts[mine]) == np.searchsorted(others, ends, side="right")
+                ).all()
 
     @settings(deadline=None, derandomize=True, max_examples=25)
     @given(st.data())
@@ -82,7 +96,9 @@ class TestEveryKind:
         t_end = [data.draw(st.sampled_from([None, t, t + 1, t + 5, t + 40])) for t in ts]
         embargo, final = data.draw(st.integers(0, 4)), data.draw(st.sampled_from([0.0, 0.25]))
         for split in make_periods(0, 200, spec_of(kind, embargo=embargo, final=final)):
-            assert split.role_T(bars_at(ts), labels_of(t_end)).tolist() == naive_roles(split, ts, t_end)
+            assert split.role_T(bars_at(ts), labels_of(t_end)).tolist() == naive_roles(
+                split, ts, t_end
+            )
 
     def test_every_bar_of_a_period_can_be_predicted_labelled_or_not(self, kind):
         bars = bars_at(range(1000))
@@ -133,7 +149,9 @@ class TestEveryKind:
         assert open_until(make_periods(0, 1000, spec_of(kind))) == 1000
 
     def test_a_range_that_cannot_be_split_is_refused(self, kind):
-        with pytest.raises(SplitError, match=r"too short to be split; load more data \(data.start, data.end\)"):
+        with pytest.raises(
+            SplitError, match=r"too short to be split; load more data \(data.start, data.end\)"
+        ):
             make_periods(START, START + 1, spec_of(kind))
 
     def test_an_embargo_under_zero_and_a_final_of_one_are_refused(self, kind):

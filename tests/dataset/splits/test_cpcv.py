@@ -5,14 +5,17 @@ from math import comb
 
 import pytest
 
+from hft.dataset.splits import assemble_paths, make_periods
 from hft.spec import SpecError
-from hft.splits import assemble_paths, make_periods
-from tests.splits.hand import bars_at, labels_of
-from tests.splits.test_conformance import spec_of
+from tests.dataset.splits.hand import bars_at, labels_of
+from tests.dataset.splits.test_conformance import spec_of
 
 
 def cpcv(**changes):
-    return spec_of("cpcv", **{"groups": 6, "test_groups": 2, "tune": 0.4, "select": 0.4, "embargo": 0} | changes)
+    return spec_of(
+        "cpcv",
+        **{"groups": 6, "test_groups": 2, "tune": 0.4, "select": 0.4, "embargo": 0} | changes,
+    )
 
 
 def test_one_fold_in_full():
@@ -40,7 +43,7 @@ def test_paths_are_assembled_as_in_the_book():
     # AFML figure 12.1: six groups, two tested; the j-th fold that tests a group gives it to path j.
     paths = assemble_paths(make_periods(0, 600, cpcv()))
     folds = [[fold for fold, _ in parts] for parts in paths]
-    assert folds == [[0, 0, 1, 2, 3, 4], [1, 5, 5, 6, 7, 8], [2, 6, 9, 9, 10, 11], [3, 7, 10, 12, 12, 13], [4, 8, 11, 13, 14, 14]]  # fmt: skip  # noqa: E501
+    assert folds == [[0, 0, 1, 2, 3, 4], [1, 5, 5, 6, 7, 8], [2, 6, 9, 9, 10, 11], [3, 7, 10, 12, 12, 13], [4, 8, 11, 13, 14, 14]]  # fmt: skip
 
 
 def test_training_around_a_test_group_is_purged_before_it_and_embargoed_behind_it():
@@ -60,7 +63,10 @@ def test_training_around_a_test_group_is_purged_before_it_and_embargoed_behind_i
     [
         ({"test_groups": 6}, r"test_groups must be < groups=6, got 6"),
         ({"tune": 0.6}, r"tune \+ select must be < 1, got 0.6 \+ 0.4"),
-        ({"groups": 30, "test_groups": 15}, r"make 155117520 folds, must be at most 1000; lower test_groups"),
+        (
+            {"groups": 30, "test_groups": 15},
+            r"make 155117520 folds, must be at most 1000; lower test_groups",
+        ),
     ],
 )
 def test_what_makes_no_fold_is_refused(changes, message):

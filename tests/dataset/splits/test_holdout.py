@@ -3,21 +3,28 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from hft.dataset.splits import MIN_ROWS, Split, SplitError, check_rows, make_periods
 from hft.spec import SpecError
-from hft.splits import MIN_ROWS, Split, SplitError, check_rows, make_periods
-from tests.splits.hand import bars_at, labels_of
-from tests.splits.test_conformance import spec_of
+from tests.dataset.splits.hand import bars_at, labels_of
+from tests.dataset.splits.test_conformance import spec_of
 
 
 def holdout(**changes):
     return spec_of(
-        "holdout", **{"train": 0.5, "tune": 0.2, "select": 0.2, "test": 0.1, "embargo": 0, "final": 0.0} | changes
+        "holdout",
+        **{"train": 0.5, "tune": 0.2, "select": 0.2, "test": 0.1, "embargo": 0, "final": 0.0}
+        | changes,
     )
 
 
 def test_periods_are_the_fractions_of_the_range_in_order():
     (split,) = make_periods(1000, 2000, holdout())
-    expected = {"train": ((1000, 1500),), "tune": ((1500, 1700),), "select": ((1700, 1900),), "test": ((1900, 2000),)}
+    expected = {
+        "train": ((1000, 1500),),
+        "tune": ((1500, 1700),),
+        "select": ((1700, 1900),),
+        "test": ((1900, 2000),),
+    }
     assert split == Split(0, expected, 0, (0,))
 
 
@@ -30,7 +37,9 @@ def test_periods_share_their_edges_whatever_the_rounding():
 
 @pytest.mark.parametrize("train", [0.6, 0.4])
 def test_fractions_that_do_not_sum_to_one_are_refused(train):
-    with pytest.raises(SpecError, match=r"train, tune, select and test must sum to 1, got .* = (1.1|0.9)"):
+    with pytest.raises(
+        SpecError, match=r"train, tune, select and test must sum to 1, got .* = (1.1|0.9)"
+    ):
         holdout(train=train)
 
 
@@ -46,7 +55,8 @@ def codes(split, t_end, n=100):
 
 def test_rows_whose_label_reaches_the_next_period_are_removed():
     (split,) = make_periods(0, 100, holdout())
-    # A label five bars long: the last five rows of each period would end in the next one, or past the range.
+    # A label five bars long: the last five rows of each period would end in the next one, or past
+    # the range.
     expected = [1] * 45 + [0] * 5 + [2] * 15 + [0] * 5 + [3] * 15 + [0] * 5 + [4] * 5 + [0] * 5
     assert codes(split, [t + 5 for t in range(100)]) == expected
 
@@ -99,6 +109,8 @@ def test_too_few_rows_are_refused_with_their_counts_and_the_remedies():
         "splits: tune has 35 usable rows, needs at least 50; of its 200 bars 30 have no label, "
         "5 are purged or embargoed, 130 lack known features over the receptive field"
     )
-    assert remedy.startswith("too few bars for the labels' horizon or the model's receptive field: load more data")
+    assert remedy.startswith(
+        "too few bars for the labels' horizon or the model's receptive field: load more data"
+    )
     assert MIN_ROWS == 50
     check_rows(split, bars, labels, usable_T, roles=("train", "select", "test"))

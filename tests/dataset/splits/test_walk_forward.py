@@ -2,22 +2,44 @@ from __future__ import annotations
 
 import pytest
 
+from hft.dataset.splits import make_periods, reads_until
 from hft.spec import SpecError
-from hft.splits import make_periods, reads_until
-from tests.splits.test_conformance import spec_of
+from tests.dataset.splits.test_conformance import spec_of
 
 
 def walk_forward(**changes):
-    numbers = {"folds": 3, "window": "expanding", "test": 0.3, "tune": 0.2, "select": 0.1, "embargo": 0}
+    numbers = {
+        "folds": 3,
+        "window": "expanding",
+        "test": 0.3,
+        "tune": 0.2,
+        "select": 0.1,
+        "embargo": 0,
+    }
     return spec_of("walk_forward", **numbers | changes)
 
 
 def test_an_expanding_window_starts_with_the_range_and_ends_where_its_test_starts():
     splits = make_periods(0, 1000, walk_forward())
     assert [s.periods for s in splits] == [
-        {"train": ((0, 490),), "tune": ((490, 630),), "select": ((630, 700),), "test": ((700, 800),)},
-        {"train": ((0, 560),), "tune": ((560, 720),), "select": ((720, 800),), "test": ((800, 900),)},
-        {"train": ((0, 630),), "tune": ((630, 810),), "select": ((810, 900),), "test": ((900, 1000),)},
+        {
+            "train": ((0, 490),),
+            "tune": ((490, 630),),
+            "select": ((630, 700),),
+            "test": ((700, 800),),
+        },
+        {
+            "train": ((0, 560),),
+            "tune": ((560, 720),),
+            "select": ((720, 800),),
+            "test": ((800, 900),),
+        },
+        {
+            "train": ((0, 630),),
+            "tune": ((630, 810),),
+            "select": ((810, 900),),
+            "test": ((900, 1000),),
+        },
     ]
 
 

@@ -1,4 +1,6 @@
-"""What every shipped transform set keeps: shape, unknown values, the rows it was fitted on, its state."""
+"""What every shipped transform set keeps: shape, unknown values, the rows it was fitted on, its
+state.
+"""
 
 from __future__ import annotations
 
@@ -10,14 +12,14 @@ import pytest
 import torch
 import yaml
 
+from hft.dataset.transforms import build_transforms, fit_transforms
 from hft.spec import Kind, Room, Spec, parse
-from hft.transforms import build_transforms, fit_transforms
 
 SETS = sorted(Path("conf/transforms").glob("*.yaml"))
 
 
 class Config(Spec):
-    transforms: Annotated[dict[str, Kind], Room("hft.transforms")]
+    transforms: Annotated[dict[str, Kind], Room("hft.dataset.transforms")]
 
 
 @pytest.fixture(params=SETS, ids=lambda path: path.stem)
@@ -33,8 +35,10 @@ def x_NF():
 
 
 def test_every_kind_ships_a_set():
-    shipped = {entry["kind"] for path in SETS for entry in yaml.safe_load(path.read_text()).values()}
-    assert shipped == set(Room("hft.transforms").specs())
+    shipped = {
+        entry["kind"] for path in SETS for entry in yaml.safe_load(path.read_text()).values()
+    }
+    assert shipped == set(Room("hft.dataset.transforms").specs())
 
 
 def test_a_set_keeps_rows_and_unknown_values(specs, x_NF):

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from hft.transforms import fit_transforms
-from hft.transforms.standardize import Standardize
+from hft.dataset.transforms import fit_transforms
+from hft.dataset.transforms.standardize import Standardize
 
 
 def fitted(x_NF, clip=8.0):
@@ -14,7 +14,11 @@ def fitted(x_NF, clip=8.0):
 
 
 def test_mean_zero_deviation_one_over_known_values():
-    x = np.random.default_rng(1).normal([60_000, -1, 1e-6], [3, 2, 1e-7], (500, 3)).astype(np.float32)
+    x = (
+        np.random.default_rng(1)
+        .normal([60_000, -1, 1e-6], [3, 2, 1e-7], (500, 3))
+        .astype(np.float32)
+    )
     x[::5, 1] = np.nan
     x[3, 2] = np.inf
     seen = np.where(np.isfinite(x), x, np.nan).astype(np.float64)
@@ -41,4 +45,6 @@ def test_each_transform_is_fitted_on_the_output_of_the_one_before():
     first = Standardize(kind="standardize", clip=1.0)
     chain = fit_transforms({"a": first, "b": Standardize(kind="standardize", clip=50.0)}, x)
     clipped = np.clip((x - x.mean()) / x.std(), -1, 1)
-    np.testing.assert_allclose(chain(torch.from_numpy(x)), (clipped - clipped.mean()) / clipped.std(), rtol=1e-5)
+    np.testing.assert_allclose(
+        chain(torch.from_numpy(x)), (clipped - clipped.mean()) / clipped.std(), rtol=1e-5
+    )

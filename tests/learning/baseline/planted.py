@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from hft.dataset import Dataset
+from hft.dataset.rows import Dataset
 
 N = 3000
 TRAIN_T = np.arange(N) < 1800
@@ -17,7 +17,9 @@ def make_dataset(*, seed=0, classes=(0, 1, 2)):
     x_TF = rng.normal(size=(N, 3)).astype(np.float32)
     strength = 1.5 * x_TF[:, 0] * np.sign(x_TF[:, 1])
     odds = np.exp(np.stack([np.zeros(N), strength, -strength], axis=1)[:, list(classes)])
-    y_T = np.array(classes)[(rng.random((N, 1)) > (odds / odds.sum(1, keepdims=True)).cumsum(1)[:, :-1]).sum(1)]
+    y_T = np.array(classes)[
+        (rng.random((N, 1)) > (odds / odds.sum(1, keepdims=True)).cumsum(1)[:, :-1]).sum(1)
+    ]
     x_TF[2500:2510, 2] = np.nan
     return Dataset(
         x_TF=x_TF,

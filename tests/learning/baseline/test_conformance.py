@@ -1,4 +1,6 @@
-"""What every baseline keeps: fits on the given rows alone, repeats by seed, and comes back from its folder."""
+"""What every baseline keeps: fits on the given rows alone, repeats by seed, and comes back from its
+folder.
+"""
 
 from __future__ import annotations
 
@@ -11,13 +13,13 @@ import pytest
 import yaml
 
 from hft.spec import Kind, Room, Spec, parse
-from tests.baseline.planted import TRAIN_T, TUNE_T, make_dataset
+from tests.learning.baseline.planted import TRAIN_T, TUNE_T, make_dataset
 
 SHIPPED = sorted(Path("conf/baseline").glob("*.yaml"))
 
 
 class Config(Spec):
-    baseline: Annotated[Kind, Room("hft.baseline")]
+    baseline: Annotated[Kind, Room("hft.learning.baseline")]
 
 
 @pytest.fixture(params=SHIPPED, ids=lambda path: path.stem)
@@ -28,7 +30,11 @@ def spec(request):
 
 
 def test_every_kind_ships_its_yaml():
-    assert {path.stem for path in SHIPPED} == set(Room("hft.baseline").specs()) == {"none", "gbdt"}
+    assert (
+        {path.stem for path in SHIPPED}
+        == set(Room("hft.learning.baseline").specs())
+        == {"none", "gbdt"}
+    )
 
 
 def test_probabilities_where_every_feature_is_known(spec, tmp_path):

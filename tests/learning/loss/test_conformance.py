@@ -1,4 +1,6 @@
-"""What every shipped loss keeps: one finite value >= 0 per row, finite gradients, less for a better forecast."""
+"""What every shipped loss keeps: one finite value >= 0 per row, finite gradients, less for a better
+forecast.
+"""
 
 from __future__ import annotations
 
@@ -18,10 +20,13 @@ CASES = [(path, change) for path in SHIPPED for change in ODD]
 
 
 class Config(Spec):
-    loss: Annotated[Kind, Room("hft.loss")]
+    loss: Annotated[Kind, Room("hft.learning.loss")]
 
 
-@pytest.fixture(params=CASES, ids=lambda case: "-".join([case[0].stem, *(f"{k}={v}" for k, v in case[1].items())]))
+@pytest.fixture(
+    params=CASES,
+    ids=lambda case: "-".join([case[0].stem, *(f"{k}={v}" for k, v in case[1].items())]),
+)
 def loss(request):
     path, change = request.param
     plain = yaml.safe_load(path.read_text())
@@ -31,7 +36,7 @@ def loss(request):
 
 
 def test_every_kind_ships_its_yaml():
-    assert {path.stem for path in SHIPPED} == set(Room("hft.loss").specs())
+    assert {path.stem for path in SHIPPED} == set(Room("hft.learning.loss").specs())
 
 
 @pytest.mark.parametrize("scale", [1.0, 50.0, 1e4])

@@ -1,4 +1,6 @@
-"""Known distortions are found, and what cannot be calibrated stays finite and no worse than it was."""
+"""Known distortions are found, and what cannot be calibrated stays finite and no worse than it
+was.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,7 @@ from hypothesis import strategies as st
 from scipy.optimize import minimize
 from scipy.special import log_softmax, softmax
 
-from hft.model._calibration import LARGEST, SMALLEST, fit_calibration
+from hft.learning.model._calibration import LARGEST, SMALLEST, fit_calibration
 
 
 def log_loss(z_NC, y_N, temperature=1.0, bias_C=0.0):
@@ -78,7 +80,12 @@ def test_few_rows_leave_the_identity():
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.integers(0, 10_000), st.integers(30, 200), st.sampled_from([1e-6, 0.1, 1.0, 30.0, 1e4]), st.integers(1, 3))
+@given(
+    st.integers(0, 10_000),
+    st.integers(30, 200),
+    st.sampled_from([1e-6, 0.1, 1.0, 30.0, 1e4]),
+    st.integers(1, 3),
+)
 def test_never_worse_than_the_identity(seed, n, scale, n_classes):
     rng = np.random.default_rng(seed)
     z_NC, y_N = rng.normal(size=(n, 3)) * scale, rng.integers(0, n_classes, n)

@@ -7,9 +7,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from hft.model import CheckpointError, fit_classifier, load_classifier
-from hft.model.linear import Linear
-from hft.transforms.standardize import Standardize
+from hft.dataset.transforms.standardize import Standardize
+from hft.learning.model import CheckpointError, fit_classifier, load_classifier
+from hft.learning.model.linear import Linear
 
 TRANSFORMS = {"standardize": Standardize(kind="standardize", clip=8.0)}
 LINEAR = Linear(kind="linear", window=4)
@@ -34,7 +34,9 @@ def test_seed_decides_the_initial_weights_and_leaves_the_generator_alone(x_NF):
     torch.manual_seed(5)
     expected = torch.rand(3)
     torch.manual_seed(5)
-    same, other = (fit_classifier(LINEAR, TRANSFORMS, x_NF, seed=s).network.conv.weight for s in (0, 1))
+    same, other = (
+        fit_classifier(LINEAR, TRANSFORMS, x_NF, seed=s).network.conv.weight for s in (0, 1)
+    )
     assert torch.equal(torch.rand(3), expected)
     assert torch.equal(same, fit_classifier(LINEAR, TRANSFORMS, x_NF, seed=0).network.conv.weight)
     assert not torch.equal(same, other)
@@ -74,9 +76,18 @@ def test_truncated_corrupt_and_foreign_files_are_refused(classifier, tmp_path):
     path = tmp_path / "weights.safetensors"
     classifier.save(path)
     whole = path.read_bytes()
-    for content in (whole[:-10], whole[:5], b"", b"\x80\x04\x95 a pickle", b"\xff" * 64, whole + b"tail"):
+    for content in (
+        whole[:-10],
+        whole[:5],
+        b"",
+        b"\x80\x04\x95 a pickle",
+        b"\xff" * 64,
+        whole + b"tail",
+    ):
         path.write_bytes(content)
-        with pytest.raises(CheckpointError, match=r"weights\.safetensors: not a complete safetensors file"):
+        with pytest.raises(
+            CheckpointError, match=r"weights\.safetensors: not a complete safetensors file"
+        ):
             load_classifier(path, LINEAR, TRANSFORMS, n_features=3)
 
 
@@ -92,24 +103,34 @@ def test_weights_of_another_config_name_the_difference(classifier, tmp_path):
     path = tmp_path / "weights.safetensors"
     classifier.save(path)
     with pytest.raises(
-        CheckpointError, match=r"network\.conv\.weight is float32\[3, 3, 4\], must be float32\[3, 3, 9\]"
+        CheckpointError,
+        match=r"network\.conv\.weight is float32\[3, 3, 4\], must be float32\[3, 3, 9\]",
     ):
         load_classifier(path, Linear(kind="linear", window=9), TRANSFORMS, n_features=3)
     with pytest.raises(CheckpointError, match=r"transforms\.standardize\.factor is unknown"):
         load_classifier(path, LINEAR, {}, n_features=3)
     with pytest.raises(CheckpointError, match=r"transforms\.again\.factor is missing"):
-        load_classifier(path, LINEAR, TRANSFORMS | {"again": TRANSFORMS["standardize"]}, n_features=3)
+        load_classifier(
+            path, LINEAR, TRANSFORMS | {"again": TRANSFORMS["standardize"]}, n_features=3
+        )
 
 
 def test_values_that_are_not_finite_are_refused(classifier, tmp_path):
     path = tmp_path / "weights.safetensors"
-    save_file(classifier.state_dict() | {"class_bias": torch.full((3,), torch.nan, dtype=torch.float64)}, path)
+    save_file(
+        classifier.state_dict() | {"class_bias": torch.full((3,), torch.nan, dtype=torch.float64)},
+        path,
+    )
     with pytest.raises(CheckpointError, match="class_bias holds values that are not finite"):
         load_classifier(path, LINEAR, TRANSFORMS, n_features=3)
 
 
 def test_missing_file_and_folder_name_the_path(classifier, tmp_path):
-    with pytest.raises(CheckpointError, match=r"gone/weights\.safetensors: weights cannot be read: No such file"):
+    with pytest.raises(
+        CheckpointError, match=r"gone/weights\.safetensors: weights cannot be read: No such file"
+    ):
         load_classifier(tmp_path / "gone" / "weights.safetensors", LINEAR, TRANSFORMS, n_features=3)
-    with pytest.raises(CheckpointError, match=r"gone/weights\.safetensors: weights cannot be written: No such file"):
+    with pytest.raises(
+        CheckpointError, match=r"gone/weights\.safetensors: weights cannot be written: No such file"
+    ):
         classifier.save(tmp_path / "gone" / "weights.safetensors")

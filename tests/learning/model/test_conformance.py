@@ -1,4 +1,6 @@
-"""What every model keeps, over every shipped YAML and over odd settings of every kind (DESIGN 5)."""
+"""What every model keeps, over every shipped YAML and over odd settings of every kind (DESIGN
+5).
+"""
 
 from __future__ import annotations
 
@@ -19,11 +21,25 @@ ODD = {
         {"norm": "rms", "kernel": 4, "levels": 1, "channels": 5, "se_reduction": 5, "se_window": 7},
         {"norm": "none", "levels": 3, "channels": 8, "dropout": 0.0},
         {"norm": "weight", "levels": 2, "channels": 5, "se_reduction": 1, "se_window": 3},
-        {"norm": "weight", "levels": 3, "channels": 8, "se_reduction": 1, "depthwise": True, "activation": "silu"},
+        {
+            "norm": "weight",
+            "levels": 3,
+            "channels": 8,
+            "se_reduction": 1,
+            "depthwise": True,
+            "activation": "silu",
+        },
     ],
     "tcn": [
         {"norm": "layer", "kernel": 2, "levels": 2, "channels": 5, "activation": "gelu"},
-        {"norm": "rms", "kernel": 5, "levels": 2, "channels": 3, "depthwise": True, "activation": "leaky_relu"},
+        {
+            "norm": "rms",
+            "kernel": 5,
+            "levels": 2,
+            "channels": 3,
+            "depthwise": True,
+            "activation": "leaky_relu",
+        },
     ],
     "mlp": [
         {"window": 1, "layers": 1, "norm": "none", "channels": 3},
@@ -32,19 +48,25 @@ ODD = {
     ],
     "linear": [{"window": 1}, {"window": 33}],
 }
-CASES = [(path.stem, {}) for path in SHIPPED] + [(kind, change) for kind, changes in ODD.items() for change in changes]
+CASES = [(path.stem, {}) for path in SHIPPED] + [
+    (kind, change) for kind, changes in ODD.items() for change in changes
+]
 F = 5
 
 
 class Config(Spec):
-    model: Annotated[Kind, Room("hft.model")]
+    model: Annotated[Kind, Room("hft.learning.model")]
 
 
 def make_spec(kind, change):
-    return parse(Config, {"model": yaml.safe_load(Path(f"conf/model/{kind}.yaml").read_text()) | change}).model
+    return parse(
+        Config, {"model": yaml.safe_load(Path(f"conf/model/{kind}.yaml").read_text()) | change}
+    ).model
 
 
-@pytest.fixture(params=CASES, ids=lambda case: "-".join([case[0], *(f"{k}={v}" for k, v in case[1].items())]))
+@pytest.fixture(
+    params=CASES, ids=lambda case: "-".join([case[0], *(f"{k}={v}" for k, v in case[1].items())])
+)
 def spec(request):
     return make_spec(*request.param)
 
@@ -62,7 +84,7 @@ def inputs(n_bars, n_sequences=2, seed=1):
 
 
 def test_every_kind_ships_its_yaml_and_odd_settings():
-    kinds = set(Room("hft.model").specs())
+    kinds = set(Room("hft.learning.model").specs())
     assert kinds == {path.stem for path in SHIPPED} == set(ODD)
     assert all(yaml.safe_load(path.read_text())["kind"] == path.stem for path in SHIPPED)
 

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from hft.dataset import Dataset
-from hft.model import fit_classifier, gate_activity, permutation_importance
-from hft.model._dense import BLOCK
-from hft.model._insight import _move_blocks
-from hft.model.linear import Linear
-from hft.model.se_tcn import SeTcn
+from hft.dataset.rows import Dataset
+from hft.learning.model import fit_classifier, gate_activity, permutation_importance
+from hft.learning.model._dense import BLOCK
+from hft.learning.model._insight import _move_blocks
+from hft.learning.model.linear import Linear
+from hft.learning.model.se_tcn import SeTcn
 
 SE_TCN = SeTcn(
     kind="se_tcn",
@@ -63,7 +63,9 @@ def test_gates_are_the_mean_over_the_rows_of_each_part(n_parts):
         for block, gates_KC in zip(network.blocks, found, strict=True):
             seen = block.body[:-1](h_BTC)
             gates_NC = block.body[-1].gates(seen)[0][at_N + reach]
-            torch.testing.assert_close(block.body[-1](seen)[0][at_N + reach], seen[0][at_N + reach] * gates_NC)
+            torch.testing.assert_close(
+                block.body[-1](seen)[0][at_N + reach], seen[0][at_N + reach] * gates_NC
+            )
             for k in range(n_parts):
                 part = np.arange(len(at_N)) * n_parts // len(at_N) == k
                 np.testing.assert_allclose(gates_KC[k], gates_NC[part].mean(0), atol=1e-6)

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import torch
 
-from hft.model.linear import Linear
+from hft.learning.model.linear import Linear
 
 
 def test_is_a_weighted_sum_of_the_last_window_bars():

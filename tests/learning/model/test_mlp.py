@@ -2,13 +2,15 @@ from __future__ import annotations
 
 import torch
 
-from hft.model.mlp import Mlp
+from hft.learning.model.mlp import Mlp
 
 
 def test_is_a_window_then_layers_of_single_bars():
     """mlp of 2 hidden layers against plain matrix products of each window."""
     torch.manual_seed(0)
-    spec = Mlp(kind="mlp", window=3, layers=2, channels=4, dropout=0.0, norm="none", activation="relu")
+    spec = Mlp(
+        kind="mlp", window=3, layers=2, channels=4, dropout=0.0, norm="none", activation="relu"
+    )
     model = spec.build(2)
     first, second, last = (module for module in model if hasattr(module, "weight"))
     x = torch.randn(1, 8, 2)

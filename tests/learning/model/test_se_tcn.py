@@ -1,4 +1,6 @@
-"""Against a twin in plain loops, hand values and the published receptive fields; what it shares with `tcn` too."""
+"""Against a twin in plain loops, hand values and the published receptive fields; what it shares
+with `tcn` too.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +9,13 @@ import pytest
 import torch
 from scipy.stats import norm
 
-from hft.model._tcn import ChannelDropout, ChannelNorm, SqueezeExcite, trailing_mean
-from hft.model.se_tcn import SeTcn
-from hft.model.tcn import Tcn
+from hft.learning.model._tcn import ChannelDropout, ChannelNorm, SqueezeExcite, trailing_mean
+from hft.learning.model.se_tcn import SeTcn
+from hft.learning.model.tcn import Tcn
 
-SHARED = dict(channels=4, levels=2, kernel=3, dropout=0.0, norm="none", activation="relu", depthwise=False)
+SHARED = dict(
+    channels=4, levels=2, kernel=3, dropout=0.0, norm="none", activation="relu", depthwise=False
+)
 SMALL = SHARED | dict(kind="se_tcn", se_window=3, se_reduction=2)
 ACTIVATIONS = {
     "relu": lambda x: np.maximum(x, 0),
@@ -22,7 +26,8 @@ ACTIVATIONS = {
 
 
 @pytest.mark.parametrize(
-    ("kernel", "levels", "window", "bars"), [(3, 6, 1, 253), (3, 6, 16, 343), (3, 6, 64, 631), (3, 4, 16, 121)]
+    ("kernel", "levels", "window", "bars"),
+    [(3, 6, 1, 253), (3, 6, 16, 343), (3, 6, 64, 631), (3, 4, 16, 121)],
 )
 def test_receptive_field(kernel, levels, window, bars):
     spec = SeTcn(**SMALL | {"kernel": kernel, "levels": levels, "se_window": window})
@@ -93,7 +98,9 @@ def _naive_squeeze_excite(x_TC, state, name, window):
     out = np.empty_like(x_TC)
     for t in range(len(x_TC)):
         mean_C = x_TC[max(0, t - window + 1) : t + 1].sum(0) / window
-        hidden = np.maximum(state[f"{name}squeeze.weight"][:, :, 0] @ mean_C + state[f"{name}squeeze.bias"], 0)
+        hidden = np.maximum(
+            state[f"{name}squeeze.weight"][:, :, 0] @ mean_C + state[f"{name}squeeze.bias"], 0
+        )
         gate = state[f"{name}excite.weight"][:, :, 0] @ hidden + state[f"{name}excite.bias"]
         out[t] = x_TC[t] / (1 + np.exp(-gate))
     return out
@@ -107,13 +114,17 @@ def test_squeeze_excite_by_hand():
         torch.nn.init.zeros_(part.bias)
     x = torch.tensor([1.0, 3.0, -5.0, 2.0])
     mean = torch.tensor([0.5, 2.0, -1.0, -1.5])
-    torch.testing.assert_close(module(x[None, :, None])[0, :, 0], x * torch.sigmoid(2 * mean.clamp_min(0)))
+    torch.testing.assert_close(
+        module(x[None, :, None])[0, :, 0], x * torch.sigmoid(2 * mean.clamp_min(0))
+    )
 
 
 @pytest.mark.parametrize("window", [1, 2, 3, 7, 16, 64])
 def test_trailing_mean_of_any_window(window):
     x = torch.randn(2, 80, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    expected = torch.stack([x[:, max(0, t - window + 1) : t + 1].sum(1) / window for t in range(80)], dim=1)
+    expected = torch.stack(
+        [x[:, max(0, t - window + 1) : t + 1].sum(1) / window for t in range(80)], dim=1
+    )
     torch.testing.assert_close(trailing_mean(x, window), expected)
 
 
@@ -142,7 +153,9 @@ def test_dropout_zeroes_whole_channels_in_training_only():
 
 
 def test_weights_of_the_first_release_still_fit():
-    """Names and shapes that stored runs hold: blocks.<i>.body.{0,4} convolutions, .8 gates, .skip, head."""
+    """Names and shapes that stored runs hold: blocks.<i>.body.{0,4} convolutions, .8 gates, .skip,
+    head.
+    """
     state = SeTcn(**SMALL | {"norm": "weight"}).build(2).state_dict()
     convolution = ("bias", "parametrizations.weight.original0", "parametrizations.weight.original1")
     gates = [f"8.{part}.{p}" for part in ("squeeze", "excite") for p in ("weight", "bias")]

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from hft.spec import Kind, Room, Spec, SpecError, parse
-from tests.planted import TCN, adamw
+from tests.learning.planted import TCN, adamw
 
 
 @pytest.mark.parametrize("n_steps", [12, 97, 1000])
@@ -26,7 +26,9 @@ def test_one_cycle_is_torchs(warmup, n_steps):
         twin.step()
         if step < n_steps - 1:
             schedule.step()
-    np.testing.assert_allclose([optim.lr_at(step, n_steps) for step in range(n_steps)], expected, rtol=1e-9)
+    np.testing.assert_allclose(
+        [optim.lr_at(step, n_steps) for step in range(n_steps)], expected, rtol=1e-9
+    )
 
 
 @pytest.mark.parametrize("schedule", ["constant", "cosine"])
@@ -34,7 +36,11 @@ def test_warm_up_rises_in_equal_steps_and_the_rest_is_held_or_a_half_cosine(sche
     optim = adamw(lr=0.1, schedule=schedule, warmup=0.2)
     rates = [optim.lr_at(step, 50) for step in range(50)]
     np.testing.assert_allclose(rates[:10], 0.1 * np.arange(1, 11) / 10)
-    rest = np.full(40, 0.1) if schedule == "constant" else 0.05 * (1 + np.cos(np.pi * np.arange(40) / 40))
+    rest = (
+        np.full(40, 0.1)
+        if schedule == "constant"
+        else 0.05 * (1 + np.cos(np.pi * np.arange(40) / 40))
+    )
     np.testing.assert_allclose(rates[10:], rest)
 
 
@@ -57,7 +63,7 @@ def test_weight_decay_spares_biases_and_betas_arrive():
 
 
 class Config(Spec):
-    optim: Annotated[Kind, Room("hft.optim")]
+    optim: Annotated[Kind, Room("hft.learning.optim")]
 
 
 def test_a_beta_outside_its_range_is_named():

@@ -10,23 +10,25 @@ import numpy as np
 import polars as pl
 import yaml
 
-from hft.bars import BarSpec, FixedSize
-from hft.data import Ticks
+from hft.market.bars import BarSpec, FixedSize
+from hft.market.data import Ticks
 from hft.schema import NS_PER_DAY
 from hft.spec import Room, Spec, parse
-from tests.market import random_ticks
+from tests.random_market import random_ticks
 
-CONF = Path(__file__).parents[2] / "conf" / "bars"
-KINDS = Room("hft.bars").names()
+CONF = Path(__file__).parents[3] / "conf" / "bars"
+KINDS = Room("hft.market.bars").names()
 
 
 class _Choice(Spec):
-    bars: Annotated[BarSpec, Room("hft.bars")]
+    bars: Annotated[BarSpec, Room("hft.market.bars")]
 
 
 def bar_spec(kind: str, **numbers: float) -> BarSpec:
     """The shipped YAML with other numbers."""
-    return parse(_Choice, {"bars": yaml.safe_load((CONF / f"{kind}.yaml").read_text()) | numbers}).bars
+    return parse(
+        _Choice, {"bars": yaml.safe_load((CONF / f"{kind}.yaml").read_text()) | numbers}
+    ).bars
 
 
 def small_spec(kind: str, ticks: Ticks) -> BarSpec:
@@ -39,16 +41,22 @@ def small_spec(kind: str, ticks: Ticks) -> BarSpec:
 
 
 def sided_ticks(*, n_days: int = 3, seed: int = 0, n_trades: int = 1200) -> Ticks:
-    """The random market with a tenth of the sides unknown and one gap inside each day but the last."""
+    """The random market with a tenth of the sides unknown and one gap inside each day but the
+    last.
+    """
     ticks = random_ticks(seed, n_trades=n_trades, n_days=n_days)
     unknown = pl.Series(np.random.default_rng(seed).random(ticks.trades.height) < 0.1)
-    trades = ticks.trades.with_columns(side=pl.when(unknown).then(pl.lit(0, pl.Int8)).otherwise("side"))
+    trades = ticks.trades.with_columns(
+        side=pl.when(unknown).then(pl.lit(0, pl.Int8)).otherwise("side")
+    )
     middles = (np.arange(n_days - 1) * n_trades + n_trades // 2).tolist()
     return dataclasses.replace(ticks, trades=trades, gaps=trades["ts_recv"].to_numpy()[middles])
 
 
 def with_other_future(ticks: Ticks, ts: int) -> Ticks:
-    """Everything that was not known at the close of a bar at `ts` is changed: later trades, quotes from `ts` on."""
+    """Everything that was not known at the close of a bar at `ts` is changed: later trades, quotes
+    from `ts` on.
+    """
     price, qty = pl.col("price"), pl.col("qty")
     after = pl.col("ts_recv") > ts
     trades = ticks.trades.with_columns(
@@ -58,7 +66,8 @@ def with_other_future(ticks: Ticks, ts: int) -> Ticks:
     )
     unseen = pl.col("ts_recv") >= ts
     quotes = ticks.quotes.with_columns(
-        pl.when(unseen).then(pl.col(c) * 1.7).otherwise(c).alias(c) for c in ("bid", "ask", "bid_qty", "ask_qty")
+        pl.when(unseen).then(pl.col(c) * 1.7).otherwise(c).alias(c)
+        for c in ("bid", "ask", "bid_qty", "ask_qty")
     )
     book = ticks.book.with_columns(
         pl.when(unseen).then(pl.col(c) * 1.7).otherwise(c).alias(c) for c in ticks.book.columns[3:]

@@ -9,10 +9,25 @@ import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
 
-from hft.bars import BarError, FixedSize, build_bars, hourly_totals, join_bars, quote_bounds, trade_bounds
-from hft.data import cut_ticks
+from hft.market.bars import (
+    BarError,
+    FixedSize,
+    build_bars,
+    hourly_totals,
+    join_bars,
+    quote_bounds,
+    trade_bounds,
+)
+from hft.market.data import cut_ticks
 from hft.schema import BARS, NS_PER_DAY, check
-from tests.bars.market import CONF, KINDS, bar_spec, sided_ticks, small_spec, with_other_future
+from tests.market.bars.market import (
+    CONF,
+    KINDS,
+    bar_spec,
+    sided_ticks,
+    small_spec,
+    with_other_future,
+)
 
 TICKS = sided_ticks()
 
@@ -30,7 +45,11 @@ def same(left, right):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_ships_its_numbers(kind):
-    assert (CONF / f"{kind}.yaml").read_text().startswith("# yaml-language-server: $schema=../schema/bars.json\n")
+    assert (
+        (CONF / f"{kind}.yaml")
+        .read_text()
+        .startswith("# yaml-language-server: $schema=../schema/bars.json\n")
+    )
     assert bar_spec(kind).kind == kind
     fields = type(bar_spec(kind)).model_fields
     assert all(field.description for name, field in fields.items() if name != "kind")
@@ -61,7 +80,12 @@ def test_bars_are_what_their_trades_add_up_to(built):
             buy, sell = buy + qty * (side > 0), sell + qty * (side < 0)
         found = [bar[c] for c in ("open", "high", "low", "close", "n_trades")]
         assert found == [prices[0], max(prices), min(prices), prices[-1], len(prices)]
-        assert [bar[c] for c in ("volume", "turnover", "buy_volume", "sell_volume")] == [volume, turnover, buy, sell]
+        assert [bar[c] for c in ("volume", "turnover", "buy_volume", "sell_volume")] == [
+            volume,
+            turnover,
+            buy,
+            sell,
+        ]
         assert bar["vwap"] == pytest.approx(turnover / volume, rel=1e-12)
 
 
@@ -90,7 +114,10 @@ def test_open_remainder_of_an_incomplete_day_is_no_bar(built):
     end = int(bars["ts"][-5]) - 1
     cut = build_bars(cut_ticks(TICKS, TICKS.start, end), spec)
     assert not cut["partial"][-1]
-    assert cut["n_trades"].sum() < TICKS.trades.filter(pl.col("ts_recv").is_between(bars["ts_open"][0], end)).height
+    assert (
+        cut["n_trades"].sum()
+        < TICKS.trades.filter(pl.col("ts_recv").is_between(bars["ts_open"][0], end)).height
+    )
 
 
 def test_is_deterministic(built):
@@ -100,7 +127,9 @@ def test_is_deterministic(built):
 
 def test_truncation_changes_no_earlier_bar(built):
     spec, bars = built
-    for ts in np.random.default_rng(1).choice(TICKS.trades["ts_recv"].to_numpy()[700:], 12).tolist():
+    for ts in (
+        np.random.default_rng(1).choice(TICKS.trades["ts_recv"].to_numpy()[700:], 12).tolist()
+    ):
         cut = build_bars(cut_ticks(TICKS, TICKS.start, ts + 1), spec, allow_empty=True)
         same(cut, bars.filter(pl.col("ts") <= ts))
 
@@ -114,7 +143,10 @@ def test_another_future_changes_no_earlier_bar(built):
 
 def test_days_apart_join_to_the_same_bars(built):
     spec, bars = built
-    days = [cut_ticks(TICKS, start, start + NS_PER_DAY) for start in range(TICKS.start, TICKS.end, NS_PER_DAY)]
+    days = [
+        cut_ticks(TICKS, start, start + NS_PER_DAY)
+        for start in range(TICKS.start, TICKS.end, NS_PER_DAY)
+    ]
     frames, history = [], hourly_totals(days[0]).clear()
     for day in days:
         frames.append(build_bars(day, spec, history.tail(spec.history_hours), allow_empty=True))
@@ -168,6 +200,8 @@ def test_without_quotes_the_rest_is_the_same(built):
 def test_no_trades_is_one_clear_error(built):
     spec, _ = built
     silent = dataclasses.replace(TICKS, trades=TICKS.trades.clear())
-    with pytest.raises(BarError, match=r"no trades from 2024-01-01T00:00:00Z to 2024-01-04T00:00:00Z.*data\.start"):
+    with pytest.raises(
+        BarError, match=r"no trades from 2024-01-01T00:00:00Z to 2024-01-04T00:00:00Z.*data\.start"
+    ):
         build_bars(silent, spec)
     assert build_bars(silent, spec, allow_empty=True).height == 0

@@ -8,7 +8,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hft.bars._kernel import HOUR_NS, cut, interval_stops
+from hft.market.bars._kernel import HOUR_NS, cut, interval_stops
 
 SETTINGS = settings(max_examples=60, deadline=None, derandomize=True)
 
@@ -20,7 +20,12 @@ trades = st.lists(
         st.sampled_from([-1, 0, 1]),
     ),
     max_size=60,
-).map(lambda rows: [(ts, *rest) for ts, rest in zip(sorted(r[0] for r in rows), (r[1:] for r in rows), strict=True)])
+).map(
+    lambda rows: [
+        (ts, *rest)
+        for ts, rest in zip(sorted(r[0] for r in rows), (r[1:] for r in rows), strict=True)
+    ]
+)
 thresholds = st.integers(1, 400).map(lambda k: k / 10)
 
 
@@ -33,7 +38,9 @@ def naive_cut(rows, stops, hour_threshold, in_quote):
         volume = turnover = 0.0
         for _, price, qty, _ in held:
             volume, turnover = volume + qty, turnover + price * qty
-        reached = (turnover if in_quote else volume) >= hour_threshold[held[0][0] // HOUR_NS] * (1 - 1e-9)
+        reached = (turnover if in_quote else volume) >= hour_threshold[held[0][0] // HOUR_NS] * (
+            1 - 1e-9
+        )
         if reached or i + 1 in stops:
             bars.append(naive_bar(held, volume, turnover))
             held = []
@@ -52,7 +59,12 @@ def naive_bar(held, volume, turnover):
 
 def arrays(rows):
     ts_recv, price, qty, side = zip(*rows, strict=True) if rows else ([], [], [], [])
-    return np.array(ts_recv, np.int64), np.array(price, float), np.array(qty, float), np.array(side, np.int8)
+    return (
+        np.array(ts_recv, np.int64),
+        np.array(price, float),
+        np.array(qty, float),
+        np.array(side, np.int8),
+    )
 
 
 @SETTINGS
@@ -79,15 +91,26 @@ def test_cut_grows_past_its_first_guess():
 def test_a_sum_of_decimals_reaches_its_decimal_threshold():
     n = 30  # ten times 0.1 is 0.9999999999999999
     counts, _ = cut(
-        np.arange(n), np.ones(n), np.full(n, 0.1), np.ones(n, np.int8), np.array([n]), np.full(24, 1.0), False
+        np.arange(n),
+        np.ones(n),
+        np.full(n, 0.1),
+        np.ones(n, np.int8),
+        np.array([n]),
+        np.full(24, 1.0),
+        False,
     )
     assert counts[2].tolist() == [10, 10, 10]
 
 
 @SETTINGS
-@given(st.lists(st.integers(0, 300), max_size=50).map(sorted), st.integers(1, 70), st.integers(0, 3))
+@given(
+    st.lists(st.integers(0, 300), max_size=50).map(sorted), st.integers(1, 70), st.integers(0, 3)
+)
 def test_interval_stops_equal_their_plain_twin(ts_recv, size, origin):
     ts_recv = [ts + origin for ts in ts_recv]
     interval = [(ts - origin) // size for ts in ts_recv]
     begins = [i for i in range(len(ts_recv)) if i == 0 or interval[i] != interval[i - 1]]
-    assert interval_stops(np.array(ts_recv, np.int64), origin, size).tolist() == [*begins, len(ts_recv)]
+    assert interval_stops(np.array(ts_recv, np.int64), origin, size).tolist() == [
+        *begins,
+        len(ts_recv),
+    ]

@@ -6,13 +6,21 @@ import numpy as np
 import polars as pl
 import pytest
 
-from hft.bars import BarError, build_bars, hourly_totals, join_bars, quote_bounds, require_bars, trade_bounds
-from hft.bars._kernel import HOUR_NS
-from hft.data import Ticks, cut_ticks
+from hft.market.bars import (
+    BarError,
+    build_bars,
+    hourly_totals,
+    join_bars,
+    quote_bounds,
+    require_bars,
+    trade_bounds,
+)
+from hft.market.bars._kernel import HOUR_NS
+from hft.market.data import Ticks, cut_ticks
 from hft.schema import BARS, NS_PER_DAY, NS_PER_S, QUOTES, TRADES, book_columns, empty
 from hft.spec import SpecError
-from tests.bars.market import bar_spec
-from tests.market import random_ticks
+from tests.market.bars.market import bar_spec
+from tests.random_market import random_ticks
 
 MIDNIGHT = 1_704_067_200 * NS_PER_S
 
@@ -20,7 +28,14 @@ MIDNIGHT = 1_704_067_200 * NS_PER_S
 def trades_at(seconds, *, price=100.0, qty=1.0, end=NS_PER_DAY):
     """Buyers' trades so many seconds after midnight."""
     ts = MIDNIGHT + (np.array(seconds) * NS_PER_S).astype(np.int64)
-    columns = {"ts_recv": ts, "ts_exch": ts, "id": np.arange(len(ts)), "price": price, "qty": qty, "side": 1}
+    columns = {
+        "ts_recv": ts,
+        "ts_exch": ts,
+        "id": np.arange(len(ts)),
+        "price": price,
+        "qty": qty,
+        "side": 1,
+    }
     trades = pl.DataFrame(columns).cast(TRADES)
     no_gaps = np.empty(0, np.int64)
     return Ticks(trades, empty(QUOTES), empty(book_columns(0)), MIDNIGHT, MIDNIGHT + end, no_gaps)
@@ -79,7 +94,8 @@ def test_adaptive_threshold_is_the_mean_of_the_hours_with_trades_before(kind):
     ticks = trades_at(np.array(hours) * 3600.0 + np.arange(len(hours)))
     spec = bar_spec(kind, size=1200.0, history_hours=2)
     bars = build_bars(ticks, spec)
-    # Hours 0 and 2 are burn-in. Hour 5: mean(4, 8) / 3 = 2 trades; hour 6: mean(8, 6) / 3 = 2.33, so 3 trades.
+    # Hours 0 and 2 are burn-in. Hour 5: mean(4, 8) / 3 = 2 trades; hour 6: mean(8, 6) / 3 = 2.33,
+    # so 3 trades.
     assert bars["n_trades"].to_list() == [2, 2, 2, 3, 3]
     assert bars["turnover"].sum() == 12 * 100.0
 
@@ -87,9 +103,12 @@ def test_adaptive_threshold_is_the_mean_of_the_hours_with_trades_before(kind):
 def test_adaptive_history_ends_the_burn_in_before_it_begins():
     hours = [0] * 4 + [2] * 4
     ticks = trades_at(np.array(hours) * 3600.0 + np.arange(len(hours)))
-    history = pl.DataFrame({"hour": [MIDNIGHT - k * HOUR_NS for k in (9, 3, 2)], "volume": 3.0, "turnover": 300.0})
+    history = pl.DataFrame(
+        {"hour": [MIDNIGHT - k * HOUR_NS for k in (9, 3, 2)], "volume": 3.0, "turnover": 300.0}
+    )
     bars = build_bars(ticks, bar_spec("dollar_adaptive", size=2400.0, history_hours=2), history)
-    # Hour 0: mean(3, 3) / 1.5 = 2 trades; hour 2: mean(3, 4) / 1.5 = 2.33, so 3 trades, and midnight.
+    # Hour 0: mean(3, 3) / 1.5 = 2 trades; hour 2: mean(3, 4) / 1.5 = 2.33, so 3 trades, and
+    # midnight.
     assert bars["n_trades"].to_list() == [2, 2, 3, 1]
 
 
@@ -110,11 +129,13 @@ def test_adaptive_bar_keeps_the_threshold_of_the_hour_it_opened_in():
 
 def test_a_threshold_never_met_names_the_total_and_a_size():
     with pytest.raises(
-        BarError, match=r"bars\.size=500 quote currency gives no bar: the data hold 300 .*try bars\.size=3$"
+        BarError,
+        match=r"bars\.size=500 quote currency gives no bar: the data hold 300 .*try bars\.size=3$",
     ):
         build_bars(trades_at([1, 2, 3], end=4 * NS_PER_S), bar_spec("dollar", size=500.0))
     with pytest.raises(
-        BarError, match=r"bars\.size=9 trades gives no bar: the data hold 3 trades in all; try bars\.size=1$"
+        BarError,
+        match=r"bars\.size=9 trades gives no bar: the data hold 3 trades in all; try bars\.size=1$",
     ):
         build_bars(trades_at([1, 2, 3]), bar_spec("tick", size=9))
     with pytest.raises(BarError, match="history_hours=4 gives no bar: the data hold 1 hours"):
@@ -153,6 +174,12 @@ def test_bounds_of_no_bars():
 
 
 def test_sizes_out_of_range_are_refused():
-    for kind, size in (("dollar", 0), ("tick", 0), ("time", 1e-4), ("time", 90_000), ("volume", -1.0)):
+    for kind, size in (
+        ("dollar", 0),
+        ("tick", 0),
+        ("time", 1e-4),
+        ("time", 90_000),
+        ("volume", -1.0),
+    ):
         with pytest.raises(SpecError, match=r"bars\.size"):
             bar_spec(kind, size=size)

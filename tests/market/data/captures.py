@@ -7,11 +7,13 @@ from pathlib import Path
 
 import pytest
 
-SHARED = Path(os.environ.get("HFT_SHARED_DATA") or Path(__file__).parents[3] / "shared" / "data")
+SHARED = Path(os.environ.get("HFT_SHARED_DATA") or Path(__file__).parents[4] / "shared" / "data")
 
 
 def shared(*parts: str) -> str:
-    """A path or glob below the shared data; skips the test without them, and fails it where CI=true."""
+    """A path or glob below the shared data; skips the test without them, and fails it where
+    CI=true.
+    """
     if not SHARED.is_dir():
         reason = f"no captures at {SHARED}: set HFT_SHARED_DATA to the folder that holds binance_ws and vendor"
         if os.environ.get("CI") == "true":

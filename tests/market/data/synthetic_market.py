@@ -1,4 +1,6 @@
-"""For the tests of the synthetic market: small variants of the shipped one, and looking up what was known when."""
+"""For the tests of the synthetic market: small variants of the shipped one, and looking up what was
+known when.
+"""
 
 from __future__ import annotations
 
@@ -9,17 +11,19 @@ import numpy as np
 import polars as pl
 import yaml
 
-from hft.data import Ticks
-from hft.data.synthetic import Synthetic
+from hft.market.data import Ticks
+from hft.market.data.synthetic import Synthetic
 from hft.spec import parse
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 IMPACT = {"impact": True, "volatility_bps_per_sqrt_s": 0.0, "extra_spread_ticks": 0.0}
 
 
 def spec_of(**changes) -> Synthetic:
     """Ten minutes of the shipped market, with changes."""
-    plain = yaml.safe_load((ROOT / "conf/data/synthetic.yaml").read_text()) | {"end": "2024-01-01T00:10"}
+    plain = yaml.safe_load((ROOT / "conf/data/synthetic.yaml").read_text()) | {
+        "end": "2024-01-01T00:10"
+    }
     return parse(Synthetic, plain | changes)
 
 
@@ -28,9 +32,15 @@ def digest(ticks: Ticks) -> str:
     return hashlib.sha256(b"".join(columns) + ticks.gaps.tobytes()).hexdigest()
 
 
-def as_of(frame: pl.DataFrame, value: pl.Expr, when: np.ndarray, clock: str = "ts_recv") -> np.ndarray:
+def as_of(
+    frame: pl.DataFrame, value: pl.Expr, when: np.ndarray, clock: str = "ts_recv"
+) -> np.ndarray:
     """`value` of the last row at or before each time."""
-    return frame.select(value).to_series().to_numpy()[np.searchsorted(frame[clock].to_numpy(), when, "right") - 1]
+    return (
+        frame.select(value)
+        .to_series()
+        .to_numpy()[np.searchsorted(frame[clock].to_numpy(), when, "right") - 1]
+    )
 
 
 MID = (pl.col("bid") + pl.col("ask")) / 2

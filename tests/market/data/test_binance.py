@@ -7,9 +7,9 @@ import zipfile
 
 import pytest
 
-from hft.data import DataError, load_ticks
-from tests.data.captures import shared
-from tests.data.vendor import (
+from hft.market.data import DataError, load_ticks
+from tests.market.data.captures import shared
+from tests.market.data.vendor import (
     AGG_HEADER,
     MIDNIGHT,
     MS,
@@ -52,8 +52,12 @@ def test_times_sides_and_end(tmp_path):
 @pytest.mark.parametrize("header", ["", "id,price,qty,quote_qty,time,is_buyer_maker"])
 def test_units_spellings_and_headers_give_the_same_trades(tmp_path, unit, maker, header):
     day_zip(tmp_path / "plain")
-    day_zip(tmp_path / "other", trade_rows(1, [t * unit for t in TIMES], header=header, maker=maker))
-    assert load_ticks(binance(tmp_path / "other")).trades.equals(load_ticks(binance(tmp_path / "plain")).trades)
+    day_zip(
+        tmp_path / "other", trade_rows(1, [t * unit for t in TIMES], header=header, maker=maker)
+    )
+    assert load_ticks(binance(tmp_path / "other")).trades.equals(
+        load_ticks(binance(tmp_path / "plain")).trades
+    )
 
 
 def test_spot_trades_without_header_have_seven_columns(tmp_path):
@@ -64,7 +68,10 @@ def test_spot_trades_without_header_have_seven_columns(tmp_path):
 
 @pytest.mark.parametrize("spot", [False, True])
 def test_aggregated_trades(tmp_path, spot):
-    rows = [f"{i},100.5,0.002,{2 * i},{2 * i + 1},{t},true{',True' * spot}" for i, t in enumerate(TIMES, start=1)]
+    rows = [
+        f"{i},100.5,0.002,{2 * i},{2 * i + 1},{t},true{',True' * spot}"
+        for i, t in enumerate(TIMES, start=1)
+    ]
     day_zip(tmp_path, "\n".join([AGG_HEADER] * (not spot) + rows), data_type="aggTrades")
     ticks = load_ticks(binance(tmp_path, trades="aggTrades"))
     assert ticks.trades["id"].to_list() == list(range(1, 21))
@@ -119,7 +126,9 @@ def test_content_changes_with_neighbours_and_range(tmp_path):
     assert alone == spec.content(day)
     day_zip(tmp_path, trade_rows(30, [MIDNIGHT + 1]), day="2023-11-15")
     assert spec.content(day) != alone
-    assert spec.content(day) == binance(tmp_path, end="2023-11-15").content(day)  # the day is complete in both
+    assert spec.content(day) == binance(tmp_path, end="2023-11-15").content(
+        day
+    )  # the day is complete in both
     assert binance(tmp_path, end="2023-11-14T23:00").content(day) != spec.content(day)
 
 
@@ -170,7 +179,10 @@ def test_checksum_mismatch(tmp_path):
     spec = binance(tmp_path)
     load_ticks(spec)
     path.with_name(path.name + ".CHECKSUM").write_text(f"{'0' * 64}  {path.name}\n")
-    refused(spec, rf"{DAY}\.zip: sha256 is [0-9a-f]{{64}}, BTCUSDT-trades-{DAY}\.zip\.CHECKSUM says 0000")
+    refused(
+        spec,
+        rf"{DAY}\.zip: sha256 is [0-9a-f]{{64}}, BTCUSDT-trades-{DAY}\.zip\.CHECKSUM says 0000",
+    )
     refused(binance(tmp_path, require_checksum=False), "sha256 is")
     with pytest.raises(DataError, match="sha256 is"):
         spec.content(dt.date(2023, 11, 14))
@@ -180,7 +192,9 @@ def test_checksum_mismatch(tmp_path):
 
 def test_checksum_missing(tmp_path):
     day_zip(tmp_path, checksum=False)
-    refused(binance(tmp_path), r"CHECKSUM is missing: fetch it too, or set data\.require_checksum=false")
+    refused(
+        binance(tmp_path), r"CHECKSUM is missing: fetch it too, or set data\.require_checksum=false"
+    )
     assert load_ticks(binance(tmp_path, require_checksum=False)).trades.height == 20
 
 
@@ -210,7 +224,9 @@ def test_two_members(tmp_path):
     refused(binance(tmp_path), "must hold one CSV file, holds 2")
 
 
-@pytest.mark.parametrize("member", ["../evil.csv", "/etc/evil.csv", "a\\evil.csv", "folder/day.csv", "day.exe"])
+@pytest.mark.parametrize(
+    "member", ["../evil.csv", "/etc/evil.csv", "a\\evil.csv", "folder/day.csv", "day.exe"]
+)
 def test_a_member_that_is_no_plain_csv(tmp_path, member):
     day_zip(tmp_path, member=member)
     refused(binance(tmp_path), "its member must be a plain CSV file")
@@ -218,7 +234,10 @@ def test_a_member_that_is_no_plain_csv(tmp_path, member):
 
 def test_a_zip_bomb_is_not_inflated(tmp_path):
     day_zip(tmp_path, "0" * 10_000_000)
-    refused(binance(tmp_path), "says it inflates .* times to 10,000,000 bytes, more than 200 times is no market data")
+    refused(
+        binance(tmp_path),
+        "says it inflates .* times to 10,000,000 bytes, more than 200 times is no market data",
+    )
 
 
 def rows_with(n: int, line: str) -> str:
@@ -264,11 +283,22 @@ def test_missing_files(tmp_path):
     refused(binance(tmp_path / "none"), "no such folder or file")
     refused(binance(tmp_path), "no file in the folder")
     day_zip(tmp_path)
-    refused(binance(tmp_path, symbol="ETHUSDT"), r"matches .*ETHUSDT-\*\.zip: check data\.path and data\.symbol")
-    refused(binance(tmp_path, trades="aggTrades"), r"no daily file BTCUSDT-aggTrades-<date>\.zip .*data\.trades")
-    refused(binance(tmp_path, quotes="bookTicker"), r"no daily file BTCUSDT-bookTicker.*data\.quotes=none")
+    refused(
+        binance(tmp_path, symbol="ETHUSDT"),
+        r"matches .*ETHUSDT-\*\.zip: check data\.path and data\.symbol",
+    )
+    refused(
+        binance(tmp_path, trades="aggTrades"),
+        r"no daily file BTCUSDT-aggTrades-<date>\.zip .*data\.trades",
+    )
+    refused(
+        binance(tmp_path, quotes="bookTicker"),
+        r"no daily file BTCUSDT-bookTicker.*data\.quotes=none",
+    )
     day_zip(tmp_path, quote_rows(1, [MIDNIGHT]), data_type="bookTicker", day="2023-11-15")
-    refused(binance(tmp_path, quotes="bookTicker"), r"BTCUSDT-bookTicker-2023-11-14\.zip is missing")
+    refused(
+        binance(tmp_path, quotes="bookTicker"), r"BTCUSDT-bookTicker-2023-11-14\.zip is missing"
+    )
 
 
 def test_one_day_in_two_markets(tmp_path):

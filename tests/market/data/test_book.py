@@ -1,4 +1,6 @@
-"""The book rebuild against a dictionary, message by message; and the order of snapshot and diffs by hand."""
+"""The book rebuild against a dictionary, message by message; and the order of snapshot and diffs by
+hand.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hft.data._book import Snapshot, flag_broken_chain, rebuild_book
+from hft.market.data._book import Snapshot, flag_broken_chain, rebuild_book
 from hft.schema import book_columns, check
 
 levels = st.lists(st.tuples(st.integers(1, 12), st.integers(0, 3)), max_size=5)
@@ -18,7 +20,13 @@ message = st.tuples(levels, levels, st.booleans())
 
 
 def diffs_of(messages: list[dict]) -> pl.DataFrame:
-    schema = {"ts_recv": pl.Int64, "ts_exch": pl.Int64, "last_id": pl.Int64, "prev_id": pl.Int64, "reason": pl.String}
+    schema = {
+        "ts_recv": pl.Int64,
+        "ts_exch": pl.Int64,
+        "last_id": pl.Int64,
+        "prev_id": pl.Int64,
+        "reason": pl.String,
+    }
     schema |= {f"{side}{q}": pl.List(pl.Float64) for side in ("bid", "ask") for q in ("", "_qty")}
     rows = [
         {k: m[k] for k in ("ts_recv", "ts_exch", "last_id", "prev_id")}
@@ -36,20 +44,31 @@ def snapshot_of(ts: int, last_id: int, bid: dict, ask: dict) -> Snapshot:
 
 
 def messages_of(drawn) -> list[dict]:
-    """A chain of diffs at ts 10, 20, ..; bids below 100 and asks above; a False flag breaks the chain before it."""
+    """A chain of diffs at ts 10, 20, ..; bids below 100 and asks above; a False flag breaks the
+    chain before it.
+    """
     found, last = [], 1000
     for i, (bids, asks, whole) in enumerate(drawn):
         previous = last if whole or not i else last + 1
         last = previous + 5
         bid, ask = [(100 - p, q) for p, q in bids], [(100 + p, q) for p, q in asks]
         found.append(
-            {"ts_recv": 10 * (i + 1), "ts_exch": 10 * i, "prev_id": previous, "last_id": last, "bid": bid, "ask": ask}
+            {
+                "ts_recv": 10 * (i + 1),
+                "ts_exch": 10 * i,
+                "prev_id": previous,
+                "last_id": last,
+                "bid": bid,
+                "ask": ask,
+            }
         )
     return found
 
 
 def slow_book(messages: list[dict], snapshots: list[Snapshot], n_levels: int) -> list[tuple]:
-    """Rows (ts_recv, seq, bids, asks) of the whole story in arrival order, with dictionaries, replayed from scratch."""
+    """Rows (ts_recv, seq, bids, asks) of the whole story in arrival order, with dictionaries,
+    replayed from scratch.
+    """
     rows, book = [], None
     arrivals = sorted(
         [(m["ts_recv"], 0, i, m) for i, m in enumerate(messages)]
@@ -73,7 +92,9 @@ def slow_book(messages: list[dict], snapshots: list[Snapshot], n_levels: int) ->
 
 
 def replayed(snapshot: Snapshot, arrived: list[dict], messages: list[dict]):
-    """The snapshot with the diffs that had arrived; None when the chain is not whole from it to now."""
+    """The snapshot with the diffs that had arrived; None when the chain is not whole from it to
+    now.
+    """
     book = (
         dict(zip(snapshot.bid, snapshot.bid_qty, strict=True)),
         dict(zip(snapshot.ask, snapshot.ask_qty, strict=True)),
@@ -102,7 +123,10 @@ def applied(book, m: dict):
 
 
 def best(book, n_levels: int) -> tuple:
-    bids, asks = sorted(book[0].items(), reverse=True)[:n_levels], sorted(book[1].items())[:n_levels]
+    bids, asks = (
+        sorted(book[0].items(), reverse=True)[:n_levels],
+        sorted(book[1].items())[:n_levels],
+    )
     pad = [(None, None)] * n_levels
     return tuple((bids + pad)[:n_levels]), tuple((asks + pad)[:n_levels])
 
@@ -111,7 +135,10 @@ def rows_of(frame: pl.DataFrame, n_levels: int) -> list[tuple]:
     def side(row, name):
         return tuple((row[f"{name}_{k}"], row[f"{name}_qty_{k}"]) for k in range(n_levels))
 
-    return [(r["ts_recv"], r["seq"], (side(r, "bid"), side(r, "ask"))) for r in frame.iter_rows(named=True)]
+    return [
+        (r["ts_recv"], r["seq"], (side(r, "bid"), side(r, "ask")))
+        for r in frame.iter_rows(named=True)
+    ]
 
 
 @settings(deadline=None)
@@ -123,7 +150,9 @@ def rows_of(frame: pl.DataFrame, n_levels: int) -> list[tuple]:
     at=st.integers(0, 125),
     last_id=st.integers(995, 1070),
 )
-def test_one_snapshot_and_any_chain_give_the_book_of_dictionaries(drawn, n_levels, bid, ask, at, last_id):
+def test_one_snapshot_and_any_chain_give_the_book_of_dictionaries(
+    drawn, n_levels, bid, ask, at, last_id
+):
     messages, snapshots = messages_of(drawn), [snapshot_of(at, last_id, bid, ask)]
     book = rebuild_book(diffs_of(messages), snapshots, n_levels)
     check(book.drop("reason"), book_columns(n_levels), where="book")
@@ -131,14 +160,23 @@ def test_one_snapshot_and_any_chain_give_the_book_of_dictionaries(drawn, n_level
 
 
 @settings(deadline=None)
-@given(drawn=st.lists(message, min_size=6, max_size=12), n_levels=st.integers(1, 3), second=st.integers(2, 5))
+@given(
+    drawn=st.lists(message, min_size=6, max_size=12),
+    n_levels=st.integers(1, 3),
+    second=st.integers(2, 5),
+)
 def test_a_replay_may_begin_at_any_snapshot(drawn, n_levels, second):
-    """A true snapshot in mid-stream changes nothing, and alone it gives the same book from there on."""
+    """A true snapshot in mid-stream changes nothing, and alone it gives the same book from there
+    on.
+    """
     messages = messages_of([(bids, asks, True) for bids, asks, _ in drawn])
     book = ({99: 1}, {101: 1}, 1000, "new")
     for m in messages[:second]:
         book = applied(book, m)
-    first, later = snapshot_of(5, 1000, {99: 1}, {101: 1}), snapshot_of(second * 10 + 1, book[2], book[0], book[1])
+    first, later = (
+        snapshot_of(5, 1000, {99: 1}, {101: 1}),
+        snapshot_of(second * 10 + 1, book[2], book[0], book[1]),
+    )
     diffs = diffs_of(messages)
     whole = rows_of(rebuild_book(diffs, [first], n_levels), n_levels)
     assert rows_of(rebuild_book(diffs, [first, later], n_levels), n_levels) == whole
@@ -163,7 +201,9 @@ def test_without_a_snapshot_there_is_no_book():
 
 
 def test_a_snapshot_older_than_the_diffs_does_not_fit():
-    assert rebuild_book(diffs_of(chain(3)), [snapshot_of(25, 990, {98: 9}, {101: 9})], 2).height == 0
+    assert (
+        rebuild_book(diffs_of(chain(3)), [snapshot_of(25, 990, {98: 9}, {101: 9})], 2).height == 0
+    )
 
 
 def test_a_broken_chain_stops_the_book_until_the_next_snapshot():
@@ -172,7 +212,10 @@ def test_a_broken_chain_stops_the_book_until_the_next_snapshot():
         m["prev_id"], m["last_id"] = m["prev_id"] + 7, m["last_id"] + 7
     diffs = diffs_of(messages)
     assert diffs["broken"].to_list() == [False, False, True, False, False]
-    snapshots = [snapshot_of(5, 1000, {98: 9}, {101: 9}), snapshot_of(45, messages[3]["last_id"], {97: 1}, {103: 1})]
+    snapshots = [
+        snapshot_of(5, 1000, {98: 9}, {101: 9}),
+        snapshot_of(45, messages[3]["last_id"], {97: 1}, {103: 1}),
+    ]
     assert rebuild_book(diffs, snapshots, 1)["ts_recv"].to_list() == [5, 10, 20, 45, 50]
 
 
@@ -191,7 +234,10 @@ def test_many_levels_outgrow_the_arrays():
         m["bid"] = [(int(price), 1)]
     book = rebuild_book(diffs_of(messages), [snapshot_of(5, 1000, {}, {})], 3)
     expected = list(itertools.accumulate(prices, lambda top, p: sorted([*top, p])[-3:], initial=[]))
-    assert [[v for v in row if v is not None] for row in book.select("bid_2", "bid_1", "bid_0").iter_rows()] == expected
+    assert [
+        [v for v in row if v is not None]
+        for row in book.select("bid_2", "bid_1", "bid_0").iter_rows()
+    ] == expected
 
 
 @pytest.mark.parametrize("n_levels", [1, 5])

@@ -12,8 +12,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hft.data import DataError, cut_ticks, day_of, day_start, is_gap, join_ticks, to_iso, to_ns
-from hft.data._clean import (
+from hft.market.data import (
+    DataError,
+    cut_ticks,
+    day_of,
+    day_start,
+    is_gap,
+    join_ticks,
+    to_iso,
+    to_ns,
+)
+from hft.market.data._clean import (
     KEPT,
     break_times,
     day_ticks,
@@ -28,10 +37,12 @@ from hft.data._clean import (
     rise,
 )
 from hft.schema import NS_PER_DAY, NS_PER_S
-from tests.market import random_ticks
+from tests.random_market import random_ticks
 
 rows = st.lists(
-    st.tuples(st.integers(100, 150), st.integers(0, 30), st.integers(-40, 40)).map(lambda r: (r[0], r[1], r[0] + r[2])),
+    st.tuples(st.integers(100, 150), st.integers(0, 30), st.integers(-40, 40)).map(
+        lambda r: (r[0], r[1], r[0] + r[2])
+    ),
     min_size=1,
     max_size=40,
 )
@@ -39,7 +50,11 @@ rows = st.lists(
 
 def frame_of(rows: list[tuple[int, int, int]]) -> pl.DataFrame:
     """(ts_exch, id, ts_recv) in file order."""
-    columns = {"ts_exch": [r[0] for r in rows], "id": [r[1] for r in rows], "ts_recv": [r[2] for r in rows]}
+    columns = {
+        "ts_exch": [r[0] for r in rows],
+        "id": [r[1] for r in rows],
+        "ts_recv": [r[2] for r in rows],
+    }
     frame = pl.DataFrame(columns, schema=dict.fromkeys(columns, pl.Int64))
     return frame.with_row_index("row").with_columns(reason=pl.lit(None, pl.String))
 
@@ -48,7 +63,8 @@ def slow_clean(rows, shift: int, floor: int, max_delay: int) -> list[tuple[int, 
     """(ts_recv, ts_exch, id) of the rows that stay, one at a time."""
     median = statistics.median(recv - exch for exch, _, recv in rows)
     timely = [
-        (exch, key, max(recv + shift, exch + floor), recv - exch <= median + max_delay) for exch, key, recv in rows
+        (exch, key, max(recv + shift, exch + floor), recv - exch <= median + max_delay)
+        for exch, key, recv in rows
     ]
     kept, latest, seen = [], -(10**9), set()
     for exch, key, recv, in_time in sorted(timely, key=lambda r: r[:3]):
@@ -64,7 +80,9 @@ def test_a_stream_is_cleaned_as_by_a_loop(rows, floor, max_delay):
     frame = drop_late(frame_of(rows), max_delay)
     shift = max(0, floor - min_delay([frame]))
     clean = rise(order(repair_clock(frame, shift, floor), "id")).filter(KEPT)
-    assert list(clean.select("ts_recv", "ts_exch", "id").iter_rows()) == slow_clean(rows, shift, floor, max_delay)
+    assert list(clean.select("ts_recv", "ts_exch", "id").iter_rows()) == slow_clean(
+        rows, shift, floor, max_delay
+    )
     assert clean["ts_recv"].is_sorted()
     assert (clean["ts_recv"] >= clean["ts_exch"] + floor).all()
 
@@ -92,10 +110,14 @@ def test_a_late_row_is_dropped_before_it_can_lift_the_others():
 
 def test_an_hour_is_late_against_its_own_median():
     hour = 3600 * NS_PER_S
-    rows = [(hour * h + i, i, hour * h + i + delay) for h, delay in ((1, 10), (2, 500)) for i in range(5)]
-    assert drop_late(frame_of([*rows, (2 * hour + 9, 9, 2 * hour + 2000)]), 100)["reason"].to_list() == [None] * 10 + [
-        "late"
+    rows = [
+        (hour * h + i, i, hour * h + i + delay)
+        for h, delay in ((1, 10), (2, 500))
+        for i in range(5)
     ]
+    assert drop_late(frame_of([*rows, (2 * hour + 9, 9, 2 * hour + 2000)]), 100)[
+        "reason"
+    ].to_list() == [None] * 10 + ["late"]
 
 
 def test_a_reason_once_given_stays():
@@ -118,15 +140,23 @@ def test_a_break_at_a_dropped_row_starts_with_the_next_event():
 @pytest.mark.parametrize("value", [0.0, -1.0, float("nan"), float("inf"), None])
 def test_bad_values_are_named_by_file_and_row(value):
     frame = pl.DataFrame(
-        {"row": [7, 8], "reason": [None, None], "price": [1.0, value]}, schema_overrides={"reason": pl.String}
+        {"row": [7, 8], "reason": [None, None], "price": [1.0, value]},
+        schema_overrides={"reason": pl.String},
     )
     with pytest.raises(DataError, match=r"file\.gz, row 8: price must be a finite number > 0"):
         refuse_values(frame, ["price"], where="file.gz")
 
 
-@given(st.lists(st.integers(0, 100), max_size=30), st.lists(st.integers(0, 100), max_size=30), st.integers(1, 20))
+@given(
+    st.lists(st.integers(0, 100), max_size=30),
+    st.lists(st.integers(0, 100), max_size=30),
+    st.integers(1, 20),
+)
 def test_gaps_are_silences_of_all_streams(first, second, gap):
-    streams = [pl.DataFrame({"ts_recv": sorted(ts)}, schema={"ts_recv": pl.Int64}) for ts in (first, second)]
+    streams = [
+        pl.DataFrame({"ts_recv": sorted(ts)}, schema={"ts_recv": pl.Int64})
+        for ts in (first, second)
+    ]
     merged = sorted(first + second)
     slow = [b for a, b in itertools.pairwise(merged) if is_gap(a, b, gap / NS_PER_S)]
     assert find_gaps(streams, gap / NS_PER_S).tolist() == slow
@@ -134,8 +164,18 @@ def test_gaps_are_silences_of_all_streams(first, second, gap):
 
 def quotes_of(bids: list[float]) -> pl.DataFrame:
     n = len(bids)
-    frame = pl.DataFrame({"ts_recv": range(n), "ts_exch": range(n), "seq": range(n), "bid": bids, "bid_qty": [1.0] * n})
-    frame = frame.with_columns(ask=pl.lit(100.0), ask_qty=pl.lit(1.0), reason=pl.lit(None, pl.String))
+    frame = pl.DataFrame(
+        {
+            "ts_recv": range(n),
+            "ts_exch": range(n),
+            "seq": range(n),
+            "bid": bids,
+            "bid_qty": [1.0] * n,
+        }
+    )
+    frame = frame.with_columns(
+        ask=pl.lit(100.0), ask_qty=pl.lit(1.0), reason=pl.lit(None, pl.String)
+    )
     return drop(frame, pl.col("bid") >= pl.col("ask"), "crossed")
 
 
@@ -154,7 +194,9 @@ def test_a_few_crossed_quotes_are_dropped_and_counted():
 
 
 def test_many_crossed_quotes_are_an_error():
-    with pytest.raises(DataError, match=r"day\.zip: 2 of 102 rows of quotes have bid >= ask, at most 1%"):
+    with pytest.raises(
+        DataError, match=r"day\.zip: 2 of 102 rows of quotes have bid >= ask, at most 1%"
+    ):
         cut(quotes_of([99.0] * 100 + [101.0] * 2))
 
 
@@ -176,7 +218,10 @@ def test_cut_and_join_are_inverse():
 
 def test_joining_finds_the_gap_between_days_and_adds_counts():
     ticks = random_ticks(n_days=3, n_trades=300)
-    days = [cut_ticks(ticks, ticks.start + i * NS_PER_DAY, ticks.start + (i + 1) * NS_PER_DAY) for i in (0, 2)]
+    days = [
+        cut_ticks(ticks, ticks.start + i * NS_PER_DAY, ticks.start + (i + 1) * NS_PER_DAY)
+        for i in (0, 2)
+    ]
     notes = {"trades": 300, "unknown_side": 30, "clock_shift_ms": 1.5}
     joined = join_ticks([dataclasses.replace(day, notes=notes) for day in days], gap_s=300.0)
     assert joined.gaps.tolist() == [days[1].first_event()]
@@ -191,5 +236,7 @@ def test_joining_finds_the_gap_between_days_and_adds_counts():
 
 def test_a_period_without_trades_is_an_error():
     ticks = random_ticks(n_trades=50)
-    with pytest.raises(DataError, match="no trades between 2024-01-01T00:00:00Z and 2024-01-02T00:00:00Z"):
+    with pytest.raises(
+        DataError, match="no trades between 2024-01-01T00:00:00Z and 2024-01-02T00:00:00Z"
+    ):
         join_ticks([dataclasses.replace(ticks, trades=ticks.trades.clear())], gap_s=300.0)

@@ -1,4 +1,6 @@
-"""What every kind of the data room keeps: columns, order, ranges, days that join, determinism, a YAML of its own."""
+"""What every kind of the data room keeps: columns, order, ranges, days that join, determinism, a
+YAML of its own.
+"""
 
 from __future__ import annotations
 
@@ -12,14 +14,14 @@ import polars as pl
 import pytest
 from omegaconf import OmegaConf
 
-from hft.data import DataSpec, Ticks, day_of, day_start, load_ticks
+from hft.market.data import DataSpec, Ticks, day_of, day_start, load_ticks
 from hft.schema import NS_PER_DAY, QUOTES, TRADES, book_columns, check
 from hft.spec import Room
-from tests.data.test_recorder import session
-from tests.data.vendor import MIDNIGHT, quote_rows, trade_rows, write_lines, write_zip
+from tests.market.data.test_recorder import session
+from tests.market.data.vendor import MIDNIGHT, quote_rows, trade_rows, write_lines, write_zip
 
-CONF = Path(__file__).parents[2] / "conf" / "data"
-KINDS = Room("hft.data").names()
+CONF = Path(__file__).parents[3] / "conf" / "data"
+KINDS = Room("hft.market.data").names()
 TIMES = [MIDNIGHT - 20_000 + 1000 * i for i in range(40)]
 
 
@@ -40,7 +42,8 @@ def write_synthetic(folder: Path) -> dict:
     return {"start": "2024-01-01T23:59:30", "end": "2024-01-02T00:00:30"}
 
 
-# A new kind needs a line here: what its spec must say to read two short days, written into the folder first.
+# A new kind needs a line here: what its spec must say to read two short days, written into the
+# folder first.
 SAMPLES: dict[str, Callable[[Path], dict]] = {
     "binance": write_binance,
     "recorder": write_recorder,
@@ -50,7 +53,7 @@ SAMPLES: dict[str, Callable[[Path], dict]] = {
 
 def shipped(kind: str, changes: dict) -> DataSpec:
     plain = OmegaConf.to_container(OmegaConf.load(CONF / f"{kind}.yaml"), resolve=False)
-    return Room("hft.data").load(kind).model_validate_json(json.dumps(plain | changes))
+    return Room("hft.market.data").load(kind).model_validate_json(json.dumps(plain | changes))
 
 
 @pytest.fixture(scope="module", params=KINDS)
@@ -87,7 +90,10 @@ def test_order_and_values(days):
         assert ticks.trades["id"].is_sorted()
         assert ticks.trades["side"].is_in([-1, 0, 1]).all()
         assert (ticks.quotes["bid"] < ticks.quotes["ask"]).all()
-        for frame, names in ((ticks.trades, ("price", "qty")), (ticks.quotes, ("bid", "bid_qty", "ask", "ask_qty"))):
+        for frame, names in (
+            (ticks.trades, ("price", "qty")),
+            (ticks.quotes, ("bid", "bid_qty", "ask", "ask_qty")),
+        ):
             for name in names:
                 assert (frame[name].is_finite() & (frame[name] > 0)).all()
 
@@ -105,7 +111,9 @@ def test_each_day_lies_inside_its_range_and_its_day(spec, days):
 def test_days_join_into_the_whole(spec, days):
     whole = load_ticks(spec)
     assert (whole.start, whole.end) == (days[0].start, days[1].end)
-    for joined, parts in zip(whole.streams(), zip(*(d.streams() for d in days), strict=True), strict=True):
+    for joined, parts in zip(
+        whole.streams(), zip(*(d.streams() for d in days), strict=True), strict=True
+    ):
         assert joined.equals(pl.concat(parts))
     assert whole.trades["id"].n_unique() == whole.trades.height
 
@@ -118,7 +126,9 @@ def test_reading_again_gives_the_same(spec, days):
 
 
 def test_calibration_content_and_notes_are_json(spec, days):
-    contents = [json.dumps([spec.content(day), spec.calibrate()], allow_nan=False) for day in spec.days()]
+    contents = [
+        json.dumps([spec.content(day), spec.calibrate()], allow_nan=False) for day in spec.days()
+    ]
     assert len(set(contents)) == 2
     assert contents == [json.dumps([spec.content(day), spec.calibrate()]) for day in spec.days()]
     json.dumps([ticks.notes for ticks in days], allow_nan=False)

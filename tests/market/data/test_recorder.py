@@ -8,16 +8,28 @@ import numpy as np
 import polars as pl
 import pytest
 
-from hft.data import DataError, load_ticks, to_iso
-from hft.data import _recording as recording
+from hft.market.data import DataError, load_ticks, to_iso
+from hft.market.data import _recording as recording
 from hft.schema import NS_PER_MS
-from tests.data.captures import shared
-from tests.data.vendor import MIDNIGHT, MS, T0, diff, quote, recorder, snapshot, trade, write_lines
+from tests.market.data.captures import shared
+from tests.market.data.vendor import (
+    MIDNIGHT,
+    MS,
+    T0,
+    diff,
+    quote,
+    recorder,
+    snapshot,
+    trade,
+    write_lines,
+)
 
 BIDS, ASKS = [["100.4", "1"], ["100.3", "2"]], [["100.6", "1"], ["100.7", "2"]]
 
 
-def session(start_ms: int = T0, *, delay_ms: float = 5, first_id: int = 1, n: int = 20) -> list[str]:
+def session(
+    start_ms: int = T0, *, delay_ms: float = 5, first_id: int = 1, n: int = 20
+) -> list[str]:
     """A snapshot and n of each event, a second apart, in order of receipt."""
     lines = [
         diff(99 + first_id, 100 + first_id, start_ms, bids=[("100.4", "3")], delay_ms=delay_ms),
@@ -44,7 +56,14 @@ def recording_of(folder, lines, *, name="btcusdt_20231114.gz", **changes):
 def test_streams_times_and_sides(tmp_path, name):
     ticks = load_ticks(recording_of(tmp_path, session(), name=name))
     assert ticks.trades.height == ticks.quotes.height == 19
-    assert ticks.trades.row(0) == ((T0 + 1005) * MS, (T0 + 1000) * MS, 2, 100.5, 0.002, -1)  # m=true: the taker sold
+    assert ticks.trades.row(0) == (
+        (T0 + 1005) * MS,
+        (T0 + 1000) * MS,
+        2,
+        100.5,
+        0.002,
+        -1,
+    )  # m=true: the taker sold
     assert ticks.trades["side"].to_list()[1] == 1
     assert ticks.quotes.row(0) == ((T0 + 1006) * MS, (T0 + 1001) * MS, 102, 100.4, 1.0, 100.6, 2.0)
     assert ticks.book["bid_qty_0"].to_list()[:3] == [3.0, 1.0, 2.0]
@@ -88,18 +107,26 @@ def test_days_are_cut_after_the_repair_so_a_day_reads_the_file_before(tmp_path):
     first, second = (spec.read_day(day, spec.calibrate()) for day in days)
     assert first.end == second.start == MIDNIGHT * MS
     assert first.trades["ts_recv"].max() < MIDNIGHT * MS <= second.trades["ts_recv"].min()
-    assert pl.concat([first.trades, second.trades])["id"].to_list() == [*range(2, 11), *range(11, 30)]
+    assert pl.concat([first.trades, second.trades])["id"].to_list() == [
+        *range(2, 11),
+        *range(11, 30),
+    ]
     assert len(spec.content(days[1])["files"]) == 2
 
 
 @pytest.mark.parametrize("seed", range(5))
 def test_no_row_is_lost_or_doubled_at_midnight(tmp_path, seed):
-    """Delays as wild as allowed around the boundary, in files that end anywhere: every id once, order kept."""
+    """Delays as wild as allowed around the boundary, in files that end anywhere: every id once,
+    order kept.
+    """
     rng = np.random.default_rng(seed)
     n = 400
     times = MIDNIGHT + np.sort(rng.integers(-4000, 4000, n))
     events = [(int(t), float(d)) for t, d in zip(times, rng.uniform(-3000, 3000, n), strict=True)]
-    lines = sorted((trade(i, t, delay_ms=d) for i, (t, d) in enumerate(events)), key=lambda line: int(line.split()[0]))
+    lines = sorted(
+        (trade(i, t, delay_ms=d) for i, (t, d) in enumerate(events)),
+        key=lambda line: int(line.split()[0]),
+    )
     cuts = sorted(rng.choice(np.arange(10, n - 10), 2, replace=False))
     for name, part in zip("abc", np.split(np.array(lines, dtype=object), cuts), strict=True):
         write_lines(tmp_path / f"btcusdt_{name}", list(part))
@@ -125,7 +152,14 @@ def test_late_duplicate_unsorted_and_untimed_rows_are_counted(tmp_path):
         quote(200, T0 + 20_000, T=None),
     ]
     ticks = load_ticks(recording_of(tmp_path, lines, book_levels=0))
-    names = ("trades", "trades_late", "trades_duplicate", "trades_unsorted", "quotes", "quotes_no_time")
+    names = (
+        "trades",
+        "trades_late",
+        "trades_duplicate",
+        "trades_unsorted",
+        "quotes",
+        "quotes_no_time",
+    )
     assert [ticks.notes.get(name, 0) for name in names] == [19, 2, 0, 0, 19, 1]
     again = load_ticks(recording_of(tmp_path, [*session(), trade(20, T0 + 19_000, delay_ms=10)]))
     assert again.notes["trades_duplicate"] == 1
@@ -151,7 +185,10 @@ def test_a_torn_last_line_is_dropped_and_counted(tmp_path):
     lines = session()
     spec = recorder(write_lines(tmp_path / "btcusdt", [*lines, lines[-1][:40]], end=""))
     assert load_ticks(spec).notes["lines_torn"] == 1
-    assert load_ticks(recorder(write_lines(tmp_path / "whole", lines, end=""))).notes["lines_torn"] == 0
+    assert (
+        load_ticks(recorder(write_lines(tmp_path / "whole", lines, end=""))).notes["lines_torn"]
+        == 0
+    )
 
 
 def test_a_lost_trade_and_a_lost_diff_start_gaps(tmp_path):
@@ -172,7 +209,9 @@ def test_a_silence_is_a_gap(tmp_path):
 def test_the_book_of_a_day_starts_from_a_snapshot_in_an_older_file(tmp_path):
     day = 86_400_000
     write_lines(tmp_path / "btcusdt_1", session(MIDNIGHT - 40_000))
-    for i, start in enumerate([MIDNIGHT + 20_000, MIDNIGHT + day - 40_000, MIDNIGHT + day + 20_000], start=1):
+    for i, start in enumerate(
+        [MIDNIGHT + 20_000, MIDNIGHT + day - 40_000, MIDNIGHT + day + 20_000], start=1
+    ):
         later = session(start, first_id=1 + 20 * i, n=21)
         link = diff(100 + 20 * i, 101 + 20 * i, start, bids=[("100.4", "3")])
         write_lines(tmp_path / f"btcusdt_{1 + i}", [link, *later[2:][: 3 * 19]])
@@ -210,22 +249,32 @@ def refused(spec, match):
 
 
 def test_missing_files(tmp_path):
-    refused(recorder(tmp_path / "none"), "data.path: no such folder or file, and no file matches the glob")
+    refused(
+        recorder(tmp_path / "none"),
+        "data.path: no such folder or file, and no file matches the glob",
+    )
     write_lines(tmp_path / "ethusdt_20231114", session())
-    refused(recorder(tmp_path), r"no file in the folder .* matches .*check data\.path and data\.symbol")
+    refused(
+        recorder(tmp_path), r"no file in the folder .* matches .*check data\.path and data\.symbol"
+    )
 
 
 def test_empty_and_blank_files(tmp_path):
     refused(recorder(write_lines(tmp_path / "a", [], end="")), "a: the file is empty")
     refused(recorder(write_lines(tmp_path / "b.gz", [], end="")), r"b\.gz: the file is empty")
     refused(recorder(write_lines(tmp_path / "c", ["", ""])), "c: the file is empty")
-    refused(recorder(write_lines(tmp_path / "d", ["1700000000000000000 {"], end="")), "d: holds no whole line")
+    refused(
+        recorder(write_lines(tmp_path / "d", ["1700000000000000000 {"], end="")),
+        "d: holds no whole line",
+    )
 
 
 def test_truncated_gzip(tmp_path):
     path = write_lines(tmp_path / "btcusdt.gz", session())
     path.write_bytes(path.read_bytes()[:-30])
-    refused(recorder(path), r"btcusdt\.gz: truncated or damaged gzip .*zcat btcusdt\.gz > btcusdt\.txt")
+    refused(
+        recorder(path), r"btcusdt\.gz: truncated or damaged gzip .*zcat btcusdt\.gz > btcusdt\.txt"
+    )
 
 
 def test_damaged_gzip(tmp_path):
@@ -251,8 +300,14 @@ def test_damaged_gzip(tmp_path):
         (trade(4, T0 + 2000, t="x"), "lines 3 to .*: error deserializing JSON"),
         (trade(4, T0 + 2000, s="ETHUSDT"), r"line 6: holds ETHUSDT, data\.symbol is BTCUSDT"),
         (quote(104, T0 + 2000, b="-5"), r"row 6: bid must be a finite number > 0, got -5\.0"),
-        (diff(102, 103, T0 + 2001, bids=[("100", "-1")]), "line 6: a level of bid is no price > 0 and quantity >= 0"),
-        (f'{T0}000000 {{"lastUpdateId": 5}}', "line 6: a REST snapshot must have lastUpdateId, T, bids and asks"),
+        (
+            diff(102, 103, T0 + 2001, bids=[("100", "-1")]),
+            "line 6: a level of bid is no price > 0 and quantity >= 0",
+        ),
+        (
+            f'{T0}000000 {{"lastUpdateId": 5}}',
+            "line 6: a REST snapshot must have lastUpdateId, T, bids and asks",
+        ),
     ],
 )
 def test_bad_lines(tmp_path, bad, match):
@@ -263,7 +318,8 @@ def test_bad_lines(tmp_path, bad, match):
 
 def test_not_a_recording(tmp_path):
     refused(
-        recorder(write_lines(tmp_path / "a", ["id,price", "1,2"])), "line 1: must begin with a local time in us or ns"
+        recorder(write_lines(tmp_path / "a", ["id,price", "1,2"])),
+        "line 1: must begin with a local time in us or ns",
     )
 
 
@@ -274,7 +330,9 @@ def test_a_clock_that_is_hours_off(tmp_path):
 
 def test_a_book_without_any_snapshot(tmp_path):
     lines = [line for line in session() if "lastUpdateId" not in line]
-    refused(recording_of(tmp_path, lines), r"no REST snapshot in the recording .*data\.book_levels=0")
+    refused(
+        recording_of(tmp_path, lines), r"no REST snapshot in the recording .*data\.book_levels=0"
+    )
 
 
 def test_crossed_quotes(tmp_path):
@@ -283,13 +341,19 @@ def test_crossed_quotes(tmp_path):
 
 
 def test_no_trades(tmp_path):
-    refused(recording_of(tmp_path, [line for line in session() if '"trade"' not in line]), "no trades between")
+    refused(
+        recording_of(tmp_path, [line for line in session() if '"trade"' not in line]),
+        "no trades between",
+    )
 
 
 @pytest.mark.parametrize(
     ("changes", "match"),
     [
-        ({"start": "2023-11-16"}, r"data\.start: 2023-11-16 lies outside the data, whose days are 2023-11-14 to"),
+        (
+            {"start": "2023-11-16"},
+            r"data\.start: 2023-11-16 lies outside the data, whose days are 2023-11-14 to",
+        ),
         ({"start": "2023-11-10"}, r"data\.start: 2023-11-10 lies outside"),
         ({"end": "2023-11-20"}, r"data\.end: 2023-11-20 lies outside"),
         ({"end": "2023-11-14"}, r"data\.end: 2023-11-14 lies outside"),
@@ -303,7 +367,10 @@ def test_a_range_outside_the_data(tmp_path, changes, match):
 def test_files_that_overlap(tmp_path):
     write_lines(tmp_path / "btcusdt_1", session())
     write_lines(tmp_path / "btcusdt_2", session(T0 + 1000))
-    refused(recorder(tmp_path, max_delay_s=1.0), r"btcusdt_1 runs on to .*, past the beginning of the file after it")
+    refused(
+        recorder(tmp_path, max_delay_s=1.0),
+        r"btcusdt_1 runs on to .*, past the beginning of the file after it",
+    )
 
 
 # Real captures

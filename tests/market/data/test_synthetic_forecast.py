@@ -1,4 +1,6 @@
-"""What the synthetic market lets anyone forecast: nothing at alpha = 0, the latent drift at alpha > 0."""
+"""What the synthetic market lets anyone forecast: nothing at alpha = 0, the latent drift at alpha >
+0.
+"""
 
 from __future__ import annotations
 
@@ -8,11 +10,11 @@ import numpy as np
 import polars as pl
 import pytest
 
-from hft.data import Ticks, load_ticks, to_ns
-from hft.data._reference_walk import STEP_MS
-from hft.data.synthetic import latent_drift
+from hft.market.data import Ticks, load_ticks, to_ns
+from hft.market.data._reference_walk import STEP_MS
+from hft.market.data.synthetic import latent_drift
 from hft.schema import NS_PER_MS, NS_PER_S
-from tests.data.synthetic_market import IMPACT, MID, QUEUE_IMBALANCE, SPREAD, as_of, spec_of
+from tests.market.data.synthetic_market import IMPACT, MID, QUEUE_IMBALANCE, SPREAD, as_of, spec_of
 
 FLOW_CHANGES = {
     "flow_lean": 0.0,
@@ -53,12 +55,18 @@ def hour() -> Ticks:
     return load_ticks(spec_of(end="2024-01-01T01:00"))
 
 
-def moments_before_and_after(ticks: Ticks, drift: pl.DataFrame, horizon_s: float) -> tuple[dict, np.ndarray]:
-    """What is known at times `horizon_s` apart, and the log return in bps of the mid over the next `horizon_s`."""
+def moments_before_and_after(
+    ticks: Ticks, drift: pl.DataFrame, horizon_s: float
+) -> tuple[dict, np.ndarray]:
+    """What is known at times `horizon_s` apart, and the log return in bps of the mid over the next
+    `horizon_s`.
+    """
     h, back = int(horizon_s * NS_PER_S), 10 * NS_PER_S
     grid = np.arange(ticks.start + max(h, 3 * back), ticks.end - h, h)
     log_mid = {k: 1e4 * np.log(as_of(ticks.quotes, MID, grid + k * h)) for k in (-1, 0, 1)}
-    flow = ticks.trades.select("ts_recv", n=pl.int_range(1, pl.len() + 1), net=pl.col("side").cast(pl.Int64).cum_sum())
+    flow = ticks.trades.select(
+        "ts_recv", n=pl.int_range(1, pl.len() + 1), net=pl.col("side").cast(pl.Int64).cum_sum()
+    )
     known = {
         "signs": as_of(flow, pl.col("net"), grid) - as_of(flow, pl.col("net"), grid - back),
         "prints": as_of(flow, pl.col("n"), grid) - as_of(flow, pl.col("n"), grid - back),
@@ -76,7 +84,9 @@ def z_score(x: np.ndarray, y: np.ndarray) -> float:
 
 @pytest.mark.parametrize("horizon_s", [0.25, 1.0, 10.0, 60.0])
 def test_without_alpha_nothing_is_forecast(horizon_s):
-    """Neither the sign nor the size of the next return, in six hours of six seeds: 4 sd is 1 in 16,000."""
+    """Neither the sign nor the size of the next return, in six hours of six seeds: 4 sd is 1 in
+    16,000.
+    """
     returns_z, sizes_z = {}, {}
     for seed in range(6):
         spec = spec_of(seed=seed, end="2024-01-01T01:00")
@@ -92,7 +102,9 @@ def test_without_alpha_the_oracle_knows_nothing_but_flow_still_leans(hour):
     drift = latent_drift(spec_of(end="2024-01-01T01:00"))
     assert (drift["drift_bps_per_s"] == 0).all()
     m = as_of(drift, pl.col("m"), hour.trades["ts_recv"].to_numpy())
-    assert np.mean(m * hour.trades["side"].to_numpy()) / np.mean(m * m) == pytest.approx(0.3, abs=0.05)
+    assert np.mean(m * hour.trades["side"].to_numpy()) / np.mean(m * m) == pytest.approx(
+        0.3, abs=0.05
+    )
     m = as_of(drift, pl.col("m"), hour.quotes["ts_recv"].to_numpy())
     assert np.corrcoef(m, hour.quotes.select(QUEUE_IMBALANCE).to_series())[0, 1] > 0.3
 

@@ -1,4 +1,6 @@
-"""Small files in the vendors' formats (FORMATS.md), for tests: lines of a recorder, zips of the Binance archive."""
+"""Small files in the vendors' formats (FORMATS.md), for tests: lines of a recorder, zips of the
+Binance archive.
+"""
 
 from __future__ import annotations
 
@@ -8,19 +10,27 @@ import json
 import zipfile
 from pathlib import Path
 
-from hft.data.binance import Binance
-from hft.data.recorder import Recorder
+from hft.market.data.binance import Binance
+from hft.market.data.recorder import Recorder
 
 MS = 1_000_000
 T0 = 1_700_000_000_000  # 2023-11-14T22:13:20Z in ms
 MIDNIGHT = 1_700_006_400_000  # the next one
 TRADE_HEADER = "id,price,qty,quote_qty,time,is_buyer_maker"
 AGG_HEADER = "agg_trade_id,price,quantity,first_trade_id,last_trade_id,transact_time,is_buyer_maker"
-QUOTE_HEADER = "update_id,best_bid_price,best_bid_qty,best_ask_price,best_ask_qty,transaction_time,event_time"
+QUOTE_HEADER = (
+    "update_id,best_bid_price,best_bid_qty,best_ask_price,best_ask_qty,transaction_time,event_time"
+)
 
 
 def recorder(path: Path, **changes) -> Recorder:
-    fields = {"symbol": "BTCUSDT", "start": "first", "end": "last", "gap_s": 300.0, "book_levels": 2}
+    fields = {
+        "symbol": "BTCUSDT",
+        "start": "first",
+        "end": "last",
+        "gap_s": 300.0,
+        "book_levels": 2,
+    }
     fields |= {"feed_latency_floor_ms": 1.0, "max_delay_s": 10.0}
     return Recorder(kind="recorder", path=str(path), **fields | changes)
 
@@ -54,12 +64,24 @@ def quote(u: int, time_ms: int, *, delay_ms: float = 5, **changes) -> str:
 
 
 def diff(previous: int, last: int, time_ms: int, *, bids=(), asks=(), delay_ms: float = 5) -> str:
-    data = {"U": previous + 1, "u": last, "pu": previous, "b": [list(b) for b in bids], "a": [list(a) for a in asks]}
+    data = {
+        "U": previous + 1,
+        "u": last,
+        "pu": previous,
+        "b": [list(b) for b in bids],
+        "a": [list(a) for a in asks],
+    }
     return event("depthUpdate", time_ms, data, delay_ms)
 
 
 def snapshot(last: int, time_ms: int, *, bids, asks, delay_ms: float = 50) -> str:
-    answer = {"lastUpdateId": last, "E": time_ms, "T": time_ms, "bids": list(bids), "asks": list(asks)}
+    answer = {
+        "lastUpdateId": last,
+        "E": time_ms,
+        "T": time_ms,
+        "bids": list(bids),
+        "asks": list(asks),
+    }
     return f"{int((time_ms + delay_ms) * MS)} {json.dumps(answer)}"
 
 
@@ -69,7 +91,9 @@ def write_lines(path: Path, lines: list[str], *, end: str = "\n") -> Path:
     return path
 
 
-def write_zip(folder: Path, data_type: str, day: str, text: str, *, checksum: bool = True, member: str = "") -> Path:
+def write_zip(
+    folder: Path, data_type: str, day: str, text: str, *, checksum: bool = True, member: str = ""
+) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     stem = f"BTCUSDT-{data_type}-{day}"
     path = folder / f"{stem}.zip"
@@ -85,7 +109,9 @@ def write_checksum(path: Path) -> None:
     path.with_name(path.name + ".CHECKSUM").write_text(f"{digest}  {path.name}\n")
 
 
-def trade_rows(first_id: int, times: list[int], *, header: str = TRADE_HEADER, maker: tuple = ("true", "false")) -> str:
+def trade_rows(
+    first_id: int, times: list[int], *, header: str = TRADE_HEADER, maker: tuple = ("true", "false")
+) -> str:
     rows = [f"{first_id + i},100.5,0.002,0.201,{t},{maker[i % 2]}" for i, t in enumerate(times)]
     return "\n".join([header] * bool(header) + rows) + "\n"
 

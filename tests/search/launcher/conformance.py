@@ -1,4 +1,6 @@
-"""What every engine must do. The tests of one subclass ProcessConformance and give it a fixture `engine`."""
+"""What every engine must do. The tests of one subclass ProcessConformance and give it a fixture
+`engine`.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from hft.launcher import Engine, Future, WorkerDied
-from tests.launcher import toys
+from hft.search.launcher import Engine, Future, WorkerDied
+from tests.search.launcher import toys
 
 PATIENCE_S = 60.0
 
@@ -36,7 +38,10 @@ class Conformance:
     def test_each_outcome_goes_to_its_own_future(self, engine):
         seen = []
         for first in range(0, 6, engine.slots):
-            futures = [engine.submit(toys.add, {"a": i, "b": 0}) for i in range(first, first + engine.slots)]
+            futures = [
+                engine.submit(toys.add, {"a": i, "b": 0})
+                for i in range(first, first + engine.slots)
+            ]
             seen += [outcome(engine, future)["values"][0] for future in futures]
         assert seen[:6] == list(range(6))
 
@@ -45,11 +50,15 @@ class Conformance:
         found = outcome(engine, engine.submit(toys.fail, {"how": how}))
         assert found["status"] == "failed"
         assert found["reason"].endswith("width: must be > 0, got -1")
-        assert found["reason"].startswith({"user": "width", "value": "ValueError: ", "exit": "SystemExit: "}[how])
+        assert found["reason"].startswith(
+            {"user": "width", "value": "ValueError: ", "exit": "SystemExit: "}[how]
+        )
         assert outcome(engine, engine.submit(toys.add, {"a": 1, "b": 1}))["values"] == [2]
 
     def test_an_outcome_that_is_not_json_is_a_failure(self, engine):
-        assert "not JSON serializable" in outcome(engine, engine.submit(toys.not_json, {}))["reason"]
+        assert (
+            "not JSON serializable" in outcome(engine, engine.submit(toys.not_json, {}))["reason"]
+        )
 
     def test_a_task_that_is_not_json_is_refused(self, engine):
         with pytest.raises(TypeError, match="not JSON serializable"):
@@ -74,7 +83,9 @@ class Conformance:
 
 
 class ProcessConformance(Conformance):
-    """Of engines whose tasks run in processes of their own, so that they can be killed and cancelled."""
+    """Of engines whose tasks run in processes of their own, so that they can be killed and
+    cancelled.
+    """
 
     def test_wait_returns_with_the_first_of_several(self, engine):
         if engine.slots < 2:
@@ -93,7 +104,9 @@ class ProcessConformance(Conformance):
 
     def test_cancel_lets_the_task_save(self, engine, tmp_path):
         started, saved = tmp_path / "started", tmp_path / "saved"
-        future = engine.submit(toys.save, {"started": str(started), "saved": str(saved), "takes_s": 0.3})
+        future = engine.submit(
+            toys.save, {"started": str(started), "saved": str(saved), "takes_s": 0.3}
+        )
         wait_for(started)
         future.cancel()
         with pytest.raises(CancelledError):
@@ -104,7 +117,9 @@ class ProcessConformance(Conformance):
 
     def test_close_ends_what_runs(self, engine, tmp_path):
         started, saved = tmp_path / "started", tmp_path / "saved"
-        future = engine.submit(toys.save, {"started": str(started), "saved": str(saved), "takes_s": 0.1})
+        future = engine.submit(
+            toys.save, {"started": str(started), "saved": str(saved), "takes_s": 0.1}
+        )
         wait_for(started)
         engine.close()
         assert future.done()

@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 import yaml
 
-from hft.launcher import Where
-from hft.launcher.inline import Inline
-from hft.launcher.local import Local
+from hft.search.launcher import Where
+from hft.search.launcher.inline import Inline
+from hft.search.launcher.local import Local
 from hft.spec import Room
-from tests.launcher import toys
-from tests.launcher.conformance import Conformance, ProcessConformance
+from tests.search.launcher import toys
+from tests.search.launcher.conformance import Conformance, ProcessConformance
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture
@@ -23,16 +23,21 @@ def where(tmp_path):
     return Where(folder=tmp_path, device="cpu", threads=1)
 
 
-@pytest.mark.parametrize("kind", Room("hft.launcher").names())
+@pytest.mark.parametrize("kind", Room("hft.search.launcher").names())
 def test_the_shipped_yaml_is_a_launcher(kind):
     plain = yaml.safe_load((ROOT / "conf" / "launcher" / f"{kind}.yaml").read_text())
-    assert Room("hft.launcher").load(kind).model_validate_json(json.dumps(plain)).plain() == plain
+    assert (
+        Room("hft.search.launcher").load(kind).model_validate_json(json.dumps(plain)).plain()
+        == plain
+    )
 
 
 class TestLocal(ProcessConformance):
     @pytest.fixture
     def engine(self, where):
-        with Local(kind="local", workers=2, per_gpu=1, timeout_min=0, memory_gb=0).open(where) as engine:
+        with Local(kind="local", workers=2, per_gpu=1, timeout_min=0, memory_gb=0).open(
+            where
+        ) as engine:
             yield engine
 
 

@@ -14,16 +14,28 @@ from pathlib import Path
 import psutil
 import pytest
 
-from hft.launcher import LauncherError, MemoryExceeded, TrialTimeout, Where, WorkerDied, _slot
-from hft.launcher.local import Local, find_cards, n_cores, read_cards
-from tests.launcher import toys
-from tests.launcher.conformance import outcome, wait_for
+from hft.search.launcher import (
+    LauncherError,
+    MemoryExceeded,
+    TrialTimeout,
+    Where,
+    WorkerDied,
+    _slot,
+)
+from hft.search.launcher.local import Local, find_cards, n_cores, read_cards
+from tests.search.launcher import toys
+from tests.search.launcher.conformance import outcome, wait_for
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 def local(**given):
-    return Local(**({"kind": "local", "workers": 1, "per_gpu": 1, "timeout_min": 0.0, "memory_gb": 0.0} | given))
+    return Local(
+        **(
+            {"kind": "local", "workers": 1, "per_gpu": 1, "timeout_min": 0.0, "memory_gb": 0.0}
+            | given
+        )
+    )
 
 
 @pytest.fixture
@@ -46,29 +58,36 @@ def gone(pid: int, timeout_s: float = 2.0) -> bool:
 
 def test_workers_import_once_and_stay(tmp_path, monkeypatch):
     monkeypatch.setenv("WARMED_IN", str(tmp_path))
-    where = Where(folder=tmp_path, device="cpu", threads=1, warm=("tests.launcher.warmed",))
+    where = Where(folder=tmp_path, device="cpu", threads=1, warm=("tests.search.launcher.warmed",))
     start = time.monotonic()
     with local(workers=2).open(where) as engine:
         assert time.monotonic() - start < 0.25  # an import alone sleeps longer
         pids = set()
         for _ in range(3):
-            futures = [engine.submit(toys.who, {"modules": ["tests.launcher.warmed"]}) for _ in range(2)]
+            futures = [
+                engine.submit(toys.who, {"modules": ["tests.search.launcher.warmed"]})
+                for _ in range(2)
+            ]
             found = [outcome(engine, future) for future in futures]
-            assert all(f["warm"] == ["tests.launcher.warmed"] for f in found)
+            assert all(f["warm"] == ["tests.search.launcher.warmed"] for f in found)
             pids |= {f["pid"] for f in found}
         assert len(pids) == 2
         assert {int(path.name) for path in tmp_path.iterdir()} == pids
 
 
 def test_a_module_that_cannot_be_imported_early_breaks_nothing(tmp_path, capfd):
-    where = Where(folder=tmp_path, device="cpu", threads=1, warm=("tests.launcher.no_such_module",))
+    where = Where(
+        folder=tmp_path, device="cpu", threads=1, warm=("tests.search.launcher.no_such_module",)
+    )
     with local().open(where) as engine:
         assert outcome(engine, engine.submit(toys.add, {"a": 1, "b": 1}))["values"] == [2]
     assert "no_such_module" in capfd.readouterr().err
 
 
 def test_what_is_submitted_right_after_a_death_is_not_lost(tmp_path, monkeypatch):
-    """Pebble tells of the death first and gives up the pool afterwards, here a good while afterwards."""
+    """Pebble tells of the death first and gives up the pool afterwards, here a good while
+    afterwards.
+    """
     refuse = _slot._Context.Process
 
     def slowly(context, **given):
@@ -88,13 +107,17 @@ def test_what_is_submitted_right_after_a_death_is_not_lost(tmp_path, monkeypatch
 def test_a_killed_worker_is_replaced_by_a_warm_one(tmp_path, monkeypatch):
     monkeypatch.setenv("WARMED_IN", str(tmp_path / "warmed"))
     (tmp_path / "warmed").mkdir()
-    where = Where(folder=tmp_path, device="cpu", threads=1, warm=("tests.launcher.warmed",))
+    where = Where(folder=tmp_path, device="cpu", threads=1, warm=("tests.search.launcher.warmed",))
     with local().open(where) as engine:
         future = engine.submit(toys.nap, {"s": 60, "started": str(tmp_path / "started")})
         os.kill(int(wait_for(tmp_path / "started")), signal.SIGKILL)
-        with pytest.raises(WorkerDied, match=r"Killed, as the kernel does when memory runs out \(exit code -9\)"):
+        with pytest.raises(
+            WorkerDied, match=r"Killed, as the kernel does when memory runs out \(exit code -9\)"
+        ):
             outcome(engine, future)
-        found = outcome(engine, engine.submit(toys.who, {"modules": ["tests.launcher.warmed"]}))
+        found = outcome(
+            engine, engine.submit(toys.who, {"modules": ["tests.search.launcher.warmed"]})
+        )
         assert found["warm"]
         assert found["env"]["OMP_NUM_THREADS"] == "1"  # whichever of Pebble's threads started it
     assert len(list((tmp_path / "warmed").iterdir())) == 2
@@ -172,7 +195,12 @@ def test_slots_share_cards(tmp_path, monkeypatch):
         shown = [outcome(engine, future)["env"]["CUDA_VISIBLE_DEVICES"] for future in futures]
         assert shown == ["0", "GPU-b", "0", "GPU-b"]
         assert engine.describe() == "local: 4 workers on GPU 0, GPU-b, up to 2 on one"
-    assert sorted(p.read_text() for p in tmp_path.glob("share-*")) == ["0 0.5", "0 0.5", "GPU-b 0.5", "GPU-b 0.5"]
+    assert sorted(p.read_text() for p in tmp_path.glob("share-*")) == [
+        "0 0.5",
+        "0 0.5",
+        "GPU-b 0.5",
+        "GPU-b 0.5",
+    ]
 
 
 def test_a_whole_card_imports_no_torch(tmp_path):
@@ -186,7 +214,9 @@ def test_what_cannot_be_had_is_refused(tmp_path):
     cuda = Where(folder=tmp_path, device="cuda", threads=0)
     with pytest.raises(LauncherError, match=r"no GPU is found.*set trainer=cpu"):
         local().open(cuda, cards=[])
-    with pytest.raises(LauncherError, match=r"launcher.workers: 5 trials .* set launcher.per_gpu=3"):
+    with pytest.raises(
+        LauncherError, match=r"launcher.workers: 5 trials .* set launcher.per_gpu=3"
+    ):
         local(workers=5, per_gpu=2).open(cuda, cards=["0", "1"])
     with pytest.raises(LauncherError, match="no GPU to share, got 2"):
         local(per_gpu=2).open(Where(folder=tmp_path, device="cpu", threads=1))
@@ -213,7 +243,9 @@ def test_cards_are_those_that_the_process_may_use(monkeypatch):
 def test_a_task_that_takes_too_long_may_save_and_is_ended(where, tmp_path):
     with local(timeout_min=0.6 / 60).open(where) as engine:
         task = {"saved": str(tmp_path / "saved"), "takes_s": 0.1}
-        with pytest.raises(TrialTimeout, match=r"ran 0\.0\d+ min, launcher.timeout_min allows 0\.01; raise it"):
+        with pytest.raises(
+            TrialTimeout, match=r"ran 0\.0\d+ min, launcher.timeout_min allows 0\.01; raise it"
+        ):
             outcome(engine, engine.submit(toys.save, task), 10)
         assert (tmp_path / "saved").exists()
         assert outcome(engine, engine.submit(toys.add, {"a": 1, "b": 1}))["values"] == [2]
@@ -222,7 +254,9 @@ def test_a_task_that_takes_too_long_may_save_and_is_ended(where, tmp_path):
 @pytest.mark.parametrize("child", [False, True])
 def test_a_task_that_holds_too_much_memory_is_killed(where, child):
     with local(memory_gb=0.25).open(where) as engine:
-        with pytest.raises(MemoryExceeded, match=r"held 0\.\d+ GiB .* launcher.memory_gb allows 0\.25; raise it"):
+        with pytest.raises(
+            MemoryExceeded, match=r"held 0\.\d+ GiB .* launcher.memory_gb allows 0\.25; raise it"
+        ):
             outcome(engine, engine.submit(toys.grow, {"mib": 300, "child": child}), 20)
         assert outcome(engine, engine.submit(toys.add, {"a": 1, "b": 1}))["values"] == [2]
 
@@ -243,7 +277,7 @@ def test_a_task_that_does_not_end_is_killed_after_the_grace(where, tmp_path):
 
 def test_cancel_before_the_worker_is_there(tmp_path, monkeypatch):
     monkeypatch.setenv("WARMED_IN", str(tmp_path))
-    where = Where(folder=tmp_path, device="cpu", threads=1, warm=("tests.launcher.warmed",))
+    where = Where(folder=tmp_path, device="cpu", threads=1, warm=("tests.search.launcher.warmed",))
     with local().open(where) as engine:
         future = engine.submit(toys.nap, {"s": 60})
         future.cancel()
@@ -281,9 +315,9 @@ def test_close_leaves_no_process(where):
 DRIVER = """
 import signal, sys, time
 from pathlib import Path
-from hft.launcher import Where
-from hft.launcher.local import Local
-from tests.launcher import toys
+from hft.search.launcher import Where
+from hft.search.launcher.local import Local
+from tests.search.launcher import toys
 
 if __name__ == "__main__":
     folder = Path(sys.argv[1])
@@ -300,7 +334,9 @@ if __name__ == "__main__":
 
 @pytest.fixture
 def driver(tmp_path):
-    """A driver with two workers at work, in a process group of its own as a shell gives it; and all its processes."""
+    """A driver with two workers at work, in a process group of its own as a shell gives it; and all
+    its processes.
+    """
     (tmp_path / "driver.py").write_text(DRIVER)
     process = subprocess.Popen(
         [sys.executable, tmp_path / "driver.py", tmp_path],
@@ -342,7 +378,10 @@ def test_workers_outlive_the_thread_that_asked_for_them(where):
 
 
 def test_importing_the_package_is_light():
-    code = "import sys, hft.launcher, hft.launcher.local, hft.launcher.inline\n" + (
-        "assert not {'pebble', 'psutil', 'torch', 'numpy', 'polars', 'submitit'} & set(sys.modules)"
+    code = (
+        "import sys, hft.search.launcher, hft.search.launcher.local, hft.search.launcher.inline\n"
+        + (
+            "assert not {'pebble', 'psutil', 'torch', 'numpy', 'polars', 'submitit'} & set(sys.modules)"
+        )
     )
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)

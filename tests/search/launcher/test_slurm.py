@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 import yaml
 
-from hft.launcher import (
+from hft.search.launcher import (
     LauncherError,
     MemoryExceeded,
     OverLimit,
@@ -20,12 +20,12 @@ from hft.launcher import (
     _slurm_job,
     _squeue,
 )
-from hft.launcher._squeue import JobState, Queue, read_sacct, read_squeue
-from hft.launcher.slurm import Slurm
+from hft.search.launcher._squeue import JobState, Queue, read_sacct, read_squeue
+from hft.search.launcher.slurm import Slurm
 from hft.spec import SpecError, parse
-from tests.launcher import toys
-from tests.launcher.conformance import ProcessConformance, outcome, wait_for
-from tests.slurm import two_nodes
+from tests.search.launcher import toys
+from tests.search.launcher.conformance import ProcessConformance, outcome, wait_for
+from tests.search.slurm import two_nodes
 from tests.smoke import ROOT
 
 SHIPPED = yaml.safe_load((ROOT / "conf" / "launcher" / "slurm.yaml").read_text())
@@ -73,13 +73,18 @@ class TestSlurm(ProcessConformance):
 @pytest.mark.slow
 def test_a_job_has_a_name_a_card_and_capped_threads(cluster, where, monkeypatch):
     monkeypatch.setenv("WANDB_SERVICE", "the driver's")
-    monkeypatch.setenv("SLURM_JOB_ID", "1")  # as if the driver ran in a job, of which sbatch would inherit
+    monkeypatch.setenv(
+        "SLURM_JOB_ID", "1"
+    )  # as if the driver ran in a job, of which sbatch would inherit
     monkeypatch.setenv("SLURM_MEM_PER_NODE", "1")
     with spec(gpus=1, memory_gb=0.25).open(where) as engine:
         future = engine.submit(toys.who, {"study": "maker", "number": 7})
         assert "maker-7" in cluster.run("squeue", "--states=all", "--noheader", "-o", "%j")
         env = outcome(engine, future)["env"]
-    assert env == dict.fromkeys(toys.THREADS, "1") | {"CUDA_VISIBLE_DEVICES": "0", "WANDB_SERVICE": None}
+    assert env == dict.fromkeys(toys.THREADS, "1") | {
+        "CUDA_VISIBLE_DEVICES": "0",
+        "WANDB_SERVICE": None,
+    }
     with spec().open(where) as engine:
         assert outcome(engine, engine.submit(toys.who, {}))["env"]["CUDA_VISIBLE_DEVICES"] == ""
     assert stat.S_IMODE((where.folder / "slurm").stat().st_mode) == 0o700
@@ -108,7 +113,10 @@ def test_a_killed_worker_is_seen_and_named(engine, cluster, tmp_path):
 def test_a_dead_node_takes_its_own_trial_only(cluster, where, tmp_path):
     with spec(gpus=2).open(where) as engine:  # all that a node has
         futures = [start(engine, toys.nap, tmp_path / name, s=15) for name in ("first", "second")]
-        nodes = {job: node for job, _, node, _ in (line.split("|") for line in cluster.jobs().splitlines())}
+        nodes = {
+            job: node
+            for job, _, node, _ in (line.split("|") for line in cluster.jobs().splitlines())
+        }
         dead, alive = futures
         cluster.kill_node(nodes[dead.job.job_id])
         try:
@@ -203,7 +211,10 @@ def test_a_job_without_a_result_says_how_it_ended(state, raised, tmp_path, monke
 
 def test_reads_of_sacct_what_has_ended():
     text = "12|CANCELLED by 0|n1\n13|RUNNING|n2\n14|OUT_OF_ME+|n1\n15|NODE_FAIL|n2\n\n16||\n"
-    assert read_sacct(text) == {"12": JobState("CANCELLED", "n1"), "15": JobState("NODE_FAIL", "n2")}
+    assert read_sacct(text) == {
+        "12": JobState("CANCELLED", "n1"),
+        "15": JobState("NODE_FAIL", "n2"),
+    }
 
 
 def test_sacct_speaks_for_what_squeue_forgot(commands):
@@ -259,7 +270,9 @@ def test_a_job_that_sbatch_refuses_is_tried_again(commands, where, monkeypatch):
 
 def test_without_slurm_says_so(where, commands):
     commands(srun="")
-    with pytest.raises(LauncherError, match=r"launcher=slurm: sbatch is not on the PATH; .* launcher=local"):
+    with pytest.raises(
+        LauncherError, match=r"launcher=slurm: sbatch is not on the PATH; .* launcher=local"
+    ):
         spec().open(where)
 
 
@@ -267,7 +280,9 @@ def test_resources_fit_the_trials(tmp_path, commands):
     commands(sbatch="", srun="", squeue="", scancel="")
     with pytest.raises(LauncherError, match=r"launcher\.gpus=1"):
         spec().open(Where(tmp_path, "cuda", 1))
-    with pytest.raises(LauncherError, match=r"launcher\.cpus: 1 are too few for trainer\.threads=4"):
+    with pytest.raises(
+        LauncherError, match=r"launcher\.cpus: 1 are too few for trainer\.threads=4"
+    ):
         spec().open(Where(tmp_path, "cpu", 4))
 
 
@@ -282,8 +297,14 @@ def test_a_folder_of_others_is_not_trusted(where, commands, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"time_min": 4, "signal_delay_s": 90}, "time_min must be at least 5 with signal_delay_s=90, got 4"),
-        ({"options": {"time": 3}}, "'time' is no long option of sbatch, or one that the launcher sets"),
+        (
+            {"time_min": 4, "signal_delay_s": 90},
+            "time_min must be at least 5 with signal_delay_s=90, got 4",
+        ),
+        (
+            {"options": {"time": 3}},
+            "'time' is no long option of sbatch, or one that the launcher sets",
+        ),
         ({"options": {"x y": 3}}, "'x y' is no long option"),
         ({"options": {"comment": "a\nb"}}, "must be one line"),
     ],
@@ -294,7 +315,14 @@ def test_what_cannot_work_is_refused(changes, message):
 
 
 def test_the_environment_is_no_job_s(monkeypatch):
-    for name in ("SLURM_JOB_ID", "SLURM_CONF", "SQUEUE_STATES", "SUBMITIT_FOLDER", "SBATCH_ACCOUNT", "PGPASSFILE"):
+    for name in (
+        "SLURM_JOB_ID",
+        "SLURM_CONF",
+        "SQUEUE_STATES",
+        "SUBMITIT_FOLDER",
+        "SBATCH_ACCOUNT",
+        "PGPASSFILE",
+    ):
         monkeypatch.setenv(name, "x")
     kept = _squeue.environment()
     assert {"SLURM_CONF", "SBATCH_ACCOUNT", "PGPASSFILE"} <= set(kept)

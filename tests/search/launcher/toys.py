@@ -26,7 +26,12 @@ def add(task: dict) -> dict:
 def who(task: dict) -> dict:
     names = (*THREADS, "CUDA_VISIBLE_DEVICES", "WANDB_SERVICE")
     warm = [name for name in task.get("modules", []) if name in sys.modules]
-    return {"pid": os.getpid(), "group": os.getpgrp(), "env": {n: os.environ.get(n) for n in names}, "warm": warm}
+    return {
+        "pid": os.getpid(),
+        "group": os.getpgrp(),
+        "env": {n: os.environ.get(n) for n in names},
+        "warm": warm,
+    }
 
 
 def nap(task: dict) -> dict:
@@ -36,9 +41,9 @@ def nap(task: dict) -> dict:
 
 
 def fail(task: dict) -> dict:
-    raise {"user": UserError, "value": ValueError, "exit": SystemExit, "ctrl-c": KeyboardInterrupt}[task["how"]](
-        "width: must be > 0, got -1"
-    )
+    raise {"user": UserError, "value": ValueError, "exit": SystemExit, "ctrl-c": KeyboardInterrupt}[
+        task["how"]
+    ]("width: must be > 0, got -1")
 
 
 def not_json(task: dict) -> dict:

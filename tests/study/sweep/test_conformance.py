@@ -1,4 +1,6 @@
-"""Every kind of sweep and every shipped YAML: they parse, draw by their seed alone, and search what composes."""
+"""Every kind of sweep and every shipped YAML: they parse, draw by their seed alone, and search what
+composes.
+"""
 
 from __future__ import annotations
 
@@ -13,13 +15,13 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
-from hft.compose import CONF, compose, make_config, to_plain
-from hft.config import TrainConfig
+from hft.config.compose import CONF, compose, make_config, to_plain
+from hft.config.configs import TrainConfig
 from hft.space import check_space, read_groups, read_space
 from hft.spec import Room
-from hft.sweep import trial_seed
+from hft.study.sweep import trial_seed
 
-ROOM = Room("hft.sweep")
+ROOM = Room("hft.study.sweep")
 KINDS = ROOM.names()
 FINITE = {"model.channels": [16, 32, 64], "seed": [1, 2]}
 
@@ -27,7 +29,9 @@ FINITE = {"model.channels": [16, 32, 64], "seed": [1, 2]}
 @functools.cache
 def read_sweep(kind, *overrides, conf=CONF):
     composed = compose([f"sweep={kind}", *overrides], conf=conf)
-    plain = OmegaConf.to_container(OmegaConf.create({**composed, "hydra": None}), resolve=True)["sweep"]
+    plain = OmegaConf.to_container(OmegaConf.create({**composed, "hydra": None}), resolve=True)[
+        "sweep"
+    ]
     return ROOM.load(plain["kind"]).model_validate_json(json.dumps(plain))
 
 
@@ -42,7 +46,9 @@ def objective(params):
 
 
 def run(sweep, seeds, *, objectives=1):
-    """Points of one worker in a fresh study of two continuous parameters, a new sampler for each."""
+    """Points of one worker in a fresh study of two continuous parameters, a new sampler for
+    each.
+    """
     study = optuna.create_study(directions=["maximize"] * objectives)
     points = []
     for seed in seeds:
@@ -110,7 +116,7 @@ def test_a_whole_trial_of_any_length_has_a_pruner(sweep, kind):
 
 
 def test_start_up_stays_light():
-    code = "import hft.sweep, hft.space, sys; print([m for m in ('optuna', 'torch') if m in sys.modules])"
+    code = "import hft.study.sweep, hft.space, sys; print([m for m in ('optuna', 'torch') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.stdout.strip() == "[]", done.stderr
 
@@ -119,8 +125,13 @@ def shipped_space(kind, *overrides, conf=CONF):
     given = OverridesParser.create().parse_overrides(list(overrides))
     fixed = [o.input_line for o in given if not o.is_sweep_override()]
     composed = compose([f"sweep={kind}", *fixed], full_tree=True, conf=conf)
-    choices, yaml = dict(composed.hydra.runtime.choices), OmegaConf.to_container(composed.sweep.space)
-    return read_space(yaml, given, base=to_plain(composed), choices=choices, known=read_groups(conf))
+    choices, yaml = (
+        dict(composed.hydra.runtime.choices),
+        OmegaConf.to_container(composed.sweep.space),
+    )
+    return read_space(
+        yaml, given, base=to_plain(composed), choices=choices, known=read_groups(conf)
+    )
 
 
 @pytest.mark.parametrize("kind", [k for k in KINDS if k != "grid"])
@@ -135,16 +146,23 @@ def test_shipped_spaces_compose_and_parse(kind):
 
     configs = check_space(space, to_config, seed=0)
     assert 2 <= len(configs) <= len(calls) <= 8
-    defaults = space.defaults(make_config(TrainConfig, []).plain(), {"model": "se_tcn", "loss": "focal"})
+    defaults = space.defaults(
+        make_config(TrainConfig, []).plain(), {"model": "se_tcn", "loss": "focal"}
+    )
     assert space.fits(defaults) == []
     assert len(defaults) >= len(space.dimensions) - 2
 
 
 def test_the_shipped_space_follows_the_command_line():
     paths = {
-        d.path for d in shipped_space("tpe", "model=linear", "loss=cross_entropy", "features=[book]")[0].dimensions
+        d.path
+        for d in shipped_space("tpe", "model=linear", "loss=cross_entropy", "features=[book]")[
+            0
+        ].dimensions
     }
-    assert not {p for p in paths if p.startswith(("model", "features"))} | ({"loss", "loss.gamma"} & paths)
+    assert not {p for p in paths if p.startswith(("model", "features"))} | (
+        {"loss", "loss.gamma"} & paths
+    )
     wider = shipped_space("tpe", "model=mlp,se_tcn")[0]
     when = {d.path: dict(d.when) for d in wider.dimensions}
     assert when["model.channels"] == {"model": ("se_tcn", "mlp")}
@@ -155,9 +173,7 @@ def test_the_shipped_space_follows_the_command_line():
 def test_a_file_of_ones_own_builds_on_a_shipped_one(tmp_path):
     conf = tmp_path / "conf"
     shutil.copytree(CONF, conf)
-    body = (
-        "defaults: [tpe, _self_]\nn_trials: 7\nspace:\n  model: null\n  ++optim.lr: [0.01]\n  seed: {low: 0, high: 9}\n"
-    )
+    body = "defaults: [tpe, _self_]\nn_trials: 7\nspace:\n  model: null\n  ++optim.lr: [0.01]\n  seed: {low: 0, high: 9}\n"
     (conf / "sweep" / "mine.yaml").write_text(body)
     sweep = read_sweep("mine", conf=conf)
     assert (sweep.kind, sweep.n_trials, sweep.n_startup) == ("tpe", 7, 20)

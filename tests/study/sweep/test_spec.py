@@ -10,12 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hft.spec import Kind, Room, Spec, SpecError, parse
-from hft.sweep import Bound, trial_seed
-from tests.sweep.test_conformance import read_sweep
+from hft.study.sweep import Bound, trial_seed
+from tests.study.sweep.test_conformance import read_sweep
 
 
 class WithSweep(Spec):
-    sweep: Annotated[Kind, Room("hft.sweep")]
+    sweep: Annotated[Kind, Room("hft.study.sweep")]
 
 
 def parse_sweep(shipped, **fields):
@@ -23,7 +23,8 @@ def parse_sweep(shipped, **fields):
 
 
 @pytest.mark.parametrize(
-    ("text", "seconds"), [("", None), ("45s", 45), ("90m", 5400), ("8h", 28800), ("2d", 172800), ("1.5h", 5400)]
+    ("text", "seconds"),
+    [("", None), ("45s", 45), ("90m", 5400), ("8h", 28800), ("2d", 172800), ("1.5h", 5400)],
 )
 def test_timeouts_have_units(text, seconds):
     assert parse_sweep("tpe", timeout=text).timeout_s == seconds
@@ -39,7 +40,11 @@ def test_other_timeouts_are_refused(text):
     ("kind", "fields", "message"),
     [
         ("tpe", {"n_trials": 0}, "n_trials must be > 0: tpe has no last point"),
-        ("asha", {"objectives": ["select/log_loss", "select/turnover_day"]}, "asha prunes by one objective"),
+        (
+            "asha",
+            {"objectives": ["select/log_loss", "select/turnover_day"]},
+            "asha prunes by one objective",
+        ),
         ("tpe", {"objectives": []}, "sweep.objectives"),
         ("tpe", {"objectives": ["a", "a"]}, "each objective once"),
         ("tpe", {"study": "../x"}, "sweep.study: must be letters"),
@@ -67,13 +72,22 @@ def test_a_grid_may_have_every_point_and_no_space():
 
 
 def test_the_direction_follows_the_name():
-    names = ["select/log_loss", "select/net_bps_day@okx_perp_vip1", "select/max_drawdown_bps@x", "select/turnover_day"]
+    names = [
+        "select/log_loss",
+        "select/net_bps_day@okx_perp_vip1",
+        "select/max_drawdown_bps@x",
+        "select/turnover_day",
+    ]
     sweep = parse_sweep("nsga2", objectives=names)
     assert sweep.directions() == ["minimize", "maximize", "minimize", "minimize"]
 
 
 def test_a_spec_is_read_back_from_json():
-    sweep = parse_sweep("tpe", constraints={"select/trades": {"min": 30}}, enqueue=["defaults", {"model.channels": 8}])
+    sweep = parse_sweep(
+        "tpe",
+        constraints={"select/trades": {"min": 30}},
+        enqueue=["defaults", {"model.channels": 8}],
+    )
     assert parse_sweep("tpe", **sweep.plain()) == sweep
     assert sweep.constraints["select/trades"] == Bound(min=30.0, max=None)
 

@@ -1,4 +1,6 @@
-"""Every execution, every shipped YAML: schema, determinism, one position at a time, no look-ahead."""
+"""Every execution, every shipped YAML: schema, determinism, one position at a time, no
+look-ahead.
+"""
 
 from __future__ import annotations
 
@@ -10,27 +12,29 @@ import pytest
 import yaml
 from omegaconf import OmegaConf
 
-from hft.bars import build_bars
-from hft.bars.tick import TickBars
-from hft.data import Ticks
-from hft.execution import REASONS, ExecutionSpec, simulate
-from hft.labels import Exits
+from hft.dataset.labels import Exits
+from hft.market.bars import build_bars
+from hft.market.bars.tick import TickBars
+from hft.market.data import Ticks
 from hft.schema import LEDGER, NS_PER_MS, check
 from hft.spec import PACKAGE, Room, Spec, parse
-from hft.strategy.threshold import Threshold
-from tests.market import random_ticks
+from hft.trading.execution import REASONS, ExecutionSpec, simulate
+from hft.trading.strategy.threshold import Threshold
+from tests.random_market import random_ticks
 
-ROOM = Room("hft.execution")
+ROOM = Room("hft.trading.execution")
 CONF = PACKAGE.parent / "conf" / "execution"
 
 
 class Config(Spec):
-    execution: Annotated[ExecutionSpec, Room("hft.execution")]
+    execution: Annotated[ExecutionSpec, Room("hft.trading.execution")]
 
 
 def shipped(kind: str, *, latency_ms: float) -> ExecutionSpec:
     node = yaml.safe_load((CONF / f"{kind}.yaml").read_text())
-    plain = OmegaConf.to_container(OmegaConf.create({"latency_ms": latency_ms, "execution": node}), resolve=True)
+    plain = OmegaConf.to_container(
+        OmegaConf.create({"latency_ms": latency_ms, "execution": node}), resolve=True
+    )
     return parse(Config, {"execution": plain["execution"]}).execution
 
 
@@ -86,14 +90,17 @@ def test_nothing_at_or_after_until_is_read(execution, quotes):
     before = execution.simulate(sides, ticks, bars, exits, until=until)
     late = pl.col("ts_recv") >= until
     moved = {
-        "trades": ticks.trades.with_columns(pl.when(late).then(pl.col("price") * 3).otherwise("price").alias("price")),
+        "trades": ticks.trades.with_columns(
+            pl.when(late).then(pl.col("price") * 3).otherwise("price").alias("price")
+        ),
         "quotes": ticks.quotes.with_columns(
             pl.when(late).then(pl.col(c) * 3).otherwise(c).alias(c) for c in ("bid", "ask")
         ),
     }
     changed = Ticks(**{**vars(ticks), **moved})
     late_bars = bars.with_columns(
-        pl.when(pl.col("ts") >= until).then(pl.col(c) * 3).otherwise(c).alias(c) for c in ("high", "low", "close")
+        pl.when(pl.col("ts") >= until).then(pl.col(c) * 3).otherwise(c).alias(c)
+        for c in ("high", "low", "close")
     )
     assert execution.simulate(sides, changed, late_bars, exits, until=until).equals(before)
     assert (before["ts_exit"] < until).all()
@@ -122,7 +129,15 @@ def test_simulate_joins_strategy_and_execution(execution):
     p_T3[np.arange(len(bars)), np.where(sides > 0, 1, np.where(sides < 0, 2, 0))] = 0.6
     strategy = Threshold(kind="threshold", schedule="any", min_trades=5)
     ledger = simulate(
-        p_T3, ticks, bars, exits, strategy=strategy, fitted={"theta": 0.5}, execution=execution, until=ticks.end, fold=3
+        p_T3,
+        ticks,
+        bars,
+        exits,
+        strategy=strategy,
+        fitted={"theta": 0.5},
+        execution=execution,
+        until=ticks.end,
+        fold=3,
     )
     direct = execution.simulate(sides, ticks, bars, exits, until=ticks.end)
     assert ledger.drop("fold").equals(direct.drop("fold"))

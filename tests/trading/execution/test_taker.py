@@ -8,14 +8,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hft.bars import build_bars, trade_bounds
-from hft.bars.tick import TickBars
-from hft.execution.taker import Taker
-from hft.fees import FeeSchedule
-from hft.labels import Exits
+from hft.dataset.labels import Exits
+from hft.market.bars import build_bars, trade_bounds
+from hft.market.bars.tick import TickBars
 from hft.schema import NS_PER_MS
-from tests.labels.hand import market, markets
-from tests.market import random_ticks
+from hft.trading.execution.taker import Taker
+from hft.trading.fees import FeeSchedule
+from tests.dataset.labels.hand import market, markets
+from tests.random_market import random_ticks
 
 
 def taker(latency_ms: float = 100.0, *, half_spread_bps: float = 1.0) -> Taker:
@@ -39,7 +39,12 @@ def only(ledger: pl.DataFrame) -> dict:
 
 
 # The price jumps from 100 to 110 in the tick after the decision at 1000 ms, before latency is over.
-JUMP = [[(900, 100.0), (1000, 100.0)], [(1001, 110.0), (1200, 110.0)], [(1300, 110.0), (1400, 110.0)], [(3000, 110.0)]]
+JUMP = [
+    [(900, 100.0), (1000, 100.0)],
+    [(1001, 110.0), (1200, 110.0)],
+    [(1300, 110.0), (1400, 110.0)],
+    [(3000, 110.0)],
+]
 JUMP_QUOTES = [
     (990, 99.9, 100.1),
     (1001, 109.9, 110.1),
@@ -51,12 +56,17 @@ JUMP_QUOTES = [
 
 def test_a_jump_in_the_next_tick_is_paid_not_earned():
     ticks, bars = market(JUMP, quotes=JUMP_QUOTES)
-    row = only(taker().simulate(sides(4, _0=1), ticks, bars, exits(4, np.inf, np.inf, 2), until=ticks.end))
+    row = only(
+        taker().simulate(sides(4, _0=1), ticks, bars, exits(4, np.inf, np.inf, 2), until=ticks.end)
+    )
     assert (row["ts_entry"], row["price_entry"]) == (
         1150 * NS_PER_MS,
         110.2,
     )  # first quote at or after 1100, at the ask
-    assert (row["ts_exit"], row["price_exit"]) == (1600 * NS_PER_MS, 109.7)  # bar 2 closes at 1400, out at the bid
+    assert (row["ts_exit"], row["price_exit"]) == (
+        1600 * NS_PER_MS,
+        109.7,
+    )  # bar 2 closes at 1400, out at the bid
     assert row["reason"] == "time"
     assert row["gross_bps"] == pytest.approx((109.7 / 110.2 - 1) * 1e4)
     assert row["qty"] == pytest.approx(1 / 110.2)
@@ -64,28 +74,49 @@ def test_a_jump_in_the_next_tick_is_paid_not_earned():
 
 def test_without_latency_the_fill_is_the_next_quote_and_never_the_last_one():
     ticks, bars = market(JUMP, quotes=JUMP_QUOTES)
-    row = only(taker(0.0).simulate(sides(4, _0=1), ticks, bars, exits(4, np.inf, np.inf, 2), until=ticks.end))
+    row = only(
+        taker(0.0).simulate(
+            sides(4, _0=1), ticks, bars, exits(4, np.inf, np.inf, 2), until=ticks.end
+        )
+    )
     assert row["price_entry"] == 110.1
 
 
 def test_without_quotes_the_next_trade_and_the_assumed_spread():
     ticks, bars = market(JUMP)
-    row = only(taker().simulate(sides(4, _0=-1), ticks, bars, exits(4, np.inf, np.inf, 2), until=ticks.end))
-    assert (row["ts_entry"], row["price_entry"]) == (1200 * NS_PER_MS, pytest.approx(110 * (1 - 1e-4)))
-    assert (row["ts_exit"], row["price_exit"]) == (3000 * NS_PER_MS, pytest.approx(110 * (1 + 1e-4)))
+    row = only(
+        taker().simulate(sides(4, _0=-1), ticks, bars, exits(4, np.inf, np.inf, 2), until=ticks.end)
+    )
+    assert (row["ts_entry"], row["price_entry"]) == (
+        1200 * NS_PER_MS,
+        pytest.approx(110 * (1 - 1e-4)),
+    )
+    assert (row["ts_exit"], row["price_exit"]) == (
+        3000 * NS_PER_MS,
+        pytest.approx(110 * (1 + 1e-4)),
+    )
     assert row["markout_100ms_bps"] is None
 
 
 def test_a_trade_tied_with_the_close_is_no_fill_unless_later_in_the_stream():
-    prints = [[(1000, 100.0), (1000, 101.0)], [(1000, 102.0), (1001, 103.0)], [(1002, 104.0)], [(1003, 105.0)]]
+    prints = [
+        [(1000, 100.0), (1000, 101.0)],
+        [(1000, 102.0), (1001, 103.0)],
+        [(1002, 104.0)],
+        [(1003, 105.0)],
+    ]
     ticks, bars = market(prints)
     free = taker(0.0, half_spread_bps=0.0)
-    row = only(free.simulate(sides(4, _0=1), ticks, bars, exits(4, np.inf, np.inf, 1), until=ticks.end))
+    row = only(
+        free.simulate(sides(4, _0=1), ticks, bars, exits(4, np.inf, np.inf, 1), until=ticks.end)
+    )
     assert (row["price_entry"], row["price_exit"]) == (102.0, 104.0)
 
 
 def barrier_case(path: list[float], side: int, take_profit: float, stop_loss: float) -> dict:
-    """Entry at 100 by quotes without a spread; one print and one quote each 10 ms after it along `path`."""
+    """Entry at 100 by quotes without a spread; one print and one quote each 10 ms after it along
+    `path`.
+    """
     prints = [[(1000, 100.0)], *([(1100 + 10 * i, p)] for i, p in enumerate([100.0, *path]))]
     quotes = [(1000, 100.0, 100.0), (1100, 100.0, 100.0)]
     quotes += [(1111 + 10 * i, p, p) for i, p in enumerate(path)]
@@ -113,7 +144,9 @@ def test_first_touch_decides_and_a_short_is_mirrored(side, path, reason):
 
 
 def test_what_follows_the_touch_is_not_earned():
-    """The print gaps through the barrier, and 100 ms later the price is back: the exit is made at that price."""
+    """The print gaps through the barrier, and 100 ms later the price is back: the exit is made at
+    that price.
+    """
     row = barrier_case([150.0, *[97.0] * 20], 1, 0.02, 0.05)
     assert row["reason"] == "take_profit"
     assert row["gross_bps"] == pytest.approx(-300)
@@ -132,14 +165,23 @@ def test_the_next_decision_comes_after_the_exit_fill():
     ledger = taker().simulate(
         sides(4, _0=1, _1=1, _2=1, _3=-1), ticks, bars, exits(4, np.inf, np.inf, 2), until=ticks.end
     )
-    assert ledger["bar"].to_list() == [0, 3]  # out at 1600; bars 1 and 2 close before, bar 3 at 3000
+    assert ledger["bar"].to_list() == [
+        0,
+        3,
+    ]  # out at 1600; bars 1 and 2 close before, bar 3 at 3000
     assert ledger["reason"].to_list() == ["time", "end"]
 
 
 def test_markouts_are_the_mid_known_then():
     ticks, bars = market(JUMP, quotes=JUMP_QUOTES)
-    row = only(taker(0.0).simulate(sides(4, _0=1), ticks, bars, exits(4, np.inf, np.inf, 2), until=ticks.end))
-    assert row["markout_100ms_bps"] == pytest.approx((110.0 - 110.1) / 110.1 * 1e4)  # mid as of 1101 ms
+    row = only(
+        taker(0.0).simulate(
+            sides(4, _0=1), ticks, bars, exits(4, np.inf, np.inf, 2), until=ticks.end
+        )
+    )
+    assert row["markout_100ms_bps"] == pytest.approx(
+        (110.0 - 110.1) / 110.1 * 1e4
+    )  # mid as of 1101 ms
     assert row["markout_1s_bps"] == pytest.approx((110.0 - 110.1) / 110.1 * 1e4)
     assert row["markout_10s_bps"] is None  # after the data
 
@@ -148,7 +190,10 @@ class Twin:
     """The taker as a reader of events: one event at a time, no index, no search."""
 
     def __init__(self, spec: Taker, side_T, ticks, bars, exits: Exits, until: int):
-        self.latency, self.away = round(spec.latency_ms * NS_PER_MS), spec.assumed_half_spread_bps / 1e4
+        self.latency, self.away = (
+            round(spec.latency_ms * NS_PER_MS),
+            spec.assumed_half_spread_bps / 1e4,
+        )
         self.side_T, self.bars, self.exits, self.until = side_T, bars.to_dicts(), exits, until
         self.on_trades = not len(ticks.quotes)
         self.away *= self.on_trades
@@ -177,7 +222,10 @@ class Twin:
         if self.order and ts >= self.order[0]:
             t, side = self.order[1:]
             paid = self.price(row, side)
-            self.position, self.order = {"t": t, "side": side, "ts": ts, "paid": paid, "fresh": True}, None
+            self.position, self.order = (
+                {"t": t, "side": side, "ts": ts, "paid": paid, "fresh": True},
+                None,
+            )
             if t + self.exits.horizon in self.closed:
                 self.leave = (ts + self.latency, "time")
         elif self.position and self.leave and ts >= self.leave[0]:
@@ -189,7 +237,9 @@ class Twin:
 
     def sell_out(self, ts, row, reason):
         p = self.position
-        self.rows.append((p["t"], p["side"], p["ts"], p["paid"], ts, self.price(row, -p["side"]), reason))
+        self.rows.append(
+            (p["t"], p["side"], p["ts"], p["paid"], ts, self.price(row, -p["side"]), reason)
+        )
         self.position = self.leave = None
         self.last_exit = ts
 
@@ -209,7 +259,13 @@ class Twin:
         if self.position and not self.leave and t == self.position["t"] + self.exits.horizon:
             self.leave = (ts + self.latency, "time")
         known = not np.isnan(self.exits.take_profit[t] + self.exits.stop_loss[t])
-        if self.side_T[t] and known and not self.position and not self.order and ts > self.last_exit:
+        if (
+            self.side_T[t]
+            and known
+            and not self.position
+            and not self.order
+            and ts > self.last_exit
+        ):
             self.order = (ts + self.latency, t, int(self.side_T[t]))
 
 
@@ -225,7 +281,9 @@ def test_twin(made, seed, latency_ms, horizon, cut):
     ticks, bars = made
     rng = np.random.default_rng(seed)
     side_T = rng.integers(-1, 2, len(bars)).astype(np.int8)
-    distances = rng.choice([1e-3, 3e-3, 2e-2, np.inf, np.nan], (2, len(bars)), p=[0.3, 0.3, 0.2, 0.1, 0.1])
+    distances = rng.choice(
+        [1e-3, 3e-3, 2e-2, np.inf, np.nan], (2, len(bars)), p=[0.3, 0.3, 0.2, 0.1, 0.1]
+    )
     leaving = Exits(*distances, horizon)
     until = ticks.end - cut * NS_PER_MS
     spec = taker(latency_ms)
@@ -243,7 +301,9 @@ def test_on_a_driftless_walk_gross_is_minus_the_spread_and_net_minus_all_costs(q
     ticks = type(ticks)(**{**vars(ticks), "quotes": wide})
     bars = build_bars(ticks, TickBars(kind="tick", size=5))
     side_T = np.random.default_rng(0).choice(np.array([-1, 1], np.int8), len(bars))
-    ledger = taker(50.0).simulate(side_T, ticks, bars, exits(len(bars), 3e-4, 3e-4, 5), until=ticks.end)
+    ledger = taker(50.0).simulate(
+        side_T, ticks, bars, exits(len(bars), 3e-4, 3e-4, 5), until=ticks.end
+    )
     spread_bps = 2.0  # half of it each way, on top of the market's own 0.017
     error = ledger["gross_bps"].std() / np.sqrt(len(ledger))
     assert len(ledger) > 1000

@@ -10,8 +10,8 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from pydantic import Field
 
-from hft.fees import FeeSchedule
 from hft.spec import PACKAGE, Spec, SpecError, parse
+from hft.trading.fees import FeeSchedule
 
 CONF = PACKAGE.parent / "conf"
 
@@ -32,7 +32,9 @@ def ledger(*legs: tuple[float, bool, bool]) -> pl.DataFrame:
 
 def test_each_leg_pays_its_own_fee():
     schedule = FeeSchedule(maker_bps=-0.5, taker_bps=5.0)
-    trades = ledger((20.0, False, False), (20.0, True, False), (20.0, False, True), (-3.0, True, True))
+    trades = ledger(
+        (20.0, False, False), (20.0, True, False), (20.0, False, True), (-3.0, True, True)
+    )
     assert schedule.cost_bps(trades).tolist() == [10.0, 4.5, 4.5, -1.0]
     assert schedule.net_bps(trades).tolist() == [10.0, 15.5, 15.5, -2.0]
 
@@ -44,7 +46,12 @@ def test_no_trades_cost_nothing():
 
 def test_every_schedule_of_the_tables_is_shipped():
     fees = shipped()
-    ladders = {"binance_usdm_vip": 10, "binance_spot_vip": 10, "bybit_perp_vip": 6, "okx_spot_vip": 8}
+    ladders = {
+        "binance_usdm_vip": 10,
+        "binance_spot_vip": 10,
+        "bybit_perp_vip": 6,
+        "okx_spot_vip": 8,
+    }
     assert {p: sum(n.startswith(p) for n in fees) for p in ladders} == ladders
     others = {n for n in fees if not n.startswith(tuple(ladders))}
     assert others == {"bybit_perp_supreme", "okx_perp_regular", "maker_free", "retail_taker"}
@@ -73,9 +80,16 @@ def test_rates(name, maker, taker):
 
 def test_higher_tiers_never_pay_more():
     fees = shipped()
-    for ladder, tiers in (("binance_usdm", range(10)), ("binance_spot", range(10)), ("okx_spot", range(1, 9))):
+    for ladder, tiers in (
+        ("binance_usdm", range(10)),
+        ("binance_spot", range(10)),
+        ("okx_spot", range(1, 9)),
+    ):
         rates = [fees[f"{ladder}_vip{i}"] for i in tiers]
-        assert all(a.taker_bps >= b.taker_bps and a.maker_bps >= b.maker_bps for a, b in itertools.pairwise(rates))
+        assert all(
+            a.taker_bps >= b.taker_bps and a.maker_bps >= b.maker_bps
+            for a, b in itertools.pairwise(rates)
+        )
 
 
 def test_one_ladder_alone_and_a_rate_from_the_command_line():
@@ -84,5 +98,7 @@ def test_one_ladder_alone_and_a_rate_from_the_command_line():
 
 
 def test_a_negative_taker_fee_is_refused():
-    with pytest.raises(SpecError, match=r"fees.mine.taker_bps: must be greater than or equal to 0, got -1"):
+    with pytest.raises(
+        SpecError, match=r"fees.mine.taker_bps: must be greater than or equal to 0, got -1"
+    ):
         parse(Config, {"fees": {"mine": {"maker_bps": 1.0, "taker_bps": -1.0}}})

@@ -11,23 +11,29 @@ import yaml
 from omegaconf import OmegaConf
 
 from hft.spec import PACKAGE, Room, Spec, parse
-from hft.strategy import StrategySpec, make_sides
+from hft.trading.strategy import StrategySpec, make_sides
 
-ROOM = Room("hft.strategy")
+ROOM = Room("hft.trading.strategy")
 CONF = PACKAGE.parent / "conf" / "strategy"
 
 
 class Config(Spec):
-    strategy: Annotated[StrategySpec, Room("hft.strategy")]
+    strategy: Annotated[StrategySpec, Room("hft.trading.strategy")]
 
 
 def shipped(kind: str) -> StrategySpec:
-    node = OmegaConf.create({"min_trades": 30, "strategy": yaml.safe_load((CONF / f"{kind}.yaml").read_text())})
-    return parse(Config, {"strategy": OmegaConf.to_container(node, resolve=True)["strategy"]}).strategy
+    node = OmegaConf.create(
+        {"min_trades": 30, "strategy": yaml.safe_load((CONF / f"{kind}.yaml").read_text())}
+    )
+    return parse(
+        Config, {"strategy": OmegaConf.to_container(node, resolve=True)["strategy"]}
+    ).strategy
 
 
 def forecasts(n: int = 400, *, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """(probabilities with blanks, the return of a buy at each bar), the return known a little by the probabilities."""
+    """(probabilities with blanks, the return of a buy at each bar), the return known a little by
+    the probabilities.
+    """
     rng = np.random.default_rng(seed)
     logits = rng.normal(size=(n, 3))
     p_T3 = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
@@ -72,4 +78,6 @@ def test_nothing_to_fit_on_means_no_trades_and_a_reason(strategy):
 def test_a_bar_is_judged_by_its_own_probabilities(strategy):
     p_T3, returns = forecasts()
     fitted = strategy.fit(p_T3, net_of=earn(returns))
-    assert (make_sides(strategy, p_T3, fitted)[:100] == make_sides(strategy, p_T3[:100], fitted)).all()
+    assert (
+        make_sides(strategy, p_T3, fitted)[:100] == make_sides(strategy, p_T3[:100], fitted)
+    ).all()

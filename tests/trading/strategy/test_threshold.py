@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hft.strategy import StrategyError
-from hft.strategy.threshold import Threshold
-from tests.strategy.test_conformance import earn, forecasts
+from hft.trading.strategy import StrategyError
+from hft.trading.strategy.threshold import Threshold
+from tests.trading.strategy.test_conformance import earn, forecasts
 
 
 def threshold(min_trades: int = 30) -> Threshold:
@@ -55,7 +55,9 @@ def test_a_losing_model_trades_and_says_that_it_loses():
     p_T3, returns = forecasts()
     fitted = threshold().fit(p_T3, net_of=earn(0 * returns, cost=10.0))
     assert fitted["trades"]
-    assert fitted["tune_trades"] == 30  # every trade costs 10: the highest theta that the minimum allows
+    assert (
+        fitted["tune_trades"] == 30
+    )  # every trade costs 10: the highest theta that the minimum allows
     assert fitted["tune_net_bps"] == pytest.approx(-300)
     assert "loses least" in fitted["reason"]
 
@@ -63,12 +65,16 @@ def test_a_losing_model_trades_and_says_that_it_loses():
 @settings(max_examples=100, deadline=None)
 @given(seed=st.integers(0, 10_000), n=st.integers(1, 12), min_trades=st.integers(1, 5))
 def test_twin(seed, n, min_trades):
-    """Up to 12 bars the geometric grid steps by less than one bar, so it must find the best theta of all."""
+    """Up to 12 bars the geometric grid steps by less than one bar, so it must find the best theta
+    of all.
+    """
     p_T3, returns = forecasts(n, seed=seed)
     spec = threshold(min_trades)
     fitted = spec.fit(p_T3, net_of=earn(returns))
     best = (None, -np.inf)
-    for theta in sorted({float(v) for row in p_T3 for v in row[1:] if not np.isnan(v)}, reverse=True):
+    for theta in sorted(
+        {float(v) for row in p_T3 for v in row[1:] if not np.isnan(v)}, reverse=True
+    ):
         net = [
             (r if row[1] > row[2] else -r) - 5.0
             for row, r in zip(p_T3, returns, strict=True)

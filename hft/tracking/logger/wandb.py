@@ -1,8 +1,9 @@
 """W&B in one place: a Job in, one W&B run out, online or as files to sync later.
 
-Several processes may work on one run, one after the other. Offline each starts a file of its own, in which W&B would
-count steps from 0 and begin its summary anew: `<folder>/wandb/step` and `summary.json` carry both on. To show something
-new: a method on Tracker, and what W&B makes of it here.
+Several processes may work on one run, one after the other. Offline each starts a file of its own,
+in which W&B would count steps from 0 and begin its summary anew: `<folder>/wandb/step` and
+`summary.json` carry both on. To show something new: a method on Tracker, and what W&B makes of it
+here.
 """
 
 from __future__ import annotations
@@ -17,28 +18,46 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from urllib.parse import urlsplit
 
-from hft.files import write_atomic
-from hft.provenance import git_state, versions
-from hft.tracker import Job, Tracker, TrackingError, best_of, file_name, png
+from pydantic import Field
+
+from hft.system.files import write_atomic
+from hft.system.provenance import git_state, versions
+from hft.tracking.logger import LoggerSpec
+from hft.tracking.tracker import Job, Tracker, TrackingError, best_of, file_name, png
 
 if TYPE_CHECKING:
     import polars as pl
     from matplotlib.figure import Figure
 
+PROJECT = r"[^/\\#?%:]+"  # a project's name, as W&B takes it
 INIT_TIMEOUT_S = 30  # with a key and no network W&B would try for 90
 FLUSH_S = 1.0  # what a kill -9 can cost of the curves; W&B itself would keep 15 s of them in memory
 
 log = logging.getLogger(__name__)
 
 
+class Wandb(LoggerSpec):
+    kind: Literal["wandb"]
+    project: str = Field(
+        min_length=1, pattern=f"^{PROJECT}$", description="W&B project that the run belongs to"
+    )
+    entity: str = Field(description="W&B user or team; empty for the default of the key")
+    mode: Literal["auto", "online", "offline"] = Field(
+        description="auto: WANDB_MODE where set, else online where there is a key and the server answers, else offline"
+    )
+
+    def open(self, job: Job) -> Tracker:
+        return WandbTracker(job, project=self.project, entity=self.entity, mode=self.mode)
+
+
 class WandbTracker(Tracker):
     """One W&B run. Curves have the epoch for their axis; W&B's own step only counts what was given.
 
-    In the summary a curve stands with its best value, {"min": 0.98} as W&B writes it, or with its last where neither
-    way is better; a result given by `summary` under the same name replaces that.
+    In the summary a curve stands with its best value, {"min": 0.98} as W&B writes it, or with its
+    last where neither way is better; a result given by `summary` under the same name replaces that.
     """
 
     keeps: ClassVar[bool] = True
@@ -100,7 +119,9 @@ class WandbTracker(Tracker):
         import wandb
 
         with self._staging_inside():
-            artifact = wandb.Artifact(f"{self.run_id}-{file_name(name)}", type="model", metadata=metadata)
+            artifact = wandb.Artifact(
+                f"{self.run_id}-{file_name(name)}", type="model", metadata=metadata
+            )
             artifact.add_file(str(path), skip_cache=True)
             self.run.log_artifact(artifact)
 
@@ -118,10 +139,15 @@ class WandbTracker(Tracker):
         known = self.values.get(name)
         if not isinstance(known, dict) or math.isnan(known[way]):
             return {way: value}
-        return known if math.isnan(value) else {way: min(known[way], value) if way == "min" else max(known[way], value)}
+        return (
+            known
+            if math.isnan(value)
+            else {way: min(known[way], value) if way == "min" else max(known[way], value)}
+        )
 
     def _log(self, data: dict[str, Any]) -> None:
-        # Counted before it is given: a kill in between leaves a gap, which W&B takes; a step given twice it would drop.
+        # Counted before it is given: a kill in between leaves a gap, which W&B takes; a step given
+        # twice it would drop.
         self.step += 1
         write_atomic(self.folder / "step", str(self.step).encode(), durable=False)
         self.run.log(data, step=self.step - 1, commit=True)
@@ -141,7 +167,9 @@ class WandbTracker(Tracker):
 
     @contextmanager
     def _staging_inside(self) -> Iterator[None]:
-        """W&B stages the files of tables below the home folder; `wandb sync` needs them: keep them with the run."""
+        """W&B stages the files of tables below the home folder; `wandb sync` needs them: keep them
+        with the run.
+        """
         before = os.environ.get("WANDB_DATA_DIR")
         os.environ["WANDB_DATA_DIR"] = str(self.folder.resolve())
         try:
@@ -158,9 +186,19 @@ def _start(mode: str, arguments: dict[str, Any]) -> Any:
     import wandb
 
     def init(mode: str) -> Any:
-        quiet = {"silent": True, "console": "off", "x_disable_stats": True, "disable_git": True, "disable_code": True}
-        settings = wandb.Settings(**quiet, init_timeout=INIT_TIMEOUT_S, x_transaction_log_flush_interval=FLUSH_S)
-        return wandb.init(**arguments, mode=mode, resume="allow", reinit="create_new", settings=settings)
+        quiet = {
+            "silent": True,
+            "console": "off",
+            "x_disable_stats": True,
+            "disable_git": True,
+            "disable_code": True,
+        }
+        settings = wandb.Settings(
+            **quiet, init_timeout=INIT_TIMEOUT_S, x_transaction_log_flush_interval=FLUSH_S
+        )
+        return wandb.init(
+            **arguments, mode=mode, resume="allow", reinit="create_new", settings=settings
+        )
 
     if mode == "auto" and os.environ.get("WANDB_MODE") in ("offline", "disabled"):
         mode = os.environ["WANDB_MODE"]
@@ -171,14 +209,22 @@ def _start(mode: str, arguments: dict[str, Any]) -> Any:
         try:
             return init("online")
         except (wandb.errors.AuthenticationError, wandb.errors.UsageError) as error:
-            raise TrackingError(f"logger=wandb: {error} Mend it, or take logger.mode=offline") from error
+            raise TrackingError(
+                f"logger=wandb: {error} Mend it, or take logger.mode=offline"
+            ) from error
         except wandb.errors.CommError as error:
             reason = f"the server gives no answer ({str(error).splitlines()[0]})"
         wandb.teardown()  # the failed attempt keeps the run id in use
     if mode == "online":
-        raise TrackingError(f"logger.mode=online: {reason}; log in with `wandb login`, or take logger.mode=offline")
+        raise TrackingError(
+            f"logger.mode=online: {reason}; log in with `wandb login`, or take logger.mode=offline"
+        )
     folder = arguments["dir"]
-    log.warning("W&B: %s, so the run stays offline; upload it: wandb sync %s/wandb/offline-run-*", reason, folder)
+    log.warning(
+        "W&B: %s, so the run stays offline; upload it: wandb sync %s/wandb/offline-run-*",
+        reason,
+        folder,
+    )
     return init("offline")
 
 

@@ -1,4 +1,6 @@
-"""Loggers: what was given is found in the files again, over two processes of one run, and no key is."""
+"""Loggers: what was given is found in the files again, over two processes of one run, and no key
+is.
+"""
 
 from __future__ import annotations
 
@@ -16,16 +18,23 @@ import pytest
 import yaml
 from matplotlib.figure import Figure
 
-from hft import wandb_tracker
-from hft.provenance import git_state, versions
 from hft.spec import PACKAGE, Room
-from hft.tracker import best_of
-from hft.tracking import Csv, NoLogger, Tracker, TrackingError, Wandb, open_tracker
-from tests.wandb_files import read_offline
+from hft.system.provenance import git_state, versions
+from hft.tracking.logger import open_tracker
+from hft.tracking.logger import wandb as wandb_tracker
+from hft.tracking.logger.csv import Csv
+from hft.tracking.logger.none import NoLogger
+from hft.tracking.logger.wandb import Wandb
+from hft.tracking.tracker import Tracker, TrackingError, best_of
+from tests.tracking.wandb_files import read_offline
 
 RUN_ID = "20240101-120000-aaaa"
 CONFIG = {"seed": 7, "bars": {"kind": "dollar", "size": 1e6}}
-SCORES = {"select/log_loss": 0.99, "select/net_bps_day@binance_usdm_vip0": -12.5, "verdict": "loses"}
+SCORES = {
+    "select/log_loss": 0.99,
+    "select/net_bps_day@binance_usdm_vip0": -12.5,
+    "verdict": "loses",
+}
 CONFUSION = pl.DataFrame({"true": ["buy", "sell"], "n": [3, None], "share": [0.75, float("nan")]})
 OFFLINE = Wandb(kind="wandb", project="hft-test", entity="", mode="offline")
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -38,7 +47,9 @@ def equity() -> Figure:
 
 
 def train(spec, folder, epochs=range(3)):
-    with open_tracker(spec, RUN_ID, folder, config=CONFIG, tags=["smoke"], group="study") as tracker:
+    with open_tracker(
+        spec, RUN_ID, folder, config=CONFIG, tags=["smoke"], group="study"
+    ) as tracker:
         for epoch in epochs:
             tracker.epoch({"train/loss": 1 / (epoch + 1), "tune/log_loss": 1.0 + epoch}, epoch)
         tracker.table("select/confusion", CONFUSION)
@@ -47,32 +58,40 @@ def train(spec, folder, epochs=range(3)):
 
 def backtest(spec, folder):
     config = {"ckpt": RUN_ID, "name": "vip0"}
-    with open_tracker(spec, RUN_ID, folder, config=config, tags=[], group="", job="backtest") as tracker:
+    with open_tracker(
+        spec, RUN_ID, folder, config=config, tags=[], group="", job="backtest"
+    ) as tracker:
         tracker.summary({"test/net_bps_day@binance_usdm_vip0": -3.5})
-        tracker.table("test/scorecard", pl.DataFrame({"schedule": ["binance_usdm_vip0"], "net_bps": [-3.5]}))
+        tracker.table(
+            "test/scorecard", pl.DataFrame({"schedule": ["binance_usdm_vip0"], "net_bps": [-3.5]})
+        )
         tracker.figure("test/equity", equity())
 
 
 # `from_run` stands for the logger of the run that a backtest scores.
-YAMLS = sorted(p for p in (PACKAGE.parent / "conf" / "logger").glob("*.yaml") if p.stem != "from_run")
+YAMLS = sorted(
+    p for p in (PACKAGE.parent / "conf" / "logger").glob("*.yaml") if p.stem != "from_run"
+)
 
 
 @pytest.mark.parametrize("path", YAMLS, ids=lambda p: p.stem)
 def test_every_yaml_is_a_kind_of_the_room(path):
     plain = yaml.safe_load(path.read_text())
-    spec = Room("hft.tracking").load(path.stem)
+    spec = Room("hft.tracking.logger").load(path.stem)
     assert plain["kind"] == path.stem
     assert spec.model_validate(plain).plain() == plain
 
 
 def test_the_room_offers_these_loggers():
-    assert Room("hft.tracking").names() == [p.stem for p in YAMLS]
+    assert Room("hft.tracking.logger").names() == [p.stem for p in YAMLS]
 
 
 def test_importing_the_module_loads_no_logger():
     heavy = "('wandb', 'matplotlib', 'torch', 'PIL')"
-    code = f"import sys, hft.tracking; print([m for m in {heavy} if m in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=PACKAGE.parent)
+    code = f"import sys, hft.tracking.logger; print([m for m in {heavy} if m in sys.modules])"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=PACKAGE.parent
+    )
     assert done.stdout.strip() == "[]"
 
 
@@ -113,7 +132,9 @@ def test_csv_files_hold_what_was_given(tmp_path):
     assert summary["verdict"] == "loses"
     assert float(summary["select/log_loss"]) == 0.99
     assert float(summary["test/net_bps_day@binance_usdm_vip0"]) == -3.5
-    assert (tmp_path / "tables" / "test-scorecard.csv").read_text() == "schedule,net_bps\nbinance_usdm_vip0,-3.5\n"
+    assert (
+        tmp_path / "tables" / "test-scorecard.csv"
+    ).read_text() == "schedule,net_bps\nbinance_usdm_vip0,-3.5\n"
     assert pl.read_csv(tmp_path / "tables" / "select-confusion.csv")["n"].to_list() == [3, None]
     assert (tmp_path / "figures" / "test-equity.png").read_bytes().startswith(PNG)
 
@@ -121,7 +142,9 @@ def test_csv_files_hold_what_was_given(tmp_path):
 def test_csv_goes_on_where_a_killed_run_stopped(tmp_path):
     spec = Csv(kind="csv")
     train(spec, tmp_path, epochs=range(3))
-    (tmp_path / ".metrics.csv-dead").write_text("epoch,tra")  # what a kill in the middle of a write leaves
+    (tmp_path / ".metrics.csv-dead").write_text(
+        "epoch,tra"
+    )  # what a kill in the middle of a write leaves
     train(spec, tmp_path, epochs=range(2, 5))
     with open_tracker(spec, RUN_ID, tmp_path, config={}) as tracker:
         tracker.epoch({"fold-1/train/loss": 0.5}, 0)
@@ -141,11 +164,13 @@ def test_csv_in_a_folder_that_cannot_be_written(tmp_path):
 
 @pytest.fixture
 def two_processes(tmp_path, monkeypatch):
-    """A run folder after a training in this process and a backtest in another, with a key in the environment."""
+    """A run folder after a training in this process and a backtest in another, with a key in the
+    environment.
+    """
     monkeypatch.setenv("WANDB_API_KEY", "k" * 40)
     folder = tmp_path / RUN_ID
     train(OFFLINE, folder)
-    code = "from pathlib import Path; from tests.test_tracking import *; backtest(OFFLINE, Path(sys.argv[1]))"
+    code = "from pathlib import Path; from tests.tracking.logger.test_loggers import *; backtest(OFFLINE, Path(sys.argv[1]))"
     subprocess.run([sys.executable, "-c", code, str(folder)], check=True, cwd=PACKAGE.parent)
     return folder
 
@@ -155,11 +180,16 @@ def test_offline_files_hold_what_was_given(two_processes):
     assert run.ids == [RUN_ID, RUN_ID]
     assert (run.project, run.group, run.tags) == ("hft-test", "study", ["smoke"])
     code = {"git": git_state(), "versions": versions()}
-    assert run.config == CONFIG | {"code": code, "backtest": {"ckpt": RUN_ID, "name": "vip0", "code": code}}
+    assert run.config == CONFIG | {
+        "code": code,
+        "backtest": {"ckpt": RUN_ID, "name": "vip0", "code": code},
+    }
     assert run.curves["tune/log_loss"] == [(0, 1.0), (1, 2.0), (2, 3.0)]
     assert run.curves["train/loss"][2] == (2, pytest.approx(1 / 3))
     assert run.axis["*"] == run.axis["tune/log_loss"] == "epoch"
-    assert run.steps == list(range(6))  # three epochs, a table; a table, an image of the second process
+    assert run.steps == list(
+        range(6)
+    )  # three epochs, a table; a table, an image of the second process
     assert SCORES.items() <= run.summary.items()
     assert run.summary["test/net_bps_day@binance_usdm_vip0"] == -3.5
     assert run.tables["select/confusion"]["columns"] == ["true", "n", "share"]
@@ -211,11 +241,15 @@ def give(folder, losses, *, first=0, kill=False):
 
 def test_the_summary_keeps_the_best_over_a_kill(tmp_path):
     code = (
-        "from pathlib import Path; from tests.test_tracking import *; wandb_tracker.FLUSH_S = 0.1; "
+        "from pathlib import Path; from tests.tracking.logger.test_loggers import *; wandb_tracker.FLUSH_S = 0.1; "
         "give(Path(sys.argv[1]), [3, 1, 2], kill=True)"
     )
-    own = {name: value for name, value in os.environ.items() if name != "WANDB_SERVICE"}  # W&B's process of this one
-    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False, cwd=PACKAGE.parent, env=own)
+    own = {
+        name: value for name, value in os.environ.items() if name != "WANDB_SERVICE"
+    }  # W&B's process of this one
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)], check=False, cwd=PACKAGE.parent, env=own
+    )
     assert done.returncode == -signal.SIGKILL
     give(tmp_path, [2.5, float("nan"), 1.5], first=3)
     run = read_offline(tmp_path)
@@ -225,7 +259,9 @@ def test_the_summary_keeps_the_best_over_a_kill(tmp_path):
     assert run.summary["f/tune/log_loss"] == {"min": 1}
     assert run.summary["f/tune/mcc"] == {"max": 3}
     assert run.summary["train/lr"] == 0.5
-    assert run.summary["tune/log_loss"] == 0.8  # given as a result, which the best of its curve is not
+    assert (
+        run.summary["tune/log_loss"] == 0.8
+    )  # given as a result, which the best of its curve is not
     # The server takes the summary of the file that is synced last: it has to be whole.
     first = sorted((tmp_path / "wandb").glob("offline-run-*"))[0]
     shutil.rmtree(first)
@@ -276,7 +312,11 @@ def automatic(mode="auto"):
 
 
 def said(caplog):
-    return [r.getMessage() for r in caplog.records if r.name == "hft.wandb_tracker" and r.levelno >= logging.WARNING]
+    return [
+        r.getMessage()
+        for r in caplog.records
+        if r.name == "hft.tracking.logger.wandb" and r.levelno >= logging.WARNING
+    ]
 
 
 def test_without_a_key_the_run_stays_offline_and_says_so_once(tmp_path, bare_environment, caplog):
@@ -296,13 +336,17 @@ def test_without_a_network_the_run_stays_offline(tmp_path, bare_environment, cap
 
 
 def test_online_without_a_key_is_one_clear_error(tmp_path, bare_environment):
-    with pytest.raises(TrackingError, match=r"logger\.mode=online: there is no key; log in .* logger\.mode=offline"):
+    with pytest.raises(
+        TrackingError, match=r"logger\.mode=online: there is no key; log in .* logger\.mode=offline"
+    ):
         train(automatic("online"), tmp_path)
 
 
 def test_a_malformed_key_is_one_clear_error(tmp_path, bare_environment):
     bare_environment.setenv("WANDB_API_KEY", "short")
-    with pytest.raises(TrackingError, match=r"logger=wandb: .*40\+ characters.*logger\.mode=offline"):
+    with pytest.raises(
+        TrackingError, match=r"logger=wandb: .*40\+ characters.*logger\.mode=offline"
+    ):
         train(automatic(), tmp_path)
 
 

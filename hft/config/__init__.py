@@ -1,0 +1,1 @@
+"""What Hydra composed in, one typed config or one list of mistakes out."""

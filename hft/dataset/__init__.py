@@ -1,0 +1,1 @@
+"""Ticks and bars in, aligned rows out: features, labels, splits, transforms."""

@@ -1,0 +1,1 @@
+"""Rows in, a trained and calibrated causal model out."""

@@ -1,0 +1,1 @@
+"""Ledgers and predictions in, scorecards, tables and figures out."""

@@ -1,0 +1,1 @@
+"""The whole path of one command, and the folder that it leaves."""

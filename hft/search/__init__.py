@@ -1,0 +1,1 @@
+"""Who runs the trials of a study: launchers, the driver, the worker."""

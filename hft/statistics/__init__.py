@@ -1,0 +1,1 @@
+"""Intervals, ratios and class metrics of plain arrays."""

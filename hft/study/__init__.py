@@ -1,0 +1,1 @@
+"""A study: how to search, its storage, its trials, and what it leaves."""

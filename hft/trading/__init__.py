@@ -1,0 +1,1 @@
+"""Probabilities in, sides, fills and fees out."""
