@@ -39,9 +39,10 @@ test: setup  ## the default test suite
 test-slow: setup  ## the slow controls
 	@$(PY) -m pytest -n 2 --dist loadfile -m slow
 
-lint: setup  ## ruff, and every shipped experiment parses
+lint: setup  ## ruff, mypy, and every shipped experiment parses
 	@$(VENV)/bin/ruff check .
 	@$(VENV)/bin/ruff format --check .
+	@$(VENV)/bin/mypy
 	@$(PY) -m hft check
 
 bench: setup  ## speed side by side, a table and one JSON line
