@@ -1,22 +1,29 @@
-"""Files that are there whole or not at all, and locks that die with their holder; one clear error
-where it fails.
+"""Files that are there whole or not at all, JSON that may come from a stranger, and locks that die
+with their holder.
+
+Every file of hft is written by `write_atomic` or by one of the two writers that use it, here and in
+hft/system/parquet.py. What the system says against a write becomes one FileError with a remedy.
 """
 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import filelock
 
 from hft.spec import UserError
 
+MAX_JSON_BYTES = 16 * 2**20  # ours have kilobytes; a stranger's file must not fill the memory
+
 
 class FileError(UserError):
-    """A file or folder that cannot be written."""
+    """A file or folder that cannot be read or written."""
 
 
 def write_atomic(path: Path, data: bytes | memoryview, *, durable: bool = True) -> None:
@@ -36,16 +43,55 @@ def write_atomic(path: Path, data: bytes | memoryview, *, durable: bool = True) 
             raise
 
 
+def write_json(path: Path, content: Any, *, indent: int = 2, durable: bool = True) -> None:
+    """Raises ValueError for a number that is not finite: JSON has none."""
+    text = json.dumps(content, indent=indent, allow_nan=False)
+    write_atomic(path, text.encode() + b"\n", durable=durable)
+
+
+def read_json(
+    path: Path, *, remedy: str, missing: str = "", error: type[UserError] = FileError
+) -> dict[str, Any]:
+    """The mapping in a JSON file of at most MAX_JSON_BYTES.
+
+    Raises `error`, which ends with `remedy`: `missing` says what the lack of the file means.
+    """
+    try:
+        if path.stat().st_size > MAX_JSON_BYTES:
+            raise ValueError(f"must have at most {MAX_JSON_BYTES} bytes")
+        content = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        why = f", {missing}" if missing else ""
+        raise error(f"{path}: missing{why}; {remedy}") from None
+    # A deeply nested file exhausts the stack, which is as good a reason to refuse it as any.
+    except (OSError, ValueError, RecursionError) as fault:
+        raise error(f"{path}: cannot be read ({first_line(fault)}); {remedy}") from fault
+    if not isinstance(content, dict):
+        raise error(f"{path}: must hold a mapping, got {type(content).__name__}; {remedy}")
+    return content
+
+
+def read_note(path: Path, name: str) -> str | None:
+    """The text `name` of a small JSON file of this machine's own; None where there is none."""
+    with contextlib.suppress(FileError):
+        value = read_json(path, remedy="remove it").get(name)
+        return value if isinstance(value, str) else None
+    return None
+
+
+def first_line(error: BaseException) -> str:
+    return (str(error) or repr(error)).splitlines()[0]
+
+
 @contextlib.contextmanager
 def writable(path: Path) -> Iterator[None]:
     """Turns what the system says against writing to `path` into a FileError."""
     try:
         yield
     except OSError as error:
-        reason = (str(error) or repr(error)).splitlines()[0]
         raise FileError(
-            f"{path}: cannot be written ({reason}); make room or make it writable, or choose another folder: "
-            "paths.runs=<folder>"
+            f"{path}: cannot be written ({first_line(error)}); make room or make it writable, or "
+            "choose another folder: paths.runs=<folder>"
         ) from error
 
 
@@ -64,15 +110,15 @@ def is_locked(path: Path) -> bool:
 
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Holds a kernel lock: it falls free when its holder dies, and its file goes when the holder is
-    done.
+    """Holds a kernel lock, which falls free when its holder dies; the file goes when the block
+    ends.
     """
     lock = filelock.FileLock(path, fallback_to_soft=False)
     lock.acquire()
     try:
         yield
     finally:
-        # Removed while still held: filelock makes whoever waits on the removed file open it anew.
+        # Removed while the lock is held: filelock makes whoever waits for it open the file anew.
         with contextlib.suppress(OSError):
             path.unlink()
         lock.release()
