@@ -12,12 +12,13 @@ import polars as pl
 
 from benchmarks import Result, race
 from benchmarks.market import random_market, shipped
+from hft.clock import NS_PER_MS
 from hft.dataset.labels import build_labels
 from hft.dataset.labels.triple_barrier import TripleBarrier
 from hft.market.bars import build_bars
 from hft.market.bars.tick import TickBars
 from hft.market.data import Ticks
-from hft.schema import BUY, HOLD, NS_PER_MS, SELL
+from hft.schema import BUY, HOLD, SELL
 
 FULL = {"n_trades": 3_000_000, "bar_size": 20, "n_loop": 1_000, "repeats": 7}
 QUICK = {"n_trades": 300_000, "bar_size": 20, "n_loop": 200, "repeats": 3}

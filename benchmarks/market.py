@@ -12,8 +12,9 @@ import numpy as np
 import polars as pl
 import yaml
 
+from hft.clock import NS_PER_DAY, NS_PER_MS
 from hft.market.data import Ticks
-from hft.schema import NS_PER_DAY, NS_PER_MS, QUOTES, TRADES, book_columns, empty
+from hft.schema import QUOTES, TRADES, book_columns, empty
 
 CONF = Path(__file__).parents[1] / "conf"
 MS_PER_DAY = NS_PER_DAY // NS_PER_MS

@@ -1,5 +1,4 @@
-"""Column contracts between rooms, and the names of all metrics; checked once, on the way out of a
-room.
+"""Column contracts between rooms; checked once, on the way out of a room.
 
 Times are int64 nanoseconds UTC; prices in quote currency and quantities in base currency, float64;
 `_bps` are basis points. Everything after BARS joins on `bar`, never on a timestamp.
@@ -12,10 +11,6 @@ from collections.abc import Iterable
 import polars as pl
 
 from hft.spec import UserError
-
-NS_PER_S = 1_000_000_000
-NS_PER_MS = 1_000_000
-NS_PER_DAY = 86_400 * NS_PER_S
 
 TRADES = {
     "ts_recv": pl.Int64,
@@ -99,14 +94,6 @@ DAILY = {
     "trades": pl.Int64,
 }
 
-LOWER_IS_BETTER = (
-    "loss", "log_loss", "log_loss_excess", "brier", "calibration_error", "turnover_day", "max_drawdown_bps",
-)  # fmt: skip
-TIMINGS = (
-    "examples_per_s",
-    "stages_s",
-)  # metrics that are not the same again when a run is repeated
-
 NET = "net_bps@"
 HOLD, BUY, SELL = 0, 1, 2
 CLASS_NAMES = ("hold", "buy", "sell")
@@ -162,30 +149,3 @@ def check(
             f"{where}: columns must be in the order {list(contract)}, got {frame.columns}"
         )
     return frame
-
-
-def metric(split: str, name: str) -> str:
-    """The one spelling of a metric: `tune/log_loss`, `select/macro_f1`."""
-    return f"{split}/{name}"
-
-
-def money_metric(split: str, schedule: str) -> str:
-    """Net bps per calendar day under a fee schedule: `select/net_bps_day@binance_usdm_vip0`."""
-    return f"{split}/net_bps_day@{schedule}"
-
-
-def drawdown_metric(split: str, schedule: str) -> str:
-    """Largest fall of the running net return: `select/max_drawdown_bps@binance_usdm_vip0`."""
-    return f"{split}/max_drawdown_bps@{schedule}"
-
-
-def lower_is_better(name: str) -> bool:
-    """Of a metric as it is logged: `select/log_loss`,
-    `select/max_drawdown_bps@binance_usdm_vip0`.
-    """
-    return name.rpartition("/")[2].partition("@")[0] in LOWER_IS_BETTER
-
-
-def is_timing(name: str) -> bool:
-    """Whether a metric tells how fast a run went, or the spread of that over its seeds."""
-    return any(part in TIMINGS for part in name.split("/"))

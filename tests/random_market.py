@@ -9,8 +9,9 @@ import datetime as dt
 import numpy as np
 import polars as pl
 
+from hft.clock import NS_PER_DAY, NS_PER_MS
 from hft.market.data import Ticks
-from hft.schema import NS_PER_DAY, NS_PER_MS, QUOTES, TRADES, book_columns, empty
+from hft.schema import QUOTES, TRADES, book_columns, empty
 
 
 def random_ticks(

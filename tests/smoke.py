@@ -19,11 +19,11 @@ from safetensors.numpy import load_file
 from hft.config.compose import compose, make_config
 from hft.config.configs import TrainConfig
 from hft.market.data.synthetic import Synthetic
+from hft.metrics import is_timing
 from hft.report.scorecard import Scorecard
 from hft.runs.jobs import backtest_job
 from hft.runs.registry import Run, find_run
 from hft.runs.train import Outcome, backtest, train
-from hft.schema import is_timing
 from hft.spec import PACKAGE
 
 ROOT = PACKAGE.parent

@@ -17,13 +17,14 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from hft.clock import to_iso
 from hft.config.compose import CONF, make_config
 from hft.config.configs import TrainConfig
 from hft.dataset.features import FeatureSpec, build_tick_columns
 from hft.dataset.labels import LabelSpec
 from hft.learning.model import ModelSpec
 from hft.market.bars import BarSpec, build_bars
-from hft.market.data import Ticks, cut_ticks, load_ticks, to_iso
+from hft.market.data import Ticks, cut_ticks, load_ticks
 from hft.spec import UserError
 
 MARKET = ("experiment=smoke", "data.start=2024-01-01T22:30", "data.end=2024-01-02T01:30")

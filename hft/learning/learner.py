@@ -30,7 +30,8 @@ from hft.learning.loss import LossSpec
 from hft.learning.model import CheckpointError, Chunks, Classifier, dense_logits
 from hft.learning.optim import OptimSpec
 from hft.learning.trainer import TrainerSpec, TrainingError
-from hft.schema import CLASS_NAMES, metric
+from hft.metrics import metric
+from hft.schema import CLASS_NAMES
 from hft.statistics.classes import classification_metrics
 
 CHECK_EVERY = 50  # steps: on a GPU a look at the loss waits for all work in flight

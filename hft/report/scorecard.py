@@ -19,7 +19,7 @@ import numpy as np
 import polars as pl
 from pydantic import Field
 
-from hft.schema import NS_PER_DAY, NS_PER_S
+from hft.clock import NS_PER_DAY, NS_PER_S
 from hft.spec import Spec
 from hft.statistics.returns import MIN_TRADES, Interval, break_even, max_drawdown, sharpe
 from hft.system.files import write_atomic

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from hft.clock import NS_PER_S
+from hft.metrics import metric
 from hft.report.scorecard import MARKOUTS, Scorecard, headline
-from hft.schema import CLASS_NAMES, NS_PER_S, metric
+from hft.schema import CLASS_NAMES
 
 if TYPE_CHECKING:
     from rich.console import Console

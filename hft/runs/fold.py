@@ -18,12 +18,13 @@ from hft.config.configs import TrainConfig
 from hft.learning.fit import FitResult, fit, predict
 from hft.learning.model import Classifier, fit_classifier
 from hft.learning.watch import Watched
+from hft.metrics import metric, money_metric
 from hft.report.review import review_fold
 from hft.report.tables import print_fit
 from hft.runs.folder import Run
 from hft.runs.frames import SCORED, Frames, Unit, report_labels, to_predictions
 from hft.runs.money import daily_returns, earn
-from hft.schema import CLASS_NAMES, PREDICTIONS, check, metric, money_metric
+from hft.schema import CLASS_NAMES, PREDICTIONS, check
 from hft.statistics.classes import classification_metrics, log_loss_excess
 from hft.tracking.tracker import Tracker
 

@@ -14,12 +14,13 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from hft.clock import NS_PER_DAY, day_of
 from hft.config.configs import TrainConfig
 from hft.dataset.splits import Block, Split, inside
-from hft.market.data import day_of
+from hft.metrics import drawdown_metric, metric, money_metric
 from hft.report.scorecard import net_bps_day
 from hft.runs.frames import Frames
-from hft.schema import NET, NS_PER_DAY, daily_columns, drawdown_metric, metric, money_metric
+from hft.schema import NET, daily_columns
 from hft.statistics.returns import max_drawdown
 from hft.trading.execution import ExecutionSpec, fit_strategy, simulate
 

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from hft.clock import to_iso
 from hft.config.configs import BacktestConfig, TrainConfig
 from hft.dataset.splits import Block, Split, make_periods, open_until, reads_until
 from hft.dataset.stages import Market
-from hft.market.data import DataError, to_iso
+from hft.market.data import DataError
 from hft.runs.folder import Run
 from hft.runs.jobs import read_data_keys
 from hft.spec import SpecError

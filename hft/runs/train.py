@@ -26,6 +26,7 @@ from hft.dataset.stages import Last, build_market
 from hft.learning.fit import Interrupted, predict
 from hft.learning.model import load_classifier
 from hft.learning.watch import Watch, Watched
+from hft.metrics import is_timing, metric
 from hft.report.scorecard import Scorecard, plot_equity, save_scorecard, save_scorecards, score
 from hft.report.tables import print_over_seeds, print_scorecard, print_spread
 from hft.runs.fold import fit_unit
@@ -35,7 +36,6 @@ from hft.runs.jobs import read_data_keys
 from hft.runs.money import trade
 from hft.runs.openings import Part, rows_to_score
 from hft.runs.registry import create_run, remember_path
-from hft.schema import is_timing, metric
 from hft.statistics.returns import over_folds_and_seeds
 from hft.system.cache import Cache
 from hft.system.provenance import differences

@@ -15,12 +15,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from hft.schema import NS_PER_DAY, lower_is_better
+from hft.clock import NS_PER_DAY, NS_PER_HOUR
+from hft.metrics import lower_is_better
 
 N_RESAMPLES = 2000
 MIN_TRADES = 30  # fewer get no interval (QUANT 5.16)
 MIN_BUCKETS, MIN_DAYS, DAILY_FROM_DAYS = 20, 5, 30  # QUANT 2, PnL series
-NS_PER_HOUR = NS_PER_DAY // 24
 
 
 class Interval(NamedTuple):

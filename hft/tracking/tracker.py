@@ -12,17 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from hft.schema import CLASS_NAMES
+from hft.metrics import find
 from hft.spec import UserError
 
 if TYPE_CHECKING:
     import polars as pl
     from matplotlib.figure import Figure
-
-SMALLER_IS_BETTER = frozenset({"loss", "log_loss", "log_loss_excess", "brier", "calibration_error"})
-LARGER_IS_BETTER = frozenset(
-    {"macro_f1", "accuracy", "mcc", "precision", "recall", "pr_auc", "net_bps_day"}
-)
 
 
 class TrackingError(UserError):
@@ -82,12 +77,9 @@ def best_of(name: str) -> Literal["min", "max", "last"]:
     """Which value of a curve stands for it: of `fold-0/seed-7/select/net_bps_day@vip0` the
     largest.
     """
-    what = name.rpartition("/")[2].partition("@")[0]
-    for label in CLASS_NAMES:
-        what = what.removesuffix(f"_{label}")
-    if what in SMALLER_IS_BETTER:
-        return "min"
-    return "max" if what in LARGER_IS_BETTER else "last"
+    found = find(name)
+    ways: dict[str, Literal["min", "max", "last"]] = {"lower": "min", "higher": "max"}
+    return "last" if found is None else ways.get(found.better, "last")
 
 
 def png(figure: Figure | Path) -> bytes:

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hft.schema import metric, money_metric
+from hft.metrics import metric, money_metric
 from hft.spec import PACKAGE, UserError, did_you_mean
 from hft.tracking.logger.wandb import _has_key
 from hft.tracking.tracker import best_of

@@ -7,7 +7,8 @@ from __future__ import annotations
 import numpy as np
 import polars as pl
 
-from hft.schema import LEDGER, NS_PER_MS
+from hft.clock import NS_PER_MS
+from hft.schema import LEDGER
 
 MARKOUTS_MS = {"markout_100ms_bps": 100, "markout_1s_bps": 1_000, "markout_10s_bps": 10_000}
 

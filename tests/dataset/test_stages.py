@@ -14,6 +14,7 @@ import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
 
+from hft.clock import to_ns
 from hft.config.compose import make_config
 from hft.config.configs import TrainConfig
 from hft.dataset import stages
@@ -21,7 +22,7 @@ from hft.dataset.features import build_features, build_tick_columns
 from hft.dataset.labels import build_labels
 from hft.dataset.stages import DayStage, build_market, market_features, market_labels, run_all
 from hft.market.bars import BarError, build_bars, join_bars
-from hft.market.data import DataError, cut_ticks, load_ticks, to_ns
+from hft.market.data import DataError, cut_ticks, load_ticks
 from hft.market.data.synthetic import Synthetic
 from hft.spec import PACKAGE, Room, UserError
 from hft.system.cache import Cache

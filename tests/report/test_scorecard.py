@@ -11,6 +11,7 @@ import polars as pl
 import pytest
 from rich.console import Console
 
+from hft.clock import NS_PER_DAY, NS_PER_S
 from hft.report.scorecard import (
     Scorecard,
     headline,
@@ -20,7 +21,7 @@ from hft.report.scorecard import (
     score,
 )
 from hft.report.tables import print_scorecard
-from hft.schema import LEDGER, NS_PER_DAY, NS_PER_S, check
+from hft.schema import LEDGER, check
 from hft.spec import UserError, parse
 from hft.trading.fees import FeeSchedule
 from tests.trading.fees.test_fees import shipped

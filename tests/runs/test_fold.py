@@ -10,11 +10,12 @@ import numpy as np
 import polars as pl
 import pytest
 
+from hft.clock import to_iso
 from hft.dataset.splits import assemble_paths, make_periods
-from hft.market.data import DataError, to_iso
+from hft.market.data import DataError
+from hft.metrics import is_timing
 from hft.report.scorecard import Scorecard
 from hft.runs.jobs import read_data_keys
-from hft.schema import is_timing
 from hft.spec import SpecError, parse
 from tests.smoke import change_ticks_from, figures, score_run, smoke_config, train_smoke, weights
 

@@ -19,6 +19,7 @@ import polars as pl
 import pytest
 from omegaconf import OmegaConf
 
+from hft.clock import NS_PER_DAY
 from hft.config.compose import compose
 from hft.config.objectives import known_metrics
 from hft.dataset.splits import Split, make_periods
@@ -27,7 +28,7 @@ from hft.market.data.synthetic import Synthetic
 from hft.runs.folder import Run, RunError
 from hft.runs.money import daily_returns
 from hft.runs.registry import find_run
-from hft.schema import NS_PER_DAY, daily_columns
+from hft.schema import daily_columns
 from hft.search.worker import count_units, redirected, run_trial
 from hft.spec import UserError
 from hft.study.storage import StorageError, read_address

@@ -10,7 +10,7 @@ import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hft.schema import NS_PER_DAY
+from hft.clock import NS_PER_DAY
 from hft.statistics import returns as stats
 
 HOUR = NS_PER_DAY // 24

@@ -6,11 +6,13 @@ import numpy as np
 import polars as pl
 from numba import njit
 
+from hft.clock import NS_PER_DAY
 from hft.market.bars import quote_bounds
-from hft.schema import NS_PER_DAY
 
 
-def flow_per_bar(stream: pl.DataFrame, columns: tuple[str, str, str, str], bars: pl.DataFrame):
+def flow_per_bar(
+    stream: pl.DataFrame, columns: tuple[str, str, str, str], bars: pl.DataFrame
+) -> tuple[np.ndarray, np.ndarray]:
     """Per bar: sum of order flow imbalance, and mean depth, of the quotes it learned.
 
     `columns` name bid, bid_qty, ask and ask_qty in `stream` (QUOTES, or a level of BOOK). Depth is
@@ -31,7 +33,15 @@ def day_begins(ts_recv: np.ndarray, bars: pl.DataFrame) -> np.ndarray:
 
 
 @njit
-def _flow(bid, bid_qty, ask, ask_qty, starts, stops, day_begins):
+def _flow(
+    bid: np.ndarray,
+    bid_qty: np.ndarray,
+    ask: np.ndarray,
+    ask_qty: np.ndarray,
+    starts: np.ndarray,
+    stops: np.ndarray,
+    day_begins: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray]:
     n = len(starts)
     flow, depth = np.full(n, np.nan), np.full(n, np.nan)
     for bar in range(n):
@@ -56,7 +66,7 @@ def _flow(bid, bid_qty, ask, ask_qty, starts, stops, day_begins):
 
 
 @njit
-def _mean_depth(bid_qty, ask_qty, start, stop):
+def _mean_depth(bid_qty: np.ndarray, ask_qty: np.ndarray, start: int, stop: int) -> float:
     total = 0.0
     for i in range(start, stop):
         total += (bid_qty[i] + ask_qty[i]) / 2

@@ -14,6 +14,7 @@ import numpy as np
 import polars as pl
 from pydantic import Field
 
+from hft.clock import NS_PER_MS, NS_PER_S
 from hft.dataset.barriers import Exits
 from hft.dataset.labels._events import Events
 from hft.dataset.labels._paths import read_paths
@@ -21,7 +22,7 @@ from hft.dataset.labels._random_walk import walk_like
 from hft.dataset.labels._resolved import needs_prints
 from hft.dataset.labels._weights import attributed_returns, average_uniqueness, end_bars, time_decay
 from hft.market.data import Ticks
-from hft.schema import CLASS_NAMES, LABELS, NS_PER_MS, NS_PER_S, check
+from hft.schema import CLASS_NAMES, LABELS, check
 from hft.spec import Kind, UserError
 
 __all__ = [

@@ -10,9 +10,10 @@ import numpy as np
 import polars as pl
 from numba import njit
 
+from hft.clock import NS_PER_MS
 from hft.market.bars import trade_bounds
 from hft.market.data import Ticks
-from hft.schema import HOLD, LABELS, NS_PER_MS
+from hft.schema import HOLD, LABELS
 
 _ALWAYS = np.iinfo(np.int64).min
 
@@ -70,7 +71,7 @@ def _mids_as_of(ticks: Ticks, ts_entry: np.ndarray) -> tuple[np.ndarray, np.ndar
 
 
 @njit
-def _first_at(ts_stream, ts, least):
+def _first_at(ts_stream: np.ndarray, ts: np.ndarray, least: np.ndarray) -> np.ndarray:
     """Per key ts[t] (ascending) the first index >= least[t] (ascending) with a time >= ts[t]; the
     size if none.
 

@@ -11,21 +11,11 @@ from typing import Literal
 import torch
 from pydantic import Field, field_validator
 
-from hft.schema import CLASS_NAMES, LOWER_IS_BETTER, metric
+from hft.metrics import METRICS, lower_is_better, metric
 from hft.spec import Kind, UserError, did_you_mean
 
 MONITORS = [
-    metric("tune", name)
-    for name in (
-        "loss",
-        "log_loss",
-        "brier",
-        "calibration_error",
-        "macro_f1",
-        "mcc",
-        "accuracy",
-        *(f"{m}_{c}" for m in ("precision", "recall", "pr_auc") for c in CLASS_NAMES),
-    )
+    metric("tune", m.name) for m in METRICS.values() if "tune" in m.curves and m.better != "neither"
 ]
 
 
@@ -103,7 +93,7 @@ class TrainerSpec(Kind):
 
     def sign(self) -> int:
         """-1 when a higher `monitor` is better."""
-        return 1 if self.monitor.split("/")[1] in LOWER_IS_BETTER else -1
+        return 1 if lower_is_better(self.monitor) else -1
 
     def device(self) -> torch.device:
         raise NotImplementedError

@@ -16,10 +16,9 @@ import numpy as np
 import polars as pl
 from pydantic import AfterValidator, Field, model_validator
 
-from hft.schema import NS_PER_DAY, NS_PER_S, QUOTES, TRADES, book_columns, check
+from hft.clock import NS_PER_DAY, NS_PER_S, day_of, day_start, to_iso, to_ns
+from hft.schema import QUOTES, TRADES, book_columns, check
 from hft.spec import Kind, UserError
-
-EPOCH = dt.date(1970, 1, 1)
 
 
 class DataError(UserError):
@@ -57,28 +56,6 @@ class Ticks:
 
     def last_event(self) -> int | None:
         return max((int(s["ts_recv"][-1]) for s in self.streams() if s.height), default=None)
-
-
-def to_ns(text: str) -> int:
-    """Nanoseconds since 1970 of an ISO date or time, UTC where it names no zone."""
-    moment = dt.datetime.fromisoformat(text)
-    moment = moment if moment.tzinfo else moment.replace(tzinfo=dt.UTC)
-    return (
-        round((moment - dt.datetime(1970, 1, 1, tzinfo=dt.UTC)) / dt.timedelta(microseconds=1))
-        * 1000
-    )
-
-
-def to_iso(ns: int) -> str:
-    return (dt.datetime(1970, 1, 1) + dt.timedelta(microseconds=int(ns) // 1000)).isoformat() + "Z"
-
-
-def day_of(ns: int) -> dt.date:
-    return EPOCH + dt.timedelta(days=ns // NS_PER_DAY)
-
-
-def day_start(day: dt.date) -> int:
-    return (day - EPOCH).days * NS_PER_DAY
 
 
 def _iso_or(word: str) -> AfterValidator:

@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from hft.clock import NS_PER_HOUR, NS_PER_S
 from hft.market.data import DataError, Ticks
-from hft.schema import NS_PER_S, QUOTES, TRADES, book_columns, check, empty
+from hft.schema import QUOTES, TRADES, book_columns, check, empty
 
 KEPT = pl.col("reason").is_null()
-NS_PER_HOUR = 3600 * NS_PER_S
 MAX_CROSSED_SHARE = (
     0.01  # real captures have none; more than this is a swapped column or two books in one stream
 )

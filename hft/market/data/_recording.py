@@ -19,11 +19,11 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
+from hft.clock import NS_PER_MS
 from hft.market.data import DataError
 from hft.market.data._book import SIDES, Snapshot
 from hft.market.data._clean import drop, flag_unsorted, refuse_values
 from hft.market.data._files import Stamp
-from hft.schema import NS_PER_MS
 
 BLOCK_BYTES = 1 << 26
 LEVELS = pl.List(pl.List(pl.String))

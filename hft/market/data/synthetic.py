@@ -24,7 +24,8 @@ import numpy as np
 import polars as pl
 from pydantic import Field, model_validator
 
-from hft.market.data import DataError, DataSpec, Ticks, day_of, is_gap, to_ns
+from hft.clock import NS_PER_MS, day_of, to_ns
+from hft.market.data import DataError, DataSpec, Ticks, is_gap
 from hft.market.data._book_simulator import PRINTS_PER_ORDER, Flow, simulate_book
 from hft.market.data._reference_walk import (
     MAX_LATENT,
@@ -35,7 +36,7 @@ from hft.market.data._reference_walk import (
     geometric_scale,
     plan_moves,
 )
-from hft.schema import NS_PER_MS, QUOTES, TRADES, book_columns
+from hft.schema import QUOTES, TRADES, book_columns
 
 LOTS_PER_UNIT = 1000  # quantities are multiples of 0.001
 ROWS_PER_DAY = 1_000_000_000  # so that ids and sequence numbers rise over the days

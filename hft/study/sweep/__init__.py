@@ -12,13 +12,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from hft.schema import LOWER_IS_BETTER
+from hft.metrics import lower_is_better
 from hft.spec import Kind, Spec, did_you_mean
 
 if TYPE_CHECKING:
     import optuna
 
-LESS_IS_BETTER = (*LOWER_IS_BETTER, "turnover_day", "max_drawdown_bps")
 SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 _TIMEOUT = re.compile(r"(\d+(?:\.\d+)?)([smhd])")
 _ENQUEUE = re.compile(r"defaults|study:[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -157,8 +156,7 @@ class SweepSpec(Kind):
 
     def directions(self) -> list[Literal["minimize", "maximize"]]:
         """One per objective."""
-        names = [name.rpartition("/")[2].partition("@")[0] for name in self.objectives]
-        return ["minimize" if name in LESS_IS_BETTER else "maximize" for name in names]
+        return ["minimize" if lower_is_better(name) else "maximize" for name in self.objectives]
 
     def sampler(self, seed: int) -> optuna.samplers.BaseSampler:
         raise NotImplementedError

@@ -11,9 +11,9 @@ import polars as pl
 from numba import njit
 from pydantic import Field
 
+from hft.clock import NS_PER_MS
 from hft.dataset.barriers import first_touch
 from hft.market.bars import trade_bounds
-from hft.schema import NS_PER_MS
 from hft.trading.execution import REASONS, ExecutionSpec
 from hft.trading.ledger import make_ledger
 

@@ -8,9 +8,10 @@ import numpy as np
 import polars as pl
 import pytest
 
+from hft.clock import NS_PER_DAY
 from hft.dataset.features import build_tick_columns
 from hft.market.bars import build_bars
-from hft.schema import NS_PER_DAY, book_columns
+from hft.schema import book_columns
 from hft.spec import SpecError
 from tests.dataset.features.market import BARS, N_LEVELS, book_ticks, build, feature
 

@@ -8,9 +8,9 @@ import numpy as np
 import polars as pl
 import pytest
 
+from hft.clock import NS_PER_DAY
 from hft.dataset.features import build_tick_columns
 from hft.market.bars import build_bars, trade_bounds
-from hft.schema import NS_PER_DAY
 from hft.spec import SpecError
 from tests.dataset.features.market import BARS, book_ticks, feature
 

@@ -10,9 +10,10 @@ import yaml
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
+from hft.clock import NS_PER_MS
 from hft.dataset.labels import LabelSpec
 from hft.market.data import Ticks
-from hft.schema import BARS, NS_PER_MS, QUOTES, TRADES, book_columns, empty
+from hft.schema import BARS, QUOTES, TRADES, book_columns, empty
 from hft.spec import PACKAGE, Room, parse
 
 Print = tuple[int, float]  # time in ms, price

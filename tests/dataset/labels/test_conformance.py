@@ -8,9 +8,10 @@ import numpy as np
 import polars as pl
 import pytest
 
+from hft.clock import NS_PER_MS
 from hft.dataset.labels import build_labels
 from hft.market.bars import build_bars
-from hft.schema import LABELS, NS_PER_MS
+from hft.schema import LABELS
 from hft.spec import Room, parse
 from tests.dataset.labels.hand import CONF, label_spec
 from tests.random_market import random_ticks

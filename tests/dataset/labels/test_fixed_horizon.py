@@ -5,8 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hft.clock import NS_PER_MS
 from hft.dataset.labels import build_labels
-from hft.schema import BUY, HOLD, NS_PER_MS, SELL
+from hft.schema import BUY, HOLD, SELL
 from tests.dataset.labels.hand import label_spec, market, markets
 from tests.dataset.labels.naive import naive_fixed, rows
 

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hft.clock import NS_PER_MS
 from hft.dataset.labels import LabelError, build_labels, label_bars, random_walk_shares, restrict
-from hft.schema import BUY, HOLD, NS_PER_MS, SELL
+from hft.schema import BUY, HOLD, SELL
 from hft.spec import SpecError
 from tests.dataset.labels.hand import label_spec, market, markets
 from tests.dataset.labels.naive import naive_path, rows

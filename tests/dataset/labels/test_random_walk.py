@@ -7,10 +7,10 @@ import math
 import polars as pl
 import pytest
 
+from hft.clock import NS_PER_MS, NS_PER_S
 from hft.dataset.labels import build_labels, class_shares, random_walk_shares
 from hft.dataset.labels._random_walk import volatility, walk_like
 from hft.market.bars import build_bars
-from hft.schema import NS_PER_MS, NS_PER_S
 from hft.spec import Room, parse
 from tests.dataset.labels.hand import label_spec, market
 from tests.random_market import random_ticks

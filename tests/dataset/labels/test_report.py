@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hft.clock import NS_PER_MS
 from hft.dataset.labels import (
     build_labels,
     class_shares,
@@ -19,7 +20,6 @@ from hft.dataset.labels import (
 from hft.dataset.labels._paths import read_paths
 from hft.dataset.labels._resolved import needs_prints
 from hft.dataset.labels._weights import end_bars
-from hft.schema import NS_PER_MS
 from tests.dataset.labels.hand import label_spec, market, markets
 
 LEAD = [[(0, 100.0)], [(10, 100.1)], [(20, 100.0)]]

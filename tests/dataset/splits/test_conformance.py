@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hft.clock import NS_PER_DAY
 from hft.dataset.splits import (
     READ,
     ROLES,
@@ -19,7 +20,6 @@ from hft.dataset.splits import (
     open_until,
     reads_until,
 )
-from hft.schema import NS_PER_DAY
 from hft.spec import Room, parse
 from tests.dataset.labels.hand import CONF, shipped
 from tests.dataset.splits.hand import bars_at, labels_of

@@ -10,9 +10,9 @@ import numpy as np
 import polars as pl
 import yaml
 
+from hft.clock import NS_PER_DAY
 from hft.market.bars import BarSpec, FixedSize
 from hft.market.data import Ticks
-from hft.schema import NS_PER_DAY
 from hft.spec import Room, Spec, parse
 from tests.random_market import random_ticks
 

@@ -9,6 +9,7 @@ import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
 
+from hft.clock import NS_PER_DAY
 from hft.market.bars import (
     BarError,
     FixedSize,
@@ -19,7 +20,7 @@ from hft.market.bars import (
     trade_bounds,
 )
 from hft.market.data import cut_ticks
-from hft.schema import BARS, NS_PER_DAY, check
+from hft.schema import BARS, check
 from tests.market.bars.market import (
     CONF,
     KINDS,

@@ -6,6 +6,7 @@ import numpy as np
 import polars as pl
 import pytest
 
+from hft.clock import NS_PER_DAY, NS_PER_S
 from hft.market.bars import (
     BarError,
     build_bars,
@@ -17,7 +18,7 @@ from hft.market.bars import (
 )
 from hft.market.bars._kernel import HOUR_NS
 from hft.market.data import Ticks, cut_ticks
-from hft.schema import BARS, NS_PER_DAY, NS_PER_S, QUOTES, TRADES, book_columns, empty
+from hft.schema import BARS, QUOTES, TRADES, book_columns, empty
 from hft.spec import SpecError
 from tests.market.bars.market import bar_spec
 from tests.random_market import random_ticks

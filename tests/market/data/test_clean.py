@@ -12,16 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hft.market.data import (
-    DataError,
-    cut_ticks,
-    day_of,
-    day_start,
-    is_gap,
-    join_ticks,
-    to_iso,
-    to_ns,
-)
+from hft.clock import NS_PER_DAY, NS_PER_S, day_of, day_start, to_iso, to_ns
+from hft.market.data import DataError, cut_ticks, is_gap, join_ticks
 from hft.market.data._clean import (
     KEPT,
     break_times,
@@ -36,7 +28,6 @@ from hft.market.data._clean import (
     repair_clock,
     rise,
 )
-from hft.schema import NS_PER_DAY, NS_PER_S
 from tests.random_market import random_ticks
 
 rows = st.lists(

@@ -14,8 +14,9 @@ import polars as pl
 import pytest
 from omegaconf import OmegaConf
 
-from hft.market.data import DataSpec, Ticks, day_of, day_start, load_ticks
-from hft.schema import NS_PER_DAY, QUOTES, TRADES, book_columns, check
+from hft.clock import NS_PER_DAY, day_of, day_start
+from hft.market.data import DataSpec, Ticks, load_ticks
+from hft.schema import QUOTES, TRADES, book_columns, check
 from hft.spec import Room
 from tests.market.data.test_recorder import session
 from tests.market.data.vendor import MIDNIGHT, quote_rows, trade_rows, write_lines, write_zip

@@ -8,9 +8,9 @@ import numpy as np
 import polars as pl
 import pytest
 
-from hft.market.data import DataError, load_ticks, to_iso
+from hft.clock import NS_PER_MS, to_iso
+from hft.market.data import DataError, load_ticks
 from hft.market.data import _recording as recording
-from hft.schema import NS_PER_MS
 from tests.market.data.captures import shared
 from tests.market.data.vendor import (
     MIDNIGHT,

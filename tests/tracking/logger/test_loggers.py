@@ -217,7 +217,7 @@ def test_offline_files_hold_what_was_given(two_processes):
         "select/net_bps_day@binance_usdm_vip0": "max",
         "train/lr": "last",
         "train/grad_norm_max": "last",
-        "train/examples_per_s": "last",
+        "train/examples_per_s": "max",
         "select/majority_log_loss": "last",
     }.items(),
 )

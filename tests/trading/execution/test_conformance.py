@@ -12,11 +12,12 @@ import pytest
 import yaml
 from omegaconf import OmegaConf
 
+from hft.clock import NS_PER_MS
 from hft.dataset.labels import Exits
 from hft.market.bars import build_bars
 from hft.market.bars.tick import TickBars
 from hft.market.data import Ticks
-from hft.schema import LEDGER, NS_PER_MS, check
+from hft.schema import LEDGER, check
 from hft.spec import PACKAGE, Room, Spec, parse
 from hft.trading.execution import REASONS, ExecutionSpec, simulate
 from hft.trading.strategy.threshold import Threshold

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hft.clock import NS_PER_MS
 from hft.dataset.labels import Exits
 from hft.market.bars import build_bars, trade_bounds
 from hft.market.bars.tick import TickBars
-from hft.schema import NS_PER_MS
 from hft.trading.execution.taker import Taker
 from hft.trading.fees import FeeSchedule
 from tests.dataset.labels.hand import market, markets
