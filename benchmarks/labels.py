@@ -17,7 +17,7 @@ from hft.dataset.labels import build_labels
 from hft.dataset.labels.triple_barrier import TripleBarrier
 from hft.market.bars import build_bars
 from hft.market.bars.tick import TickBars
-from hft.market.data import Ticks
+from hft.market.ticks import Ticks
 from hft.schema import BUY, HOLD, SELL
 
 FULL = {"n_trades": 3_000_000, "bar_size": 20, "n_loop": 1_000, "repeats": 7}

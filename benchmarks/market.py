@@ -13,7 +13,7 @@ import polars as pl
 import yaml
 
 from hft.clock import NS_PER_DAY, NS_PER_MS
-from hft.market.data import Ticks
+from hft.market.ticks import Ticks
 from hft.schema import QUOTES, TRADES, book_columns, empty
 
 CONF = Path(__file__).parents[1] / "conf"

@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 
 from hft.clock import NS_PER_DAY, NS_PER_MS
-from hft.market.data import Ticks
+from hft.market.ticks import Ticks
 from hft.schema import QUOTES, TRADES, book_columns, empty
 
 

@@ -24,7 +24,8 @@ from hft.dataset.features import FeatureSpec, build_tick_columns
 from hft.dataset.labels import LabelSpec
 from hft.learning.model import ModelSpec
 from hft.market.bars import BarSpec, build_bars
-from hft.market.data import Ticks, cut_ticks, load_ticks
+from hft.market.data import load_ticks
+from hft.market.ticks import Ticks, cut_ticks
 from hft.spec import UserError
 
 MARKET = ("experiment=smoke", "data.start=2024-01-01T22:30", "data.end=2024-01-02T01:30")

@@ -28,7 +28,16 @@ class Exits:
 
 
 @njit
-def first_touch(price, highs, lows, bounds, first, stop, upper, lower):
+def first_touch(
+    price: np.ndarray,
+    highs: np.ndarray,
+    lows: np.ndarray,
+    bounds: np.ndarray,
+    first: int,
+    stop: int,
+    upper: float,
+    lower: float,
+) -> tuple[int, int]:
     """The first print of [first, stop) with price >= upper (+1) or <= lower (-1): (index, side);
     (stop, 0) if none.
 
@@ -53,7 +62,18 @@ def first_touch(price, highs, lows, bounds, first, stop, upper, lower):
 
 
 @njit
-def touch_in_bars(price, highs, lows, bounds, bar, last_bar, first, stop, upper, lower):
+def touch_in_bars(
+    price: np.ndarray,
+    highs: np.ndarray,
+    lows: np.ndarray,
+    bounds: np.ndarray,
+    bar: int,
+    last_bar: int,
+    first: int,
+    stop: int,
+    upper: float,
+    lower: float,
+) -> tuple[int, int]:
     """`first_touch` for a caller who knows that print `first` lies in `bar` and print stop - 1 in
     `last_bar`.
     """
@@ -68,7 +88,7 @@ def touch_in_bars(price, highs, lows, bounds, bar, last_bar, first, stop, upper,
 
 
 @njit
-def bar_of(bounds, bar, at):
+def bar_of(bounds: np.ndarray, bar: int, at: int) -> int:
     """The bar that holds print `at`, sought from a neighbour of it."""
     while bounds[bar + 1] <= at:
         bar += 1
@@ -78,7 +98,9 @@ def bar_of(bounds, bar, at):
 
 
 @njit
-def _touch_in_prints(price, first, stop, upper, lower):
+def _touch_in_prints(
+    price: np.ndarray, first: int, stop: int, upper: float, lower: float
+) -> tuple[int, int]:
     for i in range(first, stop):
         if price[i] >= upper:
             return i, 1

@@ -22,7 +22,8 @@ import polars as pl
 from hft.dataset.features import FeatureSpec, build_features, build_tick_columns, tick_plan
 from hft.dataset.labels import LabelSpec, build_labels, label_bars
 from hft.market.bars import BarSpec, build_bars, hourly_totals, join_bars, require_bars
-from hft.market.data import DataSpec, Ticks, cut_ticks, is_gap, join_ticks
+from hft.market.data import DataSpec
+from hft.market.ticks import Ticks, cut_ticks, join_ticks, parted_by_gap
 from hft.spec import fingerprint
 from hft.system.cache import Cache, Entry
 from hft.system.processes import end_with_parent
@@ -292,10 +293,7 @@ def _join_days(frames: list[pl.DataFrame], days: list[Ticks], gap_s: float) -> p
 
     def parted(i: int) -> bool:
         unseen = days[i].gaps > (frames[i]["ts"][-1] if frames[i].height else 0)
-        last, following = days[i].last_event(), days[i + 1].first_event()
-        return bool(unseen.any()) or (
-            None not in (last, following) and is_gap(last, following, gap_s)
-        )
+        return bool(unseen.any()) or parted_by_gap(days[i], days[i + 1], gap_s)
 
     return join_bars(frames, [parted(i) for i in range(len(days) - 1)])
 

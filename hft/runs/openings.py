@@ -14,7 +14,7 @@ from hft.clock import to_iso
 from hft.config.configs import BacktestConfig, TrainConfig
 from hft.dataset.splits import Block, Split, make_periods, open_until, reads_until
 from hft.dataset.stages import Market
-from hft.market.data import DataError
+from hft.market.ticks import DataError
 from hft.runs.folder import Run
 from hft.runs.jobs import read_data_keys
 from hft.spec import SpecError

@@ -22,8 +22,9 @@ from hft.dataset.features import build_features, build_tick_columns
 from hft.dataset.labels import build_labels
 from hft.dataset.stages import DayStage, build_market, market_features, market_labels, run_all
 from hft.market.bars import BarError, build_bars, join_bars
-from hft.market.data import DataError, cut_ticks, load_ticks
+from hft.market.data import load_ticks
 from hft.market.data.synthetic import Synthetic
+from hft.market.ticks import DataError, cut_ticks
 from hft.spec import PACKAGE, Room, UserError
 from hft.system.cache import Cache
 from tests.dataset.tiny_stage import build_tiny, fail

@@ -32,8 +32,8 @@ from hft.dataset.stages import Market, build_market
 from hft.learning.fit import fit, predict
 from hft.learning.model import fit_classifier
 from hft.market.bars import build_bars
-from hft.market.data import Ticks
 from hft.market.data.synthetic import latent_drift
+from hft.market.ticks import Ticks
 from hft.report.scorecard import Scorecard, score
 from hft.runs.train import Frames, build_frames
 from hft.schema import BUY, HOLD, SELL

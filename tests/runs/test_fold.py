@@ -12,7 +12,7 @@ import pytest
 
 from hft.clock import to_iso
 from hft.dataset.splits import assemble_paths, make_periods
-from hft.market.data import DataError
+from hft.market.ticks import DataError
 from hft.metrics import is_timing
 from hft.report.scorecard import Scorecard
 from hft.runs.jobs import read_data_keys

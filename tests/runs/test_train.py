@@ -13,7 +13,7 @@ from safetensors.numpy import load_file
 
 from hft.clock import to_iso
 from hft.dataset.splits import make_periods
-from hft.market.data import DataError
+from hft.market.ticks import DataError
 from hft.report.scorecard import Scorecard
 from hft.runs import money
 from hft.runs.jobs import read_data_keys

@@ -21,7 +21,7 @@ import numpy as np
 import polars as pl
 from pydantic import Field
 
-from hft.market.data import Ticks
+from hft.market.ticks import Ticks
 from hft.schema import BARS, check, features_columns
 from hft.spec import Kind, UserError
 

@@ -12,7 +12,7 @@ from numba import njit
 
 
 @njit
-def rolling_slope(y, x, window):
+def rolling_slope(y: np.ndarray, x: np.ndarray, window: int) -> np.ndarray:
     """Least-squares slope of y on x with an intercept over the last `window` pairs.
 
     nan where the window is not full or holds a nan, and where x does not vary beyond rounding.
@@ -31,7 +31,7 @@ def rolling_slope(y, x, window):
 
 
 @njit
-def rolling_lag_covariance(x, window):
+def rolling_lag_covariance(x: np.ndarray, window: int) -> np.ndarray:
     """Covariance (ddof 1) of the window - 1 pairs of neighbours among the last `window` values; nan
     as above.
     """

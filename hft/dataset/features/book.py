@@ -10,7 +10,7 @@ from pydantic import Field
 
 from hft.dataset.features import FeatureSpec, Windowed, within_segments
 from hft.dataset.features._quotes import day_begins, flow_per_bar
-from hft.market.data import Ticks
+from hft.market.ticks import Ticks
 
 
 class DepthImbalance(FeatureSpec):

@@ -94,7 +94,9 @@ def _bars_to_forget(rate: float) -> int:
 
 
 @njit
-def local_level(y, noise, drift):
+def local_level(
+    y: np.ndarray, noise: np.ndarray, drift: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """y - a after each update, and (y - a) / sqrt(F) before it.
 
     P += q; v = y - a; F = P + r; K = P / F; a += K v; P = P (1 - K), with the r and q of the bar.

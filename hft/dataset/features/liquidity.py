@@ -13,7 +13,7 @@ from hft.dataset.features import BPS, ReturnWindowed, Windowed, log_return_bps, 
 from hft.dataset.features._quotes import day_begins
 from hft.dataset.features._rolling import rolling_lag_covariance, rolling_slope
 from hft.market.bars import trade_bounds
-from hft.market.data import Ticks
+from hft.market.ticks import Ticks
 
 MILLION = 1e6
 
@@ -94,7 +94,16 @@ class EffectiveSpread(Windowed):
 
 
 @njit
-def _effective_spread(ts_recv, price, qty, side, bounds, ts_quote, mid, day_begins):
+def _effective_spread(
+    ts_recv: np.ndarray,
+    price: np.ndarray,
+    qty: np.ndarray,
+    side: np.ndarray,
+    bounds: np.ndarray,
+    ts_quote: np.ndarray,
+    mid: np.ndarray,
+    day_begins: np.ndarray,
+) -> np.ndarray:
     spread = np.full(len(bounds) - 1, np.nan)
     known = 0
     for bar in range(len(bounds) - 1):

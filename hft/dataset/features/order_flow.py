@@ -11,7 +11,7 @@ import polars as pl
 
 from hft.dataset.features import BPS, FeatureSpec, Windowed, within_segments
 from hft.dataset.features._quotes import flow_per_bar
-from hft.market.data import Ticks
+from hft.market.ticks import Ticks
 
 MID = (pl.col("bid") + pl.col("ask")) / 2
 IMBALANCE = (pl.col("bid_qty") - pl.col("ask_qty")) / (pl.col("bid_qty") + pl.col("ask_qty"))

@@ -21,7 +21,7 @@ from hft.dataset.labels._paths import read_paths
 from hft.dataset.labels._random_walk import walk_like
 from hft.dataset.labels._resolved import needs_prints
 from hft.dataset.labels._weights import attributed_returns, average_uniqueness, end_bars, time_decay
-from hft.market.data import Ticks
+from hft.market.ticks import Ticks
 from hft.schema import CLASS_NAMES, LABELS, check
 from hft.spec import Kind, UserError
 

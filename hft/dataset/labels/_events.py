@@ -34,7 +34,9 @@ class Events(Spec):
 
 
 @njit
-def _pick(close, segment, sigma, multiple, every):
+def _pick(
+    close: np.ndarray, segment: np.ndarray, sigma: np.ndarray, multiple: float, every: int
+) -> np.ndarray:
     """The symmetric CUSUM filter (AFML 2.5.2.1): the sum that reaches multiple * sigma starts anew,
     inclusive.
 

@@ -12,7 +12,7 @@ from numba import njit
 
 from hft.clock import NS_PER_MS
 from hft.market.bars import trade_bounds
-from hft.market.data import Ticks
+from hft.market.ticks import Ticks
 from hft.schema import HOLD, LABELS
 
 _ALWAYS = np.iinfo(np.int64).min

@@ -7,7 +7,7 @@ from __future__ import annotations
 import numpy as np
 import polars as pl
 
-from hft.market.data import Ticks
+from hft.market.ticks import Ticks
 from hft.schema import BARS, QUOTES, TRADES, book_columns, empty
 
 # 2,000 paths that do not overlap give shares a standard error of one percent, in 0.15 to 0.3 s.

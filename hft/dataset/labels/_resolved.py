@@ -35,7 +35,18 @@ def needs_prints(
 
 
 @njit
-def _needs_prints(highs, lows, bounds, entry, first, ends, take_profit, stop_loss, long, short):
+def _needs_prints(
+    highs: np.ndarray,
+    lows: np.ndarray,
+    bounds: np.ndarray,
+    entry: np.ndarray,
+    first: np.ndarray,
+    ends: np.ndarray,
+    take_profit: np.ndarray,
+    stop_loss: np.ndarray,
+    long: np.ndarray,
+    short: np.ndarray,
+) -> np.ndarray:
     out = np.zeros(entry.size, np.bool_)
     bar = 0
     for t in range(entry.size):
@@ -63,7 +74,9 @@ def _needs_prints(highs, lows, bounds, entry, first, ends, take_profit, stop_los
 
 
 @njit
-def _decided(highs, lows, bar, whole, last, upper, lower):
+def _decided(
+    highs: np.ndarray, lows: np.ndarray, bar: int, whole: int, last: int, upper: float, lower: float
+) -> tuple[bool, int, int]:
     """(whether one trade needs prints, the bar that decides it if above, and if below; -1 for
     neither).
     """

@@ -9,7 +9,7 @@ from numba import njit
 
 
 @njit
-def ewma_volatility(close, segment, span):
+def ewma_volatility(close: np.ndarray, segment: np.ndarray, span: int) -> np.ndarray:
     """s_t as a fraction per bar, from log returns up to and including bar t; nan for a segment's
     first `span` returns.
 

@@ -48,7 +48,7 @@ def time_decay(uniqueness: np.ndarray, decay: float) -> np.ndarray:
 
 
 @njit
-def _shared(ends, values):
+def _shared(ends: np.ndarray, values: np.ndarray) -> np.ndarray:
     """Per label the sum of values[t] / c_t over its bars, from running sums; 0 where ends < 0."""
     n = ends.size
     change = np.zeros(n + 1, np.int64)

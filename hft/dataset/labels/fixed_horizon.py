@@ -11,7 +11,7 @@ from pydantic import Field
 from hft.dataset.barriers import Exits
 from hft.dataset.labels import LabelSpec
 from hft.dataset.labels._paths import read_paths, to_labels
-from hft.market.data import Ticks
+from hft.market.ticks import Ticks
 from hft.schema import BUY, HOLD, SELL
 
 

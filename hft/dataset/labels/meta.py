@@ -19,7 +19,7 @@ from hft.dataset.barriers import bar_of, touch_in_bars
 from hft.dataset.labels import LabelError
 from hft.dataset.labels._paths import read_paths, to_labels
 from hft.dataset.labels.triple_barrier import TripleBarrier
-from hft.market.data import Ticks
+from hft.market.ticks import Ticks
 from hft.schema import BARS, BUY, HOLD, SELL
 from hft.spec import Spec
 
@@ -105,7 +105,7 @@ class Meta(TripleBarrier):
 
 
 @njit
-def _window_mean(x, window):
+def _window_mean(x: np.ndarray, window: int) -> np.ndarray:
     """Mean of the last `window` values, each window summed afresh; nan where it is not full or
     holds a nan.
     """

@@ -15,7 +15,7 @@ from hft.dataset.barriers import Exits, bar_of, touch_in_bars
 from hft.dataset.labels import LabelSpec
 from hft.dataset.labels._paths import Paths, read_paths, to_labels
 from hft.dataset.labels._volatility import ewma_volatility
-from hft.market.data import Ticks
+from hft.market.ticks import Ticks
 from hft.schema import BUY, HOLD, SELL
 
 

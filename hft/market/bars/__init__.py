@@ -18,7 +18,7 @@ from pydantic import Field
 
 from hft.clock import NS_PER_DAY, to_iso
 from hft.market.bars._kernel import COUNTS, HOUR_NS, RELATIVE_SLACK, VALUES, cut, interval_stops
-from hft.market.data import Ticks
+from hft.market.ticks import Ticks
 from hft.schema import BARS, check
 from hft.spec import Kind, UserError
 
@@ -150,7 +150,9 @@ def hourly_totals(ticks: Ticks) -> pl.DataFrame:
     """hour (ns of its start), volume, turnover; hours without trades are absent."""
     ts_recv, price, qty, side = _columns(ticks.trades, "ts_recv", "price", "qty", "side")
     stops = interval_stops(ts_recv, 0, HOUR_NS)
-    counts, values = cut(ts_recv, price, qty, side, stops, np.full(HOURS_PER_DAY, np.inf), in_quote=False)
+    counts, values = cut(
+        ts_recv, price, qty, side, stops, np.full(HOURS_PER_DAY, np.inf), in_quote=False
+    )
     columns = {"hour": counts[0] // HOUR_NS * HOUR_NS, "volume": values[5], "turnover": values[6]}
     return pl.DataFrame(columns, schema=HOURLY)
 
@@ -211,7 +213,9 @@ def _split_days(ticks: Ticks, totals: pl.DataFrame) -> Iterator[Day]:
 def _day_frame(day: Day, spec: BarSpec, ticks: Ticks) -> pl.DataFrame:
     stops, thresholds = spec.stops(day), spec.thresholds(day)
     in_quote = spec.measure == "turnover"
-    counts, values = cut(day.ts_recv, day.price, day.qty, day.side, stops, thresholds, in_quote=in_quote)
+    counts, values = cut(
+        day.ts_recv, day.price, day.qty, day.side, stops, thresholds, in_quote=in_quote
+    )
     columns = dict(zip(COUNTS + VALUES, [*counts, *values], strict=True))
     columns["ts_open"], columns["ts"] = spec.times(day, columns["ts_open"], columns["ts"])
     n_bars = len(columns["ts"])

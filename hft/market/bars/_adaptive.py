@@ -14,7 +14,7 @@ from pydantic import Field
 
 from hft.market.bars import HOURS_PER_DAY, BarSpec, Day, hourly_totals
 from hft.market.bars._kernel import HOUR_NS
-from hft.market.data import Ticks
+from hft.market.ticks import Ticks
 
 
 class AdaptiveBars(BarSpec):

@@ -20,7 +20,16 @@ COUNTS = ("ts_open", "ts", "n_trades")
 VALUES = ("open", "high", "low", "close", "vwap", "volume", "turnover", "buy_volume", "sell_volume")
 
 
-def cut(ts_recv, price, qty, side, stops, hour_threshold, in_quote):
+def cut(
+    ts_recv: np.ndarray,
+    price: np.ndarray,
+    qty: np.ndarray,
+    side: np.ndarray,
+    stops: np.ndarray,
+    hour_threshold: np.ndarray,
+    *,
+    in_quote: bool,
+) -> tuple[np.ndarray, np.ndarray]:
     """Bars that end at each of `stops` (increasing trade indexes, the last one the number of
     trades) and where the sum of qty, or with `in_quote` of price * qty, reaches the threshold of
     the hour in which the bar opened.
@@ -39,7 +48,17 @@ def cut(ts_recv, price, qty, side, stops, hour_threshold, in_quote):
 
 
 @njit
-def _cut(ts_recv, price, qty, side, stops, hour_threshold, in_quote, counts, values):
+def _cut(
+    ts_recv: np.ndarray,
+    price: np.ndarray,
+    qty: np.ndarray,
+    side: np.ndarray,
+    stops: np.ndarray,
+    hour_threshold: np.ndarray,
+    in_quote: bool,  # noqa: FBT001 (numba knows no keyword-only arguments)
+    counts: np.ndarray,
+    values: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray]:
     n_bars = 0
     i = 0
     while i < len(ts_recv) and np.isnan(hour_threshold[ts_recv[i] // HOUR_NS % 24]):
@@ -80,14 +99,14 @@ def _cut(ts_recv, price, qty, side, stops, hour_threshold, in_quote, counts, val
 
 
 @njit
-def _doubled(rows):
+def _doubled(rows: np.ndarray) -> np.ndarray:
     wider = np.empty((rows.shape[0], 2 * rows.shape[1]), rows.dtype)
     wider[:, : rows.shape[1]] = rows
     return wider
 
 
 @njit
-def interval_stops(ts_recv, origin, size_ns):
+def interval_stops(ts_recv: np.ndarray, origin: int, size_ns: int) -> np.ndarray:
     """Trade indexes at which a new interval [origin + k size, origin + (k+1) size) begins, and the
     number of trades.
     """

@@ -10,7 +10,7 @@ import numpy as np
 from pydantic import Field
 
 from hft.market.bars import HOURS_PER_DAY, Day, FixedSize
-from hft.market.data import Ticks
+from hft.market.ticks import Ticks
 
 
 class DollarBars(FixedSize):

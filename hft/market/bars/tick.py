@@ -8,7 +8,7 @@ import numpy as np
 from pydantic import Field
 
 from hft.market.bars import Day, FixedSize
-from hft.market.data import Ticks
+from hft.market.ticks import Ticks
 
 
 class TickBars(FixedSize):

@@ -10,7 +10,7 @@ from pydantic import Field
 from hft.clock import NS_PER_S
 from hft.market.bars import Day, FixedSize
 from hft.market.bars._kernel import interval_stops
-from hft.market.data import Ticks
+from hft.market.ticks import Ticks
 
 
 class TimeBars(FixedSize):

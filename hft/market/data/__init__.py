@@ -8,54 +8,13 @@ conformance suite covers it at once.
 from __future__ import annotations
 
 import datetime as dt
-import itertools
-from dataclasses import dataclass, field
 from typing import Annotated, Any
 
-import numpy as np
-import polars as pl
 from pydantic import AfterValidator, Field, model_validator
 
-from hft.clock import NS_PER_DAY, NS_PER_S, day_of, day_start, to_iso, to_ns
-from hft.schema import QUOTES, TRADES, book_columns, check
-from hft.spec import Kind, UserError
-
-
-class DataError(UserError):
-    """Input data that breaks a rule: file, row or value, and the remedy."""
-
-
-@dataclass(frozen=True)
-class Ticks:
-    """Market data of [start, end) ns; every stream has non-decreasing ts_recv, and trades precede
-    quotes at a tie.
-
-    `quotes` and `book` have no rows where the source has none. `gaps` holds the ts_recv of the
-    first event after each gap (int64 ns). `end` is a UTC midnight exactly when the last day is
-    complete. `notes` is the quality report: integers are counts and add up over days, everything
-    else is a constant of the source or a share.
-    """
-
-    trades: pl.DataFrame
-    quotes: pl.DataFrame
-    book: pl.DataFrame
-    start: int
-    end: int
-    gaps: np.ndarray
-    notes: dict[str, Any] = field(default_factory=dict)
-
-    def streams(self) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:
-        return self.trades, self.quotes, self.book
-
-    def n_levels(self) -> int:
-        return (self.book.width - 3) // 4
-
-    def first_event(self) -> int | None:
-        """Earliest ts_recv of any stream; None without events."""
-        return min((int(s["ts_recv"][0]) for s in self.streams() if s.height), default=None)
-
-    def last_event(self) -> int | None:
-        return max((int(s["ts_recv"][-1]) for s in self.streams() if s.height), default=None)
+from hft.clock import NS_PER_DAY, day_of, day_start, to_ns
+from hft.market.ticks import DataError, Ticks, join_ticks
+from hft.spec import Kind
 
 
 def _iso_or(word: str) -> AfterValidator:
@@ -145,80 +104,3 @@ def load_ticks(spec: DataSpec) -> Ticks:
     """All days of `spec`, joined, each read afresh."""
     calibration = spec.calibrate()
     return join_ticks([spec.read_day(day, calibration) for day in spec.days()], spec.gap_s)
-
-
-def join_ticks(days: list[Ticks], gap_s: float) -> Ticks:
-    """Ticks of consecutive days as one; adds the gaps that lie between days. DataError when no day
-    has a trade.
-    """
-    assert all(a.end <= b.start for a, b in itertools.pairwise(days)), (
-        "days must be in order and apart"
-    )
-    start, end = days[0].start, days[-1].end
-    if not any(day.trades.height for day in days):
-        raise DataError(
-            f"data: no trades between {to_iso(start)} and {to_iso(end)}: check data.start and data.end"
-        )
-    trades, quotes, book = (
-        pl.concat(frames, rechunk=True) for frames in zip(*(d.streams() for d in days), strict=True)
-    )
-    gaps = np.unique(
-        np.concatenate([day.gaps for day in days] + [_gaps_between(days, gap_s)])
-    ).astype(np.int64)
-    return Ticks(
-        trades=check(trades, TRADES, where="trades"),
-        quotes=check(quotes, QUOTES, where="quotes"),
-        book=check(book, book_columns(days[0].n_levels()), where="book"),
-        start=start,
-        end=end,
-        gaps=gaps,
-        notes=_join_notes([day.notes for day in days]) | {"gaps": len(gaps)},
-    )
-
-
-def cut_ticks(ticks: Ticks, start: int, end: int) -> Ticks:
-    """The rows with start <= ts_recv < end, without copying; notes stay those of the whole."""
-    trades, quotes, book = (_slice(stream, start, end) for stream in ticks.streams())
-    return Ticks(
-        trades=trades,
-        quotes=quotes,
-        book=book,
-        start=max(start, ticks.start),
-        end=min(end, ticks.end),
-        gaps=ticks.gaps[(ticks.gaps >= start) & (ticks.gaps < end)],
-        notes=ticks.notes,
-    )
-
-
-def _slice(stream: pl.DataFrame, start: int, end: int) -> pl.DataFrame:
-    first, stop = (int(stream["ts_recv"].search_sorted(t, side="left")) for t in (start, end))
-    return stream.slice(first, max(stop - first, 0))
-
-
-def _gaps_between(days: list[Ticks], gap_s: float) -> np.ndarray:
-    filled = [day for day in days if day.first_event() is not None]
-    return np.array(
-        [
-            b.first_event()
-            for a, b in itertools.pairwise(filled)
-            if is_gap(a.last_event(), b.first_event(), gap_s)
-        ],
-        np.int64,
-    )
-
-
-def is_gap(last_event: Any, next_event: Any, gap_s: float) -> Any:
-    """Whether the silence between two events (ns, or arrays of such) starts a new segment. QUANT
-    5.9.
-    """
-    return next_event - last_event > gap_s * NS_PER_S
-
-
-def _join_notes(notes: list[dict[str, Any]]) -> dict[str, Any]:
-    joined: dict[str, Any] = {}
-    for day in notes:
-        for name, value in day.items():
-            joined[name] = joined.get(name, 0) + value if isinstance(value, int) else value
-    if joined.get("trades") and "unknown_side" in joined:
-        joined["unknown_side_share"] = joined["unknown_side"] / joined["trades"]
-    return joined

@@ -1,7 +1,7 @@
-"""One daily zip of data.binance.vision in, a typed raw stream out: checksum, one CSV member, header
-or none, units.
+"""Reads one daily zip of data.binance.vision: checks its sha256, parses its one CSV, scales its
+times. Formats: docs/formats.md 2.
 
-Columns are found by name where the file has a header and by place where it has none (spot files,
+Columns are found by name where the file has a header, and by place where it has none (spot files,
 old futures files).
 """
 
@@ -15,9 +15,9 @@ from pathlib import Path
 
 import polars as pl
 
-from hft.market.data import DataError
 from hft.market.data._clean import drop, flag_unsorted, refuse_values
 from hft.market.data._files import Stamp, file_hash
+from hft.market.ticks import DataError
 
 MAX_RATIO = 200  # real files inflate 4 to 10 times, a bomb up to 1,032 times
 
@@ -77,14 +77,15 @@ def read_archive(key: Stamp, data_type: str) -> pl.DataFrame:
 
 
 def verify_checksum(path: Path, *, required: bool) -> None:
-    """The zip against `<zip>.CHECKSUM` beside it; a file that is there is verified even where none
-    is required.
+    """Compares the zip with `<zip>.CHECKSUM` beside it, and does so too where none is required but
+    one is there. DataError where they differ.
     """
     beside = path.with_name(path.name + ".CHECKSUM")
     if not beside.is_file():
         if required:
             raise DataError(
-                f"{path}: {beside.name} is missing: fetch it too, or set data.require_checksum=false"
+                f"{path}: {beside.name} is missing: fetch it too, "
+                "or set data.require_checksum=false"
             )
         return
     words = beside.read_text(errors="replace").split()
@@ -103,7 +104,8 @@ def _read_member(path: Path) -> bytes:
             members = archive.infolist()
             if len(members) != 1:
                 raise DataError(
-                    f"{path}: must hold one CSV file, holds {len(members)}: fetch it again from the vendor"
+                    f"{path}: must hold one CSV file, holds {len(members)}: "
+                    "fetch it again from the vendor"
                 )
             _refuse_member(members[0], path)
             return archive.read(members[0])
@@ -115,22 +117,25 @@ def _refuse_member(member: zipfile.ZipInfo, path: Path) -> None:
     name = member.filename
     if name != Path(name).name or "\\" in name or not name.lower().endswith(".csv"):
         raise DataError(
-            f"{path}: its member must be a plain CSV file, is {name!r}: fetch it again from the vendor"
+            f"{path}: its member must be a plain CSV file, is {name!r}: "
+            "fetch it again from the vendor"
         )
     if member.file_size == 0:
         raise DataError(
-            f"{path}: {name} is empty: fetch it again, or leave the day out with data.start and data.end"
+            f"{path}: {name} is empty: fetch it again, "
+            "or leave the day out with data.start and data.end"
         )
     if member.file_size > MAX_RATIO * member.compress_size:
+        ratio = member.file_size / max(member.compress_size, 1)
         raise DataError(
-            f"{path}: {name} says it inflates {member.file_size / max(member.compress_size, 1):.0f} times to "
-            f"{member.file_size:,} bytes, more than {MAX_RATIO} times is no market data: fetch it again from the vendor"
+            f"{path}: {name} says it inflates {ratio:.0f} times to {member.file_size:,} bytes; "
+            f"market data inflates at most {MAX_RATIO} times: fetch it again from the vendor"
         )
 
 
 def _columns(text: bytes, layout: Layout, path: Path) -> pl.DataFrame:
-    """Our columns by our names, typed, with `row` (line of the CSV) and `reason`; blank cells are
-    null.
+    """Our columns under our names, typed, with `row` (line of the CSV) and `reason`; blank cells
+    become null.
     """
     has_header = not text[:1].isdigit()
     try:
@@ -143,17 +148,20 @@ def _columns(text: bytes, layout: Layout, path: Path) -> pl.DataFrame:
         missing = [name for name, _ in layout.columns.values() if name not in raw.columns]
         if missing:
             raise DataError(
-                f"{path}: the header lacks {', '.join(missing)}, has {', '.join(raw.columns)[:200]}: is this another "
-                "kind of file (spot and USD-M are read)?"
+                f"{path}: the header lacks {', '.join(missing)}, "
+                f"has {', '.join(raw.columns)[:200]}: "
+                "is this another kind of file (spot and USD-M are read)?"
             )
     elif raw.width not in layout.widths:
         widths = " or ".join(map(str, layout.widths))
         raise DataError(
-            f"{path}: has {raw.width} columns and no header, must have {widths}: is this another kind of file?"
+            f"{path}: has {raw.width} columns and no header, must have {widths}: "
+            "is this another kind of file?"
         )
     if not raw.height:
         raise DataError(
-            f"{path}: holds no rows: fetch it again, or leave the day out with data.start and data.end"
+            f"{path}: holds no rows: fetch it again, "
+            "or leave the day out with data.start and data.end"
         )
     picked = {
         ours: raw[name] if has_header else raw[:, place].alias(name)
@@ -173,19 +181,23 @@ def _typed(cells: pl.Series, ours: str, first_row: int, path: Path) -> pl.Series
     for at in wrong.arg_true().head(1):
         value = "a blank" if cells[at] is None else repr(cells[at][:40])
         raise DataError(
-            f"{path}, row {at + first_row}: {cells.name} must be a number, got {value}: fetch it again"
+            f"{path}, row {at + first_row}: {cells.name} must be a number, got {value}: "
+            "fetch it again"
         )
     return numbers
 
 
 def _side(frame: pl.DataFrame, path: Path) -> pl.Series:
-    """Taker side: the buyer was maker, so the taker sold; blank is unknown (QUANT 5.3)."""
+    """+1 where the taker bought, -1 where it sold (the buyer was maker), 0 where the cell is blank
+    (docs/definitions.md 5.3).
+    """
     maker = frame["maker"].str.to_lowercase()
     for row, value in (
         frame.filter(~maker.is_in(["true", "false"])).select("row", "maker").head(1).iter_rows()
     ):
         raise DataError(
-            f"{path}, row {row}: is_buyer_maker must be true or false, got {value[:40]!r}: fetch it again"
+            f"{path}, row {row}: is_buyer_maker must be true or false, got {value[:40]!r}: "
+            "fetch it again"
         )
     sides = (
         pl.when(maker == "true").then(-1).when(maker == "false").then(1).otherwise(0).cast(pl.Int8)
@@ -194,10 +206,10 @@ def _side(frame: pl.DataFrame, path: Path) -> pl.Series:
 
 
 def _ns_time(frame: pl.DataFrame, path: Path) -> pl.DataFrame:
-    """ts_exch in ns from ms, us or ns, by magnitude and row: Binance changed units between files,
-    not within names.
+    """Adds ts_exch in ns. The magnitude of each time tells its unit (ms, us or ns): Binance changed
+    the unit and kept the names of its files.
 
-    A row without time borrows its predecessor's to keep its place, and is dropped.
+    A row without a time is dropped; it borrows the time of the row before to keep its place.
     """
     time = pl.col("time")
     for row, value in frame.filter(time < 10**12).select("row", "time").head(1).iter_rows():

@@ -140,7 +140,9 @@ def _first_row(replay: Replay, diffs: pl.DataFrame) -> pl.DataFrame:
 
 
 @njit
-def _set_level(keys, qtys, n, key, qty):
+def _set_level(
+    keys: np.ndarray, qtys: np.ndarray, n: int, key: float, qty: float
+) -> tuple[np.ndarray, np.ndarray, int]:
     """Sets, adds or (qty 0) deletes one level; keys ascend, so the best level stands last and most
     moves are short.
     """
@@ -164,7 +166,18 @@ def _set_level(keys, qtys, n, key, qty):
 
 
 @njit
-def _replay(price0, qty0, offsets, prices, qtys, start, emit_from, stop, n_levels, sign):
+def _replay(
+    price0: np.ndarray,
+    qty0: np.ndarray,
+    offsets: np.ndarray,
+    prices: np.ndarray,
+    qtys: np.ndarray,
+    start: int,
+    emit_from: int,
+    stop: int,
+    n_levels: int,
+    sign: float,
+) -> tuple[np.ndarray, np.ndarray]:
     """Best n_levels of one side at `emit_from` and after every diff of [emit_from, stop): prices,
     quantities.
 

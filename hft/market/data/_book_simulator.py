@@ -45,7 +45,16 @@ class Flow(NamedTuple):
 
 
 @njit
-def simulate_book(rng, flow, latent, move_ms, move_ticks, centre, start_ms, duration_ms):
+def simulate_book(
+    rng: np.random.Generator,
+    flow: Flow,
+    latent: np.ndarray,
+    move_ms: np.ndarray,
+    move_ticks: np.ndarray,
+    centre: int,
+    start_ms: int,
+    duration_ms: int,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, int, int]:
     """Rows of trades (ms, price, lots, sign), quotes (ms, bid, lots, ask, lots) and book (ms, bids,
     lots, asks, lots), the closing centre, and the number of order events. Quotes and book carry the
     state at the end of their millisecond.
@@ -93,12 +102,12 @@ def simulate_book(rng, flow, latent, move_ms, move_ticks, centre, start_ms, dura
 
 
 @njit
-def _intensity(flow, queues):
+def _intensity(flow: Flow, queues: np.ndarray) -> float:
     return flow.market_per_ms + flow.limit_per_ms + flow.cancel_per_lot_ms * queues.sum()
 
 
 @njit
-def _draw_lots(rng, mean):
+def _draw_lots(rng: np.random.Generator, mean: float) -> int:
     normal = math.sqrt(2 * draw_exponential(rng)) * math.cos(
         2 * math.pi * rng.random()
     )  # Box and Muller
@@ -106,7 +115,7 @@ def _draw_lots(rng, mean):
 
 
 @njit
-def _draw_sign(rng, parents, lean, sign_tail):
+def _draw_sign(rng: np.random.Generator, parents: np.ndarray, lean: float, sign_tail: float) -> int:
     """Informed with probability |lean|, else the next child of a metaorder of Pareto length: sign
     autocorrelation falls as lag^-(sign_tail - 1). A parent's side is a fair coin.
     """
@@ -121,7 +130,16 @@ def _draw_sign(rng, parents, lean, sign_tail):
 
 
 @njit
-def _trade(rng, flow, queues, place, sign, ms, trades, n_trades):
+def _trade(
+    rng: np.random.Generator,
+    flow: Flow,
+    queues: np.ndarray,
+    place: np.ndarray,
+    sign: int,
+    ms: int,
+    trades: np.ndarray,
+    n_trades: int,
+) -> tuple[np.ndarray, int]:
     """One market order. Without impact its prints and their sizes do not depend on the book: were
     they split at empty queues, thin books would shorten tick bars and so announce the returns'
     size.
@@ -146,7 +164,7 @@ def _trade(rng, flow, queues, place, sign, ms, trades, n_trades):
 
 
 @njit
-def _cancel(rng, flow, queues, place):
+def _cancel(rng: np.random.Generator, flow: Flow, queues: np.ndarray, place: np.ndarray) -> None:
     at = rng.random() * queues.sum()
     for side in range(2):
         for level in range(flow.levels):
@@ -159,7 +177,14 @@ def _cancel(rng, flow, queues, place):
 
 
 @njit
-def _exhaust(rng, flow, queues, place, side, level):
+def _exhaust(
+    rng: np.random.Generator,
+    flow: Flow,
+    queues: np.ndarray,
+    place: np.ndarray,
+    side: int,
+    level: int,
+) -> None:
     """A hidden order shows itself in the empty queue, so depletion never moves the mid; with impact
     an empty best queue moves the price by a tick instead and uncovers a new far level.
     """
@@ -176,12 +201,14 @@ def _exhaust(rng, flow, queues, place, side, level):
 
 
 @njit
-def _best(place, side):
+def _best(place: np.ndarray, side: int) -> int:
     return place[0] + 1 + place[1] if side == 1 else place[0] - place[1]
 
 
 @njit
-def _show_quote(quotes, n, queues, place, ms):
+def _show_quote(
+    quotes: np.ndarray, n: int, queues: np.ndarray, place: np.ndarray, ms: int
+) -> tuple[np.ndarray, int]:
     quotes = _room_for(quotes, n)
     row, last = quotes[n], quotes[max(n - 1, 0)]
     row[0], row[1], row[2], row[3], row[4] = (
@@ -195,7 +222,15 @@ def _show_quote(quotes, n, queues, place, ms):
 
 
 @njit
-def _show_book(book, n, queues, place, ms, until_ms, flow):
+def _show_book(
+    book: np.ndarray,
+    n: int,
+    queues: np.ndarray,
+    place: np.ndarray,
+    ms: int,
+    until_ms: int,
+    flow: Flow,
+) -> tuple[np.ndarray, int]:
     """The state that holds from `ms` to `until_ms`, at the first multiple of the interval in it, if
     it changed.
     """
@@ -214,7 +249,7 @@ def _show_book(book, n, queues, place, ms, until_ms, flow):
 
 
 @njit
-def _differs(row, last, n):
+def _differs(row: np.ndarray, last: np.ndarray, n: int) -> int:
     """1 when the state in row n is news, else 0; the time in column 0 does not count."""
     for i in range(1, len(row)):
         if row[i] != last[i]:
@@ -223,7 +258,7 @@ def _differs(row, last, n):
 
 
 @njit
-def _room_for(rows, n):
+def _room_for(rows: np.ndarray, n: int) -> np.ndarray:
     if n < len(rows):
         return rows
     larger = np.empty((2 * n, rows.shape[1]), np.int64)

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from hft.clock import NS_PER_HOUR, NS_PER_S
-from hft.market.data import DataError, Ticks
+from hft.clock import NS_PER_HOUR
+from hft.market.ticks import DataError, Ticks, after_gaps
 from hft.schema import QUOTES, TRADES, book_columns, check, empty
 
 KEPT = pl.col("reason").is_null()
@@ -110,7 +110,7 @@ def break_times(frame: pl.DataFrame) -> np.ndarray:
 def find_gaps(streams: list[pl.DataFrame], gap_s: float) -> np.ndarray:
     """ts_recv of the first event after each silence of all streams longer than gap_s."""
     ts = np.sort(np.concatenate([s["ts_recv"].to_numpy() for s in streams]), kind="stable")
-    return ts[1:][np.diff(ts) > gap_s * NS_PER_S]
+    return after_gaps(ts, gap_s)
 
 
 def day_ticks(

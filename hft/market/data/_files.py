@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator
 
-from hft.market.data import DataError
+from hft.market.ticks import DataError
 
 Stamp = tuple[str, int, int]  # path, size, mtime: what a memo of a file's content is keyed by
 

@@ -20,10 +20,10 @@ import numpy as np
 import polars as pl
 
 from hft.clock import NS_PER_MS
-from hft.market.data import DataError
 from hft.market.data._book import SIDES, Snapshot
 from hft.market.data._clean import drop, flag_unsorted, refuse_values
 from hft.market.data._files import Stamp
+from hft.market.ticks import DataError
 
 BLOCK_BYTES = 1 << 26
 LEVELS = pl.List(pl.List(pl.String))

@@ -57,7 +57,7 @@ def draw_latent(
 
 
 @njit
-def _mean_revert(normals, m, decay):
+def _mean_revert(normals: np.ndarray, m: float, decay: float) -> tuple[np.ndarray, float]:
     latent = np.empty_like(normals)
     noise = math.sqrt(1 - decay * decay)
     for i in range(len(normals)):
@@ -67,7 +67,9 @@ def _mean_revert(normals, m, decay):
 
 
 @njit
-def draw_moves(rng, moves, latent, duration_ms):
+def draw_moves(
+    rng: np.random.Generator, moves: Moves, latent: np.ndarray, duration_ms: int
+) -> tuple[np.ndarray, np.ndarray]:
     """Times (ms from the start) and sizes (whole ticks, signed); the same draws whatever the
     drift.
     """
@@ -83,14 +85,14 @@ def draw_moves(rng, moves, latent, duration_ms):
 
 
 @njit
-def draw_exponential(rng):
+def draw_exponential(rng: np.random.Generator) -> float:
     return -math.log(
         1 - rng.random()
     )  # by inversion: numba compiles one kind of draw instead of three
 
 
 @njit
-def draw_geometric(rng, scale):
+def draw_geometric(rng: np.random.Generator, scale: float) -> int:
     """0, 1, 2, ... by inversion, `scale` = 1 / log(q), q the chance of one more; scale 0 draws
     0.
     """

@@ -17,10 +17,11 @@ import polars as pl
 from pydantic import Field
 
 from hft.clock import NS_PER_MS
-from hft.market.data import DataError, DataSpec, Ticks
+from hft.market.data import DataSpec
 from hft.market.data._archive import read_archive, verify_checksum
 from hft.market.data._clean import break_times, day_ticks, drop, flag_missing_ids, order, rise
 from hft.market.data._files import DataPath, find_files, names, range_identity, stamp
+from hft.market.ticks import DataError, Ticks
 
 # Futures archives leave out prints that are no market trades, one or a few ids at a time and many
 # times a day (binance-public-data issues 363, 378); a longer hole is lost data and a gap.

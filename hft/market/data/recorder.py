@@ -14,7 +14,7 @@ import polars as pl
 from pydantic import Field
 
 from hft.clock import NS_PER_DAY, NS_PER_HOUR, NS_PER_MS, NS_PER_S, day_of, day_start, to_iso, to_ns
-from hft.market.data import DataError, DataSpec, Ticks
+from hft.market.data import DataSpec
 from hft.market.data._book import flag_broken_chain, rebuild_book
 from hft.market.data._clean import (
     break_times,
@@ -35,6 +35,7 @@ from hft.market.data._recording import (
     last_time,
     read_recording,
 )
+from hft.market.ticks import DataError, Ticks
 
 ONE_DAY = dt.timedelta(days=1)
 MAX_SHIFT_NS = NS_PER_HOUR  # a clock further behind is no clock offset but a wrong time stamp

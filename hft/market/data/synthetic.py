@@ -25,7 +25,7 @@ import polars as pl
 from pydantic import Field, model_validator
 
 from hft.clock import NS_PER_MS, day_of, to_ns
-from hft.market.data import DataError, DataSpec, Ticks, is_gap
+from hft.market.data import DataSpec
 from hft.market.data._book_simulator import PRINTS_PER_ORDER, Flow, simulate_book
 from hft.market.data._reference_walk import (
     MAX_LATENT,
@@ -36,6 +36,7 @@ from hft.market.data._reference_walk import (
     geometric_scale,
     plan_moves,
 )
+from hft.market.ticks import DataError, Ticks, after_gaps
 from hft.schema import QUOTES, TRADES, book_columns
 
 LOTS_PER_UNIT = 1000  # quantities are multiples of 0.001
@@ -153,7 +154,7 @@ class Synthetic(DataSpec):
             book=book,
             start=start,
             end=end,
-            gaps=moments[1:][is_gap(moments[:-1], moments[1:], self.gap_s)],
+            gaps=after_gaps(moments, self.gap_s),
             notes={"order_events": int(rows.n_events)},
         )
 

@@ -20,7 +20,7 @@ from hft.trading.strategy import StrategySpec, make_sides
 
 if TYPE_CHECKING:
     from hft.dataset.labels import Exits
-    from hft.market.data import Ticks
+    from hft.market.ticks import Ticks
 
 REASONS = ("take_profit", "stop_loss", "time", "end")
 

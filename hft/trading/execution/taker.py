@@ -19,7 +19,7 @@ from hft.trading.ledger import make_ledger
 
 if TYPE_CHECKING:
     from hft.dataset.labels import Exits
-    from hft.market.data import Ticks
+    from hft.market.ticks import Ticks
 
 TAKE_PROFIT, STOP_LOSS, TIME, END = range(len(REASONS))
 

@@ -14,7 +14,7 @@ from hft.clock import NS_PER_DAY
 from hft.dataset.features import FeatureSpec, build_features, build_tick_columns
 from hft.market.bars import build_bars
 from hft.market.bars.tick import TickBars
-from hft.market.data import Ticks, cut_ticks
+from hft.market.ticks import Ticks, cut_ticks
 from hft.schema import book_columns
 from hft.spec import Room, Spec, parse
 from tests.random_market import random_ticks

@@ -12,7 +12,7 @@ from polars.testing import assert_frame_equal
 from hft.clock import NS_PER_DAY
 from hft.dataset.features import FeatureError, build_features, build_tick_columns, tick_plan
 from hft.market.bars import build_bars
-from hft.market.data import cut_ticks
+from hft.market.ticks import cut_ticks
 from hft.schema import check, features_columns
 from hft.spec import Room
 from tests.dataset.features.market import (

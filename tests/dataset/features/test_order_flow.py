@@ -12,7 +12,7 @@ from hft.clock import NS_PER_DAY
 from hft.dataset.features import build_features, build_tick_columns
 from hft.dataset.features._quotes import _flow
 from hft.market.bars import build_bars
-from hft.market.data import Ticks
+from hft.market.ticks import Ticks
 from hft.schema import QUOTES, TRADES, book_columns, empty
 from tests.dataset.features.market import book_ticks, build, feature, feature_specs
 from tests.market.bars.market import bar_spec

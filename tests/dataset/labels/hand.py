@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 
 from hft.clock import NS_PER_MS
 from hft.dataset.labels import LabelSpec
-from hft.market.data import Ticks
+from hft.market.ticks import Ticks
 from hft.schema import BARS, QUOTES, TRADES, book_columns, empty
 from hft.spec import PACKAGE, Room, parse
 

@@ -12,7 +12,7 @@ import yaml
 
 from hft.clock import NS_PER_DAY
 from hft.market.bars import BarSpec, FixedSize
-from hft.market.data import Ticks
+from hft.market.ticks import Ticks
 from hft.spec import Room, Spec, parse
 from tests.random_market import random_ticks
 

@@ -19,7 +19,7 @@ from hft.market.bars import (
     quote_bounds,
     trade_bounds,
 )
-from hft.market.data import cut_ticks
+from hft.market.ticks import cut_ticks
 from hft.schema import BARS, check
 from tests.market.bars.market import (
     CONF,

@@ -74,7 +74,7 @@ def test_cut_equals_its_plain_twin(rows, threshold, in_quote, burn_in, inner_sto
     hourly = np.full(24, threshold * (50 if in_quote else 1))
     hourly[1] *= 2
     hourly[0] = np.nan if burn_in else hourly[0]
-    counts, values = cut(*arrays(rows), np.array(stops), hourly, in_quote)
+    counts, values = cut(*arrays(rows), np.array(stops), hourly, in_quote=in_quote)
     expected = naive_cut(rows, stops, hourly, in_quote)
     assert counts.T.tolist() == [c for c, _ in expected]
     assert values.T.tolist() == [v for _, v in expected]
@@ -83,7 +83,7 @@ def test_cut_equals_its_plain_twin(rows, threshold, in_quote, burn_in, inner_sto
 def test_cut_grows_past_its_first_guess():
     n = 50_000
     rows = np.arange(n), np.linspace(1, 2, n), np.ones(n), np.ones(n, np.int8)
-    counts, values = cut(*rows, np.array([n]), np.full(24, 1.0), False)
+    counts, values = cut(*rows, np.array([n]), np.full(24, 1.0), in_quote=False)
     assert np.array_equal(counts, [np.arange(n), np.arange(n), np.ones(n)])
     assert np.array_equal(values[0], rows[1])
 
@@ -97,7 +97,7 @@ def test_a_sum_of_decimals_reaches_its_decimal_threshold():
         np.ones(n, np.int8),
         np.array([n]),
         np.full(24, 1.0),
-        False,
+        in_quote=False,
     )
     assert counts[2].tolist() == [10, 10, 10]
 

@@ -17,7 +17,7 @@ from hft.market.bars import (
     trade_bounds,
 )
 from hft.market.bars._kernel import HOUR_NS
-from hft.market.data import Ticks, cut_ticks
+from hft.market.ticks import Ticks, cut_ticks
 from hft.schema import BARS, QUOTES, TRADES, book_columns, empty
 from hft.spec import SpecError
 from tests.market.bars.market import bar_spec

@@ -11,8 +11,8 @@ import numpy as np
 import polars as pl
 import yaml
 
-from hft.market.data import Ticks
 from hft.market.data.synthetic import Synthetic
+from hft.market.ticks import Ticks
 from hft.spec import parse
 
 ROOT = Path(__file__).parents[3]

@@ -7,7 +7,8 @@ import zipfile
 
 import pytest
 
-from hft.market.data import DataError, load_ticks
+from hft.market.data import load_ticks
+from hft.market.ticks import DataError
 from tests.market.data.captures import shared
 from tests.market.data.vendor import (
     AGG_HEADER,

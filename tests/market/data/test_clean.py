@@ -13,7 +13,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hft.clock import NS_PER_DAY, NS_PER_S, day_of, day_start, to_iso, to_ns
-from hft.market.data import DataError, cut_ticks, is_gap, join_ticks
 from hft.market.data._clean import (
     KEPT,
     break_times,
@@ -28,6 +27,7 @@ from hft.market.data._clean import (
     repair_clock,
     rise,
 )
+from hft.market.ticks import DataError, cut_ticks, is_gap, join_ticks
 from tests.random_market import random_ticks
 
 rows = st.lists(

@@ -15,7 +15,8 @@ import pytest
 from omegaconf import OmegaConf
 
 from hft.clock import NS_PER_DAY, day_of, day_start
-from hft.market.data import DataSpec, Ticks, load_ticks
+from hft.market.data import DataSpec, load_ticks
+from hft.market.ticks import Ticks
 from hft.schema import QUOTES, TRADES, book_columns, check
 from hft.spec import Room
 from tests.market.data.test_recorder import session

@@ -9,8 +9,9 @@ import polars as pl
 import pytest
 
 from hft.clock import NS_PER_MS, to_iso
-from hft.market.data import DataError, load_ticks
 from hft.market.data import _recording as recording
+from hft.market.data import load_ticks
+from hft.market.ticks import DataError
 from tests.market.data.captures import shared
 from tests.market.data.vendor import (
     MIDNIGHT,

@@ -18,10 +18,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hft.clock import NS_PER_MS, NS_PER_S, to_ns
-from hft.market.data import DataError, Ticks, cut_ticks, load_ticks
+from hft.market.data import load_ticks
 from hft.market.data import synthetic as module
 from hft.market.data._reference_walk import MOVES_PER_S, plan_moves
 from hft.market.data.synthetic import latent_drift
+from hft.market.ticks import DataError, Ticks, cut_ticks
 from hft.schema import QUOTES, TRADES, book_columns, check
 from hft.spec import SpecError
 from tests.market.data.synthetic_market import IMPACT, MID, ROOT, SPREAD, as_of, digest, spec_of

@@ -11,9 +11,10 @@ import polars as pl
 import pytest
 
 from hft.clock import NS_PER_MS, NS_PER_S, to_ns
-from hft.market.data import Ticks, load_ticks
+from hft.market.data import load_ticks
 from hft.market.data._reference_walk import STEP_MS
 from hft.market.data.synthetic import latent_drift
+from hft.market.ticks import Ticks
 from tests.market.data.synthetic_market import IMPACT, MID, QUEUE_IMBALANCE, SPREAD, as_of, spec_of
 
 FLOW_CHANGES = {

@@ -16,7 +16,7 @@ from hft.clock import NS_PER_MS
 from hft.dataset.labels import Exits
 from hft.market.bars import build_bars
 from hft.market.bars.tick import TickBars
-from hft.market.data import Ticks
+from hft.market.ticks import Ticks
 from hft.schema import LEDGER, check
 from hft.spec import PACKAGE, Room, Spec, parse
 from hft.trading.execution import REASONS, ExecutionSpec, simulate
