@@ -169,8 +169,7 @@ def market_features(market: Market, specs: dict[str, FeatureSpec], cache: Cache)
     """FEATURES of every bar of `market`."""
     entry = cache.stage(
         "features",
-        spec={name: spec.plain() for name, spec in specs.items()},
-        module=["hft.dataset.features", *(type(s).__module__ for s in specs.values())],
+        **_of_features(specs),
         parents=market.column_keys,
         build=lambda: ({"features": build_features(market.bars, market.tick_columns, specs)}, {}),
     )
@@ -186,8 +185,7 @@ def market_labels(
     bars = label_bars(market.bars, features, spec)
     entry = cache.stage(
         "labels",
-        spec=spec.plain(),
-        module=type(spec).__module__,
+        **_of_labels(spec),
         parents=market.bar_keys,
         content=[
             hashlib.sha256(features[name].fill_null(np.nan).to_numpy()).hexdigest()
@@ -196,6 +194,27 @@ def market_labels(
         build=lambda: ({"labels": build_labels(market.ticks, bars, spec)}, {}),
     )
     return entry.frame("labels")
+
+
+def definition_keys(
+    features: dict[str, FeatureSpec], labels: LabelSpec, cache: Cache
+) -> tuple[str, str]:
+    """Keys of what the features and the labels mean, whatever market they are computed on: their
+    numbers, their code and the libraries.
+    """
+    of_features = cache.key("features", **_of_features(features))
+    return of_features, cache.key("labels", **_of_labels(labels))
+
+
+def _of_features(specs: dict[str, FeatureSpec]) -> dict[str, Any]:
+    return {
+        "spec": {name: spec.plain() for name, spec in specs.items()},
+        "module": ["hft.dataset.features", *(type(s).__module__ for s in specs.values())],
+    }
+
+
+def _of_labels(spec: LabelSpec) -> dict[str, Any]:
+    return {"spec": spec.plain(), "module": type(spec).__module__}
 
 
 def run_all(stages: list[DayStage]) -> list[Entry]:
