@@ -12,7 +12,9 @@ import polars as pl
 
 from hft.spec import UserError
 
-TRADES = {
+Columns = dict[str, type[pl.DataType]]
+
+TRADES: Columns = {
     "ts_recv": pl.Int64,
     "ts_exch": pl.Int64,
     "id": pl.Int64,
@@ -20,7 +22,7 @@ TRADES = {
     "qty": pl.Float64,
     "side": pl.Int8,
 }
-QUOTES = {
+QUOTES: Columns = {
     "ts_recv": pl.Int64,
     "ts_exch": pl.Int64,
     "seq": pl.Int64,
@@ -29,7 +31,7 @@ QUOTES = {
     "ask": pl.Float64,
     "ask_qty": pl.Float64,
 }
-BARS = {
+BARS: Columns = {
     "bar": pl.Int64,
     "segment": pl.Int64,
     "partial": pl.Boolean,
@@ -50,14 +52,14 @@ BARS = {
     "bid_qty": pl.Float64,
     "ask_qty": pl.Float64,
 }
-LABELS = {
+LABELS: Columns = {
     "bar": pl.Int64,
     "y": pl.Int8,
     "t_end": pl.Int64,
     "ret_bps": pl.Float64,
     "weight": pl.Float64,
 }
-PREDICTIONS = {
+PREDICTIONS: Columns = {
     "bar": pl.Int64,
     "ts": pl.Int64,
     "fold": pl.Int64,
@@ -68,7 +70,7 @@ PREDICTIONS = {
     "p_buy": pl.Float64,
     "p_sell": pl.Float64,
 }
-LEDGER = {
+LEDGER: Columns = {
     "bar": pl.Int64,
     "fold": pl.Int64,
     "side": pl.Int8,
@@ -86,7 +88,7 @@ LEDGER = {
     "markout_10s_bps": pl.Float64,
 }
 
-DAILY = {
+DAILY: Columns = {
     "fold": pl.Int64,
     "seed": pl.Int64,
     "day": pl.Date,
@@ -103,34 +105,30 @@ class SchemaError(UserError):
     """A frame that breaks its room's column contract."""
 
 
-def book_columns(n_levels: int) -> dict[str, type[pl.DataType]]:
+def book_columns(n_levels: int) -> Columns:
     """BOOK with `n_levels` levels a side, best first: bid_0.., bid_qty_0.., ask_0.., ask_qty_0.."""
-    levels = {
-        f"{name}_{k}": pl.Float64
-        for name in ("bid", "bid_qty", "ask", "ask_qty")
-        for k in range(n_levels)
-    }
-    return {"ts_recv": pl.Int64, "ts_exch": pl.Int64, "seq": pl.Int64} | levels
+    columns: Columns = {"ts_recv": pl.Int64, "ts_exch": pl.Int64, "seq": pl.Int64}
+    for name in ("bid", "bid_qty", "ask", "ask_qty"):
+        columns |= {f"{name}_{k}": pl.Float64 for k in range(n_levels)}
+    return columns
 
 
-def features_columns(names: list[str]) -> dict[str, type[pl.DataType]]:
+def features_columns(names: list[str]) -> Columns:
     return {"bar": pl.Int64} | {name: pl.Float32 for name in names}
 
 
-def daily_columns(schedules: Iterable[str]) -> dict[str, type[pl.DataType]]:
+def daily_columns(schedules: Iterable[str]) -> Columns:
     """DAILY with one net_bps@<schedule> per fee schedule: a row per UTC day, of what was closed on
     it.
     """
     return DAILY | {f"{NET}{name}": pl.Float64 for name in schedules}
 
 
-def empty(contract: dict[str, type[pl.DataType]]) -> pl.DataFrame:
+def empty(contract: Columns) -> pl.DataFrame:
     return pl.DataFrame(schema=contract)
 
 
-def check(
-    frame: pl.DataFrame, contract: dict[str, type[pl.DataType]], *, where: str
-) -> pl.DataFrame:
+def check(frame: pl.DataFrame, contract: Columns, *, where: str) -> pl.DataFrame:
     """`frame` itself, when names, order and types are the contract's; SchemaError naming every
     difference otherwise.
     """

@@ -1,5 +1,5 @@
-"""Ticks: trades, quotes and book of a range in one clock, how days of them are joined and cut, and
-what a gap is.
+"""Ticks: trades, quotes and book of a time range in one clock. Joins days of them, cuts them, and
+says what a gap is.
 """
 
 from __future__ import annotations
@@ -55,8 +55,8 @@ class Ticks:
 
 
 def join_ticks(days: list[Ticks], gap_s: float) -> Ticks:
-    """Ticks of consecutive days as one; adds the gaps that lie between days. DataError when no day
-    has a trade.
+    """Ticks of consecutive days as one, with the gaps that lie between two days. DataError when no
+    day has a trade.
     """
     assert all(a.end <= b.start for a, b in itertools.pairwise(days)), (
         "days must be in order and apart"
@@ -97,9 +97,7 @@ def cut_ticks(ticks: Ticks, start: int, end: int) -> Ticks:
 
 
 def is_gap(last_event: int, next_event: int, gap_s: float) -> bool:
-    """Whether the silence between two events (ns) starts a new segment (docs/definitions.md
-    5.9).
-    """
+    """Whether the silence between two events (ns) starts a new segment: docs/definitions.md 5.9."""
     return next_event - last_event > gap_s * NS_PER_S
 
 

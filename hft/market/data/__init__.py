@@ -1,5 +1,5 @@
-"""Vendor files or a simulator in, Ticks out: trades, quotes and book in one clock, cleaned, cut
-into UTC days.
+"""Sources of market data: a DataSpec reads vendor files, or simulates, one UTC day of clean Ticks
+at a time.
 
 To add a source: one module here with a DataSpec subclass, `conf/data/<kind>.yaml`, one test. The
 conformance suite covers it at once.
@@ -24,7 +24,8 @@ def _iso_or(word: str) -> AfterValidator:
                 to_ns(text)
             except ValueError:
                 raise ValueError(
-                    f"must be {word!r} or an ISO date or time in UTC such as 2024-07-18T23:57, got {text!r}"
+                    f"must be {word!r} or an ISO date or time in UTC such as 2024-07-18T23:57, "
+                    f"got {text!r}"
                 ) from None
         return text
 
@@ -50,33 +51,31 @@ class DataSpec(Kind):
         return self
 
     def source(self) -> str:
-        """What market the rows are of: rows of one source and one time are the same rows, whoever
+        """Name of the market. Two specs of one source have the same rows at the same time, whoever
         recorded them.
         """
         return self.symbol
 
     def days(self) -> list[dt.date]:
-        """UTC days (by ts_recv) with data inside start..end, ascending; DataError where there are
+        """UTC days (by ts_recv) with data inside start..end, ascending. DataError where there is
         none.
         """
         raise NotImplementedError
 
     def calibrate(self) -> dict[str, Any]:
-        """Constants of the source found on the first day loaded, JSON-able; part of every day's
-        cache key.
+        """Constants of the source, measured on the first day loaded. They are JSON-able and part of
+        every day's cache key.
         """
         return {}
 
     def content(self, day: dt.date) -> Any:
-        """JSON-able identity of what read_day(day) depends on besides this spec: file hashes,
-        calibration, range.
+        """What read_day(day) depends on besides this spec, JSON-able: file hashes, calibration,
+        range. It identifies the data in the day's cache key.
         """
         raise NotImplementedError
 
     def read_day(self, day: dt.date, calibration: dict[str, Any]) -> Ticks:
-        """The cleaned ticks of the part of the UTC day that lies inside start..end, cut by
-        ts_recv.
-        """
+        """The clean ticks of the UTC day (by ts_recv), as far as it lies inside start..end."""
         raise NotImplementedError
 
     def bounds(self, day: dt.date) -> tuple[int, int]:
@@ -86,16 +85,16 @@ class DataSpec(Kind):
         return begin, end if self.end == "last" else min(end, to_ns(self.end))
 
     def clip(self, first: dt.date, last: dt.date) -> tuple[dt.date, dt.date]:
-        """The first and last day of start..end; DataError when one lies outside the data's days
-        first..last.
+        """The first and last day of start..end. DataError when one lies outside first..last, the
+        days of the data.
         """
         begin = first if self.start == "first" else day_of(to_ns(self.start))
         end = last if self.end == "last" else day_of(to_ns(self.end) - 1)
         for name, value, day in (("start", self.start, begin), ("end", self.end, end)):
             if not first <= day <= last:
                 raise DataError(
-                    f"data.{name}: {value} lies outside the data, whose days are {first} to {last} (UTC): "
-                    f"set data.{name} within them, or data.path to more files"
+                    f"data.{name}: {value} lies outside the data, whose days are {first} to {last} "
+                    f"(UTC): set data.{name} within them, or data.path to more files"
                 )
         return begin, end
 

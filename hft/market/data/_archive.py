@@ -47,8 +47,9 @@ LAYOUTS = {
         values=("price", "qty"),
     ),
     "aggTrades": Layout(
-        {"id": ("agg_trade_id", 0), "price": ("price", 1), "qty": ("quantity", 2), "first_id": ("first_trade_id", 3),
-         "last_id": ("last_trade_id", 4), "time": ("transact_time", 5), "maker": ("is_buyer_maker", 6)},
+        {"id": ("agg_trade_id", 0), "price": ("price", 1), "qty": ("quantity", 2),
+         "first_id": ("first_trade_id", 3), "last_id": ("last_trade_id", 4),
+         "time": ("transact_time", 5), "maker": ("is_buyer_maker", 6)},
         widths=(7, 8),
         key="id",
         values=("price", "qty"),
@@ -65,8 +66,8 @@ LAYOUTS = {
 
 @functools.lru_cache(maxsize=6)  # three days of two streams: a day and its neighbours
 def read_archive(key: Stamp, data_type: str) -> pl.DataFrame:
-    """Raw stream (see _clean) of the zip: ts_exch (ns), the layout's key and values, side for
-    trades; no ts_recv.
+    """Raw stream (see _clean) of the zip, without ts_recv: ts_exch (ns), the layout's key and
+    values, and side for trades.
     """
     path, layout = Path(key[0]), LAYOUTS[data_type]
     frame = _columns(_read_member(path), layout, path)

@@ -1,9 +1,9 @@
-"""Raw rows of a source in, Ticks of one UTC day out: order, clock repair, drops, gaps (QUANT
-5.1-5.3, 5.9).
+"""Cleans the raw rows of a source and cuts them to Ticks of one UTC day: order, clock repair,
+drops, gaps (docs/definitions.md 5.1-5.3, 5.9).
 
 A raw stream is a frame with its contract's columns plus `row` (place in its file, for messages) and
-`reason` (null for a row that stays). Dropped rows stay in the frame with their reason until the day
-is cut, so that every day counts its own and no row is counted by two days.
+`reason` (null for a row that stays). A dropped row stays in the frame with its reason until the day
+is cut: so each day counts its own rows, and no row is counted on two days.
 """
 
 from __future__ import annotations
@@ -16,25 +16,24 @@ import polars as pl
 
 from hft.clock import NS_PER_HOUR
 from hft.market.ticks import DataError, Ticks, after_gaps
-from hft.schema import QUOTES, TRADES, book_columns, check, empty
+from hft.schema import QUOTES, TRADES, Columns, book_columns, check, empty
 
 KEPT = pl.col("reason").is_null()
-MAX_CROSSED_SHARE = (
-    0.01  # real captures have none; more than this is a swapped column or two books in one stream
-)
+# Real captures have none; more than this is a swapped column, or two books in one stream.
+MAX_CROSSED_SHARE = 0.01
 FLAGS = ("unsorted", "clock_raised", "missing_ids")
 
 
 def refuse_values(frame: pl.DataFrame, columns: list[str], *, where: str) -> pl.DataFrame:
-    """`frame` itself; DataError naming the first row with a blank, NaN, infinite or non-positive
+    """`frame` itself. DataError names the first row with a blank, NaN, infinite or non-positive
     value.
     """
     for column in columns:
         good = (pl.col(column).is_finite() & (pl.col(column) > 0)).fill_null(False)
         for row in frame.filter(KEPT & ~good).head(1).iter_rows(named=True):
             raise DataError(
-                f"{where}, row {row['row']}: {column} must be a finite number > 0, got {row[column]}: "
-                "fetch the file again, or delete that row"
+                f"{where}, row {row['row']}: {column} must be a finite number > 0, "
+                f"got {row[column]}: fetch the file again, or delete that row"
             )
     return frame
 
@@ -47,6 +46,7 @@ def drop(frame: pl.DataFrame, condition: pl.Expr, reason: str) -> pl.DataFrame:
 
 
 def flag_unsorted(frame: pl.DataFrame, key: str) -> pl.DataFrame:
+    """`unsorted` where (ts_exch, key) falls behind that of the row before, in file order."""
     before, before_key = pl.col("ts_exch").shift(1), pl.col(key).shift(1)
     back = (pl.col("ts_exch") < before) | (
         (pl.col("ts_exch") == before) & (pl.col(key) < before_key)
@@ -55,8 +55,9 @@ def flag_unsorted(frame: pl.DataFrame, key: str) -> pl.DataFrame:
 
 
 def drop_late(frame: pl.DataFrame, max_delay_ns: int) -> pl.DataFrame:
-    """QUANT 5.2, in the recorder's own clock. The median is that of the row's hour: clocks drift
-    over months, and two days must judge a row at midnight alike.
+    """Drops rows that arrived much later than usual, in the recorder's own clock: docs/definitions.md
+    5.2. The usual delay is the median of the row's hour, because clocks drift over months and
+    because both days that read a row at midnight must judge it alike.
     """
     delay = pl.col("ts_recv") - pl.col("ts_exch")
     return drop(
@@ -65,14 +66,14 @@ def drop_late(frame: pl.DataFrame, max_delay_ns: int) -> pl.DataFrame:
 
 
 def min_delay(frames: list[pl.DataFrame]) -> int | None:
-    """Smallest ts_recv - ts_exch (ns) over all frames; None when no row has both."""
+    """Smallest ts_recv - ts_exch (ns) of all frames; None when no row has both times."""
     delays = [f.select((pl.col("ts_recv") - pl.col("ts_exch")).min()).item() for f in frames]
     return min((d for d in delays if d is not None), default=None)
 
 
 def repair_clock(frame: pl.DataFrame, shift_ns: int, floor_ns: int) -> pl.DataFrame:
-    """ts_recv = max(ts_recv + shift, ts_exch + floor); rows lifted by the floor are flagged. QUANT
-    5.2.
+    """ts_recv = max(ts_recv + shift, ts_exch + floor), `clock_raised` where the floor decides:
+    docs/definitions.md 5.2.
     """
     shifted, least = pl.col("ts_recv") + shift_ns, pl.col("ts_exch") + floor_ns
     return frame.with_columns(
@@ -81,34 +82,36 @@ def repair_clock(frame: pl.DataFrame, shift_ns: int, floor_ns: int) -> pl.DataFr
 
 
 def order(frame: pl.DataFrame, key: str) -> pl.DataFrame:
-    """Exchange order (ts_exch, key); of rows equal in both, the first received stays. QUANT 5.1."""
+    """Sorts by (ts_exch, key), the exchange's order: docs/definitions.md 5.1. Of rows equal in both
+    the first received stays.
+    """
     frame = frame.sort("ts_exch", key, "ts_recv", nulls_last=False, maintain_order=True)
     same = (pl.col("ts_exch") == pl.col("ts_exch").shift(1)) & (pl.col(key) == pl.col(key).shift(1))
     return drop(frame, same, "duplicate")
 
 
 def rise(frame: pl.DataFrame) -> pl.DataFrame:
-    """ts_recv of kept rows made non-decreasing by a running maximum."""
+    """Makes ts_recv of kept rows non-decreasing, by a running maximum."""
     running = pl.when(KEPT).then(pl.col("ts_recv")).cum_max()
     return frame.with_columns(ts_recv=pl.when(KEPT).then(running).otherwise(pl.col("ts_recv")))
 
 
 def flag_missing_ids(frame: pl.DataFrame, first: str, last: str, *, max_hole: int) -> pl.DataFrame:
-    """Ids absent before each row, and whether more than `max_hole` are (`broken`). Dropped prints
-    count as present.
+    """`missing_ids`: how many ids are absent before each row; `broken`: whether they are more than
+    `max_hole`. The id of a dropped print is present.
     """
     hole = (pl.col(first) - pl.col(last).shift(1) - 1).clip(lower_bound=0).fill_null(0)
     return frame.with_columns(missing_ids=hole, broken=hole > max_hole)
 
 
 def break_times(frame: pl.DataFrame) -> np.ndarray:
-    """ts_recv of the first kept row at or after each broken link."""
+    """ts_recv of the first kept row at or after each break of the id chain."""
     at = pl.when(KEPT).then(pl.col("ts_recv")).backward_fill()
     return frame.select(at.filter(pl.col("broken"))).to_series().drop_nulls().to_numpy()
 
 
 def find_gaps(streams: list[pl.DataFrame], gap_s: float) -> np.ndarray:
-    """ts_recv of the first event after each silence of all streams longer than gap_s."""
+    """ts_recv of the first event after each silence, of all streams together, beyond `gap_s`."""
     ts = np.sort(np.concatenate([s["ts_recv"].to_numpy() for s in streams]), kind="stable")
     return after_gaps(ts, gap_s)
 
@@ -124,14 +127,18 @@ def day_ticks(
     where: str,
     notes: dict[str, Any],
 ) -> Ticks:
-    """Ticks of [bounds) from whole cleaned streams, counted by reason.
+    """Ticks of [bounds) out of whole cleaned streams. The notes count dropped rows by reason.
 
     `open_ends`: whether the range may begin at the first event (end after the last one) of the data
     instead of at its bound. It does unless rows beyond the bound show that the day is complete on
     that side.
     """
     start, end = bounds
-    contracts = {"trades": TRADES, "quotes": QUOTES, "book": book_columns(n_levels)}
+    contracts: dict[str, Columns] = {
+        "trades": TRADES,
+        "quotes": QUOTES,
+        "book": book_columns(n_levels),
+    }
     cut: dict[str, pl.DataFrame] = {}
     counts: dict[str, int] = {}
     for name, contract in contracts.items():
@@ -148,7 +155,14 @@ def day_ticks(
     gaps = np.concatenate(
         [breaks[(breaks >= start) & (breaks < end)], find_gaps(list(cut.values()), gap_s)]
     )
-    ticks = Ticks(**cut, start=start, end=end, gaps=np.unique(gaps).astype(np.int64))
+    ticks = Ticks(
+        trades=cut["trades"],
+        quotes=cut["quotes"],
+        book=cut["book"],
+        start=start,
+        end=end,
+        gaps=np.unique(gaps).astype(np.int64),
+    )
     notes = notes | counts | {"gaps": len(ticks.gaps)} | _side_notes(cut["trades"])
     start, end = (
         _open_start(ticks, streams, is_open=open_ends[0]),

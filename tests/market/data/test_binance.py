@@ -237,7 +237,7 @@ def test_a_zip_bomb_is_not_inflated(tmp_path):
     day_zip(tmp_path, "0" * 10_000_000)
     refused(
         binance(tmp_path),
-        "says it inflates .* times to 10,000,000 bytes, more than 200 times is no market data",
+        "says it inflates .* times to 10,000,000 bytes; market data inflates at most 200 times",
     )
 
 
