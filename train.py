@@ -1,32 +1,8 @@
-"""python train.py [group=kind] [group.field=value] [-m group=a,b]: compose, parse, train; README.md
-shows the ways.
-"""
+"""python train.py [group=kind] [group.field=value] [-m group=a,b]: the same as `hft train`."""
 
-import os
 import sys
 
-import hydra
+from hft.cli.train import main  # which is a @hydra.main: Hydra's bash completion greps for the word
 
-
-@hydra.main(version_base="1.3", config_path="conf", config_name="train")
-def main(composed):
-    from hft.runs.jobs import train_job
-    from hft.runs.train import train
-
-    job = train_job(composed)
-    return train(job.config, resumed=job.resumed, repeated=job.repeated)
-
-
-if __name__ == "__main__":
-    os.environ.setdefault(
-        "HYDRA_FULL_ERROR", "1"
-    )  # our own messages, without Hydra's trimmed traceback
-    try:
-        main()
-    except SystemExit:
-        raise
-    except BaseException as error:
-        from hft.config.compose import explain
-        from hft.runs.jobs import read_train_job
-
-        sys.exit(explain(error, "train", read_train_job))
+if __name__ == "__main__":  # a worker of a sweep imports this file and must not start a sweep
+    sys.exit(main(sys.argv[1:]))

@@ -1,28 +1,92 @@
-"""`hft <command>`, also `python -m hft <command>`: one file per command in hft/cli."""
+"""`hft <command>`, also `python -m hft <command>`: one file per command in hft/cli, imported when
+it is typed, so that the help costs no library.
+"""
 
 from __future__ import annotations
 
+import argparse
+import difflib
 import importlib
+import os
 import sys
 
+import hft
+
 COMMANDS = {
-    "runs": ("hft.cli.runs", "runs, their state and the command that goes on"),
-    "studies": ("hft.cli.studies", "studies: status, best, export, dashboard"),
-    "audit": ("hft.cli.audit", "does anything look ahead?"),
-    "check": ("hft.config.configs", "does every shipped experiment parse?"),
-    "schema": ("hft.config.configs", "JSON Schemas for editors"),
-    "workspace": ("hft.cli.workspace", "the W&B workspace, as code"),
+    "train": "train one run, or with -m a study of runs",
+    "backtest": "score a run on the test period it never saw",
+    "runs": "runs, their state, and the command that goes on from each",
+    "studies": "studies: status, best trials, export, dashboard",
+    "audit": "does anything look ahead? a verdict per kind",
+    "check": "does every shipped experiment parse?",
+    "schema": "JSON Schemas beside the YAML, for editors",
+    "workspace": "the W&B workspace, as code",
+    "cache": "what the caches hold, and how to empty them",
 }
+HYDRAS = ("train", "backtest")  # Hydra reads their arguments, flags and completion
 
 
 def main(arguments: list[str] | None = None) -> int:
+    """The exit status of the command: 2 for what the user can mend, 130 for Ctrl-C."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    name, rest = (arguments[0], arguments[1:]) if arguments else ("", [])
-    if name not in COMMANDS:
-        sys.stderr.write("usage: hft " + "|".join(COMMANDS) + "\n")
+    if arguments[:1] == ["-sc"]:
+        return _complete(arguments)
+    parser = make_parser()
+    if not arguments:
+        parser.print_help(sys.stderr)
         return 2
-    module = importlib.import_module(COMMANDS[name][0])
-    return module.main([name, *rest] if name in ("check", "schema", "workspace") else rest)
+    if arguments[0] not in COMMANDS and not arguments[0].startswith("-"):
+        near = difflib.get_close_matches(arguments[0], COMMANDS, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"the commands: {', '.join(COMMANDS)}"
+        parser.error(f"no such command {arguments[0]!r}, {hint}")
+    command = parser.parse_args(arguments[:1]).command
+    module = importlib.import_module(f"hft.cli.{command}")
+    try:
+        return module.main(arguments[1:])
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:  # `hft runs | head`: the reader has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except ValueError as error:
+        from hft.spec import UserError
+
+        if not isinstance(error, UserError):
+            raise
+        sys.stderr.write("error: " + "\n       ".join(str(error).strip().splitlines()) + "\n")
+        return 2
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Of the command alone: each command reads what follows it."""
+    parser = argparse.ArgumentParser(
+        prog="hft",
+        description="From raw Bitcoin trades and quotes to an honestly scored trading signal.",
+        epilog="hft <command> --help shows the arguments of a command",
+        formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=20),
+    )
+    parser.add_argument("--version", action="version", version=f"hft {hft.__version__}")
+    commands = parser.add_subparsers(
+        dest="command", metavar="<command>", required=True, title="commands"
+    )
+    for name, help_ in COMMANDS.items():
+        commands.add_parser(name, help=help_, add_help=False)
+    return parser
+
+
+def _complete(arguments: list[str]) -> int:
+    """What `eval "$(hft train -sc install=bash)"` made the shell ask: the words that may stand
+    next in COMP_LINE. Hydra takes the first word of it for the program, so `hft` goes.
+    """
+    line = os.environ.get("COMP_LINE", "")
+    words = line.split()
+    if len(words) < 2 or (len(words) == 2 and not line[-1].isspace()):
+        sys.stdout.write(" ".join(COMMANDS) + "\n")
+        return 0
+    if words[1] not in HYDRAS:
+        return 0
+    os.environ["COMP_LINE"] = line.partition(words[0])[2].lstrip()
+    return importlib.import_module(f"hft.cli.{words[1]}").main(arguments)
 
 
 if __name__ == "__main__":

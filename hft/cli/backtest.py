@@ -1,0 +1,35 @@
+"""`hft backtest ckpt=<run> ...`, also `python backtest.py ...`: score a run on the test period it
+never saw.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import hydra
+
+from hft.cli._entry import run
+from hft.config.compose import CONF
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+    from hft.report.scorecard import Scorecard
+
+
+@hydra.main(version_base="1.3", config_path=str(CONF.resolve()), config_name="backtest")
+def _backtest(composed: DictConfig) -> Scorecard:
+    from hft.runs.jobs import backtest_job
+    from hft.runs.train import backtest
+
+    return backtest(*backtest_job(composed))
+
+
+def _read(composed: DictConfig, **_: Any) -> Any:
+    from hft.runs.jobs import backtest_job
+
+    return backtest_job(composed)
+
+
+def main(arguments: list[str]) -> int:
+    return run("backtest", _backtest, _read, arguments)

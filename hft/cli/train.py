@@ -1,0 +1,34 @@
+"""`hft train ...`, also `python train.py ...`: compose, parse, train; README.md shows the ways."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import hydra
+
+from hft.cli._entry import run
+from hft.config.compose import CONF
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+    from hft.runs.train import Outcome
+
+
+@hydra.main(version_base="1.3", config_path=str(CONF.resolve()), config_name="train")
+def _train(composed: DictConfig) -> Outcome:
+    from hft.runs.jobs import train_job
+    from hft.runs.train import train
+
+    job = train_job(composed)
+    return train(job.config, resumed=job.resumed, repeated=job.repeated)
+
+
+def _read(composed: DictConfig, **given: Any) -> Any:
+    from hft.search.settings import read_command
+
+    return read_command(composed, **given)
+
+
+def main(arguments: list[str]) -> int:
+    return run("train", _train, _read, arguments)
