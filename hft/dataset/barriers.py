@@ -10,7 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numba import njit
+
+from hft.system.kernels import kernel
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ class Exits:
     horizon: int
 
 
-@njit
+@kernel
 def first_touch(
     price: np.ndarray,
     highs: np.ndarray,
@@ -61,7 +62,7 @@ def first_touch(
     return (at, side) if side != 0 else (stop, 0)
 
 
-@njit
+@kernel
 def touch_in_bars(
     price: np.ndarray,
     highs: np.ndarray,
@@ -87,7 +88,7 @@ def touch_in_bars(
     return stop, 0
 
 
-@njit
+@kernel
 def bar_of(bounds: np.ndarray, bar: int, at: int) -> int:
     """The bar that holds print `at`, sought from a neighbour of it."""
     while bounds[bar + 1] <= at:
@@ -97,7 +98,7 @@ def bar_of(bounds: np.ndarray, bar: int, at: int) -> int:
     return bar
 
 
-@njit
+@kernel
 def _touch_in_prints(
     price: np.ndarray, first: int, stop: int, upper: float, lower: float
 ) -> tuple[int, int]:

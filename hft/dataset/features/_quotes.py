@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import polars as pl
-from numba import njit
 
 from hft.clock import NS_PER_DAY
 from hft.market.bars import quote_bounds
+from hft.system.kernels import kernel
 
 
 def flow_per_bar(
@@ -32,7 +32,7 @@ def day_begins(ts_recv: np.ndarray, bars: pl.DataFrame) -> np.ndarray:
     return np.searchsorted(ts_recv, bars["ts_open"].to_numpy() // NS_PER_DAY * NS_PER_DAY)
 
 
-@njit
+@kernel
 def _flow(
     bid: np.ndarray,
     bid_qty: np.ndarray,
@@ -65,7 +65,7 @@ def _flow(
     return flow, depth
 
 
-@njit
+@kernel
 def _mean_depth(bid_qty: np.ndarray, ask_qty: np.ndarray, start: int, stop: int) -> float:
     total = 0.0
     for i in range(start, stop):

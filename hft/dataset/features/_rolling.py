@@ -8,10 +8,11 @@ depends on that window alone.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
+
+from hft.system.kernels import kernel
 
 
-@njit
+@kernel
 def rolling_slope(y: np.ndarray, x: np.ndarray, window: int) -> np.ndarray:
     """Least-squares slope of y on x with an intercept over the last `window` pairs.
 
@@ -30,7 +31,7 @@ def rolling_slope(y: np.ndarray, x: np.ndarray, window: int) -> np.ndarray:
     return slope
 
 
-@njit
+@kernel
 def rolling_lag_covariance(x: np.ndarray, window: int) -> np.ndarray:
     """Covariance (ddof 1) of the window - 1 pairs of neighbours among the last `window` values; nan
     as above.

@@ -13,10 +13,10 @@ from typing import Literal
 
 import numpy as np
 import polars as pl
-from numba import njit
 from pydantic import Field
 
 from hft.dataset.features import BPS, FeatureSpec, log_return_bps, within_segments
+from hft.system.kernels import kernel
 
 START_WEIGHT = 0.01
 
@@ -93,7 +93,7 @@ def _bars_to_forget(rate: float) -> int:
     return math.ceil(math.log(START_WEIGHT) / math.log(1 - rate)) if rate < 1 else 1
 
 
-@njit
+@kernel
 def local_level(
     y: np.ndarray, noise: np.ndarray, drift: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:

@@ -6,7 +6,6 @@ from typing import ClassVar, Literal
 
 import numpy as np
 import polars as pl
-from numba import njit
 from pydantic import Field
 
 from hft.dataset.features import BPS, ReturnWindowed, Windowed, log_return_bps, within_segments
@@ -14,6 +13,7 @@ from hft.dataset.features._quotes import day_begins
 from hft.dataset.features._rolling import rolling_lag_covariance, rolling_slope
 from hft.market.bars import trade_bounds
 from hft.market.ticks import Ticks
+from hft.system.kernels import kernel
 
 MILLION = 1e6
 
@@ -93,7 +93,7 @@ class EffectiveSpread(Windowed):
         return within_segments(frame, spread)
 
 
-@njit
+@kernel
 def _effective_spread(
     ts_recv: np.ndarray,
     price: np.ndarray,

@@ -6,11 +6,11 @@ from __future__ import annotations
 
 import numpy as np
 import polars as pl
-from numba import njit
 from pydantic import Field
 
 from hft.dataset.labels._volatility import ewma_volatility
 from hft.spec import Spec
+from hft.system.kernels import kernel
 
 
 class Events(Spec):
@@ -33,7 +33,7 @@ class Events(Spec):
         return _pick(close, segment, sigma, self.cusum, self.every)
 
 
-@njit
+@kernel
 def _pick(
     close: np.ndarray, segment: np.ndarray, sigma: np.ndarray, multiple: float, every: int
 ) -> np.ndarray:

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
-from numba import njit
 
 from hft.clock import NS_PER_MS
 from hft.market.bars import trade_bounds
 from hft.market.ticks import Ticks
 from hft.schema import HOLD, LABELS
+from hft.system.kernels import kernel
 
 _ALWAYS = np.iinfo(np.int64).min
 
@@ -70,7 +70,7 @@ def _mids_as_of(ticks: Ticks, ts_entry: np.ndarray) -> tuple[np.ndarray, np.ndar
     return (bid[at] + ask[at]) / 2, (at >= 0) & (ts_quote[at] >= since)
 
 
-@njit
+@kernel
 def _first_at(ts_stream: np.ndarray, ts: np.ndarray, least: np.ndarray) -> np.ndarray:
     """Per key ts[t] (ascending) the first index >= least[t] (ascending) with a time >= ts[t]; the
     size if none.

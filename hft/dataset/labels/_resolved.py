@@ -6,11 +6,11 @@ from __future__ import annotations
 
 import numpy as np
 import polars as pl
-from numba import njit
 
 from hft.dataset.barriers import Exits, bar_of
 from hft.dataset.labels._paths import Paths
 from hft.schema import BUY, SELL
+from hft.system.kernels import kernel
 
 
 def needs_prints(
@@ -34,7 +34,7 @@ def needs_prints(
     )
 
 
-@njit
+@kernel
 def _needs_prints(
     highs: np.ndarray,
     lows: np.ndarray,
@@ -73,7 +73,7 @@ def _needs_prints(
     return out
 
 
-@njit
+@kernel
 def _decided(
     highs: np.ndarray, lows: np.ndarray, bar: int, whole: int, last: int, upper: float, lower: float
 ) -> tuple[bool, int, int]:

@@ -5,10 +5,11 @@ segment.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
+
+from hft.system.kernels import kernel
 
 
-@njit
+@kernel
 def ewma_volatility(close: np.ndarray, segment: np.ndarray, span: int) -> np.ndarray:
     """s_t as a fraction per bar, from log returns up to and including bar t; nan for a segment's
     first `span` returns.

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 import polars as pl
-from numba import njit
+
+from hft.system.kernels import kernel
 
 
 def end_bars(bars: pl.DataFrame, labels: pl.DataFrame) -> np.ndarray:
@@ -47,7 +48,7 @@ def time_decay(uniqueness: np.ndarray, decay: float) -> np.ndarray:
     return np.maximum(0.0, 1 + slope * (age - age[-1]))
 
 
-@njit
+@kernel
 def _shared(ends: np.ndarray, values: np.ndarray) -> np.ndarray:
     """Per label the sum of values[t] / c_t over its bars, from running sums; 0 where ends < 0."""
     n = ends.size

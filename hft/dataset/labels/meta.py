@@ -12,7 +12,6 @@ from typing import Literal
 
 import numpy as np
 import polars as pl
-from numba import njit
 from pydantic import Field
 
 from hft.dataset.barriers import bar_of, touch_in_bars
@@ -22,6 +21,7 @@ from hft.dataset.labels.triple_barrier import TripleBarrier
 from hft.market.ticks import Ticks
 from hft.schema import BARS, BUY, HOLD, SELL
 from hft.spec import Spec
+from hft.system.kernels import kernel
 
 RETURN = "return"
 
@@ -104,7 +104,7 @@ class Meta(TripleBarrier):
         return to_labels(bars, y, t_end, (paths.price[at] / paths.entry - 1) * 1e4)
 
 
-@njit
+@kernel
 def _window_mean(x: np.ndarray, window: int) -> np.ndarray:
     """Mean of the last `window` values, each window summed afresh; nan where it is not full or
     holds a nan.
@@ -115,7 +115,7 @@ def _window_mean(x: np.ndarray, window: int) -> np.ndarray:
     return out
 
 
-@njit
+@kernel
 def _own_trades(
     price, highs, lows, bounds, entry, first, stop, known, take_profit, stop_loss, horizon, sides
 ):

@@ -8,7 +8,6 @@ from typing import Literal
 
 import numpy as np
 import polars as pl
-from numba import njit
 from pydantic import Field, model_validator
 
 from hft.dataset.barriers import Exits, bar_of, touch_in_bars
@@ -17,6 +16,7 @@ from hft.dataset.labels._paths import Paths, read_paths, to_labels
 from hft.dataset.labels._volatility import ewma_volatility
 from hft.market.ticks import Ticks
 from hft.schema import BUY, HOLD, SELL
+from hft.system.kernels import kernel
 
 
 class TripleBarrier(LabelSpec):
@@ -88,7 +88,7 @@ def _resolve(
     return y, t_end, (paths.price[at] / paths.entry - 1) * 1e4
 
 
-@njit
+@kernel
 def _first_wins(
     price, highs, lows, bounds, entry, first, stop, known, take_profit, stop_loss, horizon
 ):

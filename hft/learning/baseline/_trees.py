@@ -13,10 +13,10 @@ import re
 from dataclasses import dataclass
 
 import numpy as np
-from numba import njit
 
 from hft.learning.baseline import BaselineError
 from hft.schema import CLASS_NAMES
+from hft.system.kernels import kernel
 
 NUMERIC = 2  # decision_type: "<=", nothing missing; bit 1, where a missing value would go, is set by default
 
@@ -130,7 +130,7 @@ def sum_leaves(trees: Trees, x_NF: np.ndarray, n_classes: int) -> np.ndarray:
     return out_NC
 
 
-@njit
+@kernel
 def _walk(
     x_NF,
     first_split_K,

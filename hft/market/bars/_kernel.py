@@ -8,7 +8,8 @@ data follows it.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
+
+from hft.system.kernels import kernel
 
 HOUR_NS = 3_600_000_000_000
 # Float sums of decimals fall short of a decimal threshold by 1e-16 (0.1 ten times is below 1) and
@@ -47,7 +48,7 @@ def cut(
     return _cut(ts_recv, price, qty, side, stops, hour_threshold, in_quote, counts, values)
 
 
-@njit
+@kernel
 def _cut(
     ts_recv: np.ndarray,
     price: np.ndarray,
@@ -98,14 +99,14 @@ def _cut(
     return counts[:, :n_bars], values[:, :n_bars]
 
 
-@njit
+@kernel
 def _doubled(rows: np.ndarray) -> np.ndarray:
     wider = np.empty((rows.shape[0], 2 * rows.shape[1]), rows.dtype)
     wider[:, : rows.shape[1]] = rows
     return wider
 
 
-@njit
+@kernel
 def interval_stops(ts_recv: np.ndarray, origin: int, size_ns: int) -> np.ndarray:
     """Trade indexes at which a new interval [origin + k size, origin + (k+1) size) begins, and the
     number of trades.

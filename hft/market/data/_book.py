@@ -13,9 +13,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import polars as pl
-from numba import njit
 
 from hft.schema import book_columns, empty
+from hft.system.kernels import kernel
 
 SIDES = ("bid", "ask")
 
@@ -139,7 +139,7 @@ def _first_row(replay: Replay, diffs: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-@njit
+@kernel
 def _set_level(
     keys: np.ndarray, qtys: np.ndarray, n: int, key: float, qty: float
 ) -> tuple[np.ndarray, np.ndarray, int]:
@@ -165,7 +165,7 @@ def _set_level(
     return keys, qtys, n
 
 
-@njit
+@kernel
 def _replay(
     price0: np.ndarray,
     qty0: np.ndarray,

@@ -13,9 +13,9 @@ import math
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 
 from hft.market.data._reference_walk import STEP_MS, draw_exponential, draw_geometric
+from hft.system.kernels import kernel
 
 SIZE_SPREAD = 1.2  # sigma of the log-normal order sizes: heavy tail, all moments finite
 N_PARENTS = 3  # metaorders at work at a time (Lillo, Mike, Farmer 2005)
@@ -44,7 +44,7 @@ class Flow(NamedTuple):
     impact: bool
 
 
-@njit
+@kernel
 def simulate_book(
     rng: np.random.Generator,
     flow: Flow,
@@ -101,12 +101,12 @@ def simulate_book(
         t_order = t + draw_exponential(rng) / _intensity(flow, queues)
 
 
-@njit
+@kernel
 def _intensity(flow: Flow, queues: np.ndarray) -> float:
     return flow.market_per_ms + flow.limit_per_ms + flow.cancel_per_lot_ms * queues.sum()
 
 
-@njit
+@kernel
 def _draw_lots(rng: np.random.Generator, mean: float) -> int:
     normal = math.sqrt(2 * draw_exponential(rng)) * math.cos(
         2 * math.pi * rng.random()
@@ -114,7 +114,7 @@ def _draw_lots(rng: np.random.Generator, mean: float) -> int:
     return max(1, int(mean * math.exp(SIZE_SPREAD * (normal - SIZE_SPREAD / 2)) + 0.5))
 
 
-@njit
+@kernel
 def _draw_sign(rng: np.random.Generator, parents: np.ndarray, lean: float, sign_tail: float) -> int:
     """Informed with probability |lean|, else the next child of a metaorder of Pareto length: sign
     autocorrelation falls as lag^-(sign_tail - 1). A parent's side is a fair coin.
@@ -129,7 +129,7 @@ def _draw_sign(rng: np.random.Generator, parents: np.ndarray, lean: float, sign_
     return parent[0]
 
 
-@njit
+@kernel
 def _trade(
     rng: np.random.Generator,
     flow: Flow,
@@ -163,7 +163,7 @@ def _trade(
     return trades, n_trades
 
 
-@njit
+@kernel
 def _cancel(rng: np.random.Generator, flow: Flow, queues: np.ndarray, place: np.ndarray) -> None:
     at = rng.random() * queues.sum()
     for side in range(2):
@@ -176,7 +176,7 @@ def _cancel(rng: np.random.Generator, flow: Flow, queues: np.ndarray, place: np.
                 return
 
 
-@njit
+@kernel
 def _exhaust(
     rng: np.random.Generator,
     flow: Flow,
@@ -200,12 +200,12 @@ def _exhaust(
         queues[side, level] = _draw_lots(rng, flow.limit_lots)
 
 
-@njit
+@kernel
 def _best(place: np.ndarray, side: int) -> int:
     return place[0] + 1 + place[1] if side == 1 else place[0] - place[1]
 
 
-@njit
+@kernel
 def _show_quote(
     quotes: np.ndarray, n: int, queues: np.ndarray, place: np.ndarray, ms: int
 ) -> tuple[np.ndarray, int]:
@@ -221,7 +221,7 @@ def _show_quote(
     return quotes, n + _differs(row, last, n)
 
 
-@njit
+@kernel
 def _show_book(
     book: np.ndarray,
     n: int,
@@ -248,7 +248,7 @@ def _show_book(
     return book, n + _differs(row, last, n)
 
 
-@njit
+@kernel
 def _differs(row: np.ndarray, last: np.ndarray, n: int) -> int:
     """1 when the state in row n is news, else 0; the time in column 0 does not count."""
     for i in range(1, len(row)):
@@ -257,7 +257,7 @@ def _differs(row: np.ndarray, last: np.ndarray, n: int) -> int:
     return 1 if n == 0 else 0
 
 
-@njit
+@kernel
 def _room_for(rows: np.ndarray, n: int) -> np.ndarray:
     if n < len(rows):
         return rows

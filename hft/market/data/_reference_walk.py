@@ -11,7 +11,8 @@ import math
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
+
+from hft.system.kernels import kernel
 
 STEP_MS = 100
 MOVES_PER_S = 5.0
@@ -56,7 +57,7 @@ def draw_latent(
     return _mean_revert(normals, m, math.exp(-STEP_MS / 1000 / drift_s))
 
 
-@njit
+@kernel
 def _mean_revert(normals: np.ndarray, m: float, decay: float) -> tuple[np.ndarray, float]:
     latent = np.empty_like(normals)
     noise = math.sqrt(1 - decay * decay)
@@ -66,7 +67,7 @@ def _mean_revert(normals: np.ndarray, m: float, decay: float) -> tuple[np.ndarra
     return latent, m
 
 
-@njit
+@kernel
 def draw_moves(
     rng: np.random.Generator, moves: Moves, latent: np.ndarray, duration_ms: int
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -84,14 +85,14 @@ def draw_moves(
     return np.array(times)[1:], np.array(ticks)[1:]
 
 
-@njit
+@kernel
 def draw_exponential(rng: np.random.Generator) -> float:
     return -math.log(
         1 - rng.random()
     )  # by inversion: numba compiles one kind of draw instead of three
 
 
-@njit
+@kernel
 def draw_geometric(rng: np.random.Generator, scale: float) -> int:
     """0, 1, 2, ... by inversion, `scale` = 1 / log(q), q the chance of one more; scale 0 draws
     0.

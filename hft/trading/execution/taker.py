@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 import polars as pl
-from numba import njit
 from pydantic import Field
 
 from hft.clock import NS_PER_MS
 from hft.dataset.barriers import first_touch
 from hft.market.bars import trade_bounds
+from hft.system.kernels import kernel
 from hft.trading.execution import REASONS, ExecutionSpec
 from hft.trading.ledger import make_ledger
 
@@ -113,7 +113,7 @@ class Taker(ExecutionSpec):
         )
 
 
-@njit
+@kernel
 def _walk(side_T, bars, market, horizon, latency):
     """One position at a time: (bar, entry fill, exit fill, reason) of each, as indices.
 
@@ -137,7 +137,7 @@ def _walk(side_T, bars, market, horizon, latency):
     return found[:, :n]
 
 
-@njit
+@kernel
 def _leave(bars, market, t, side, entry, horizon, latency):
     """(exit fill, reason). A touch within the bar of expiry comes first; filled after that bar, it
     expires at once.
@@ -170,7 +170,7 @@ def _leave(bars, market, t, side, entry, horizon, latency):
     return (exit_, reason) if exit_ <= last else (last, END)
 
 
-@njit
+@kernel
 def _fill_at(market, when, after):
     """The first fill at or after `when`; where trades fill, not before trade `after`."""
     at = np.searchsorted(market.ts_fill, when)
