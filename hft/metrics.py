@@ -43,7 +43,7 @@ def _scores() -> list[Metric]:
     """Class metrics of a forecast, and of forecasting the majority's shares: a reference, so
     neither way is better.
     """
-    shown = {
+    shown: dict[str, tuple[Better, str]] = {
         "log_loss": ("lower", "nats"),
         "macro_f1": ("higher", "1"),
         "accuracy": ("higher", "share"),
@@ -77,7 +77,8 @@ ALL = (
     Metric("rows", "class", "neither", "rows", results=(*SCORED, "labels")),
     Metric("trades", "money", "neither", "trades", results=_MONEY, curves=("select",)),
     Metric("turnover_day", "money", "lower", "positions/day", results=_MONEY),
-    Metric("net_bps_day", "money", "higher", "bps/day", results=_MONEY, curves=("select",), by_schedule=True),
+    Metric("net_bps_day", "money", "higher", "bps/day", results=_MONEY, curves=("select",),
+           by_schedule=True),
     Metric("max_drawdown_bps", "money", "lower", "bps", results=_MONEY, by_schedule=True),
     Metric("net_bps_trade", "money", "higher", "bps", results=_TEST, by_schedule=True),
     Metric("net_bps_total", "money", "higher", "bps", results=_TEST, by_schedule=True),
@@ -96,7 +97,7 @@ ALL = (
     Metric("holding_s", "label", "neither", "s", results=("labels", BACKTEST)),
     Metric("resolved_on_ticks", "label", "neither", "share", results=("labels",)),
     Metric("unknowable", "label", "neither", "rows", results=("labels",)),
-    Metric("loss", "training", "lower", "of the loss", results=("train",), curves=("train", "tune")),
+    Metric("loss", "training", "lower", "loss", results=("train",), curves=("train", "tune")),
     Metric("best_epoch", "training", "neither", "epochs", results=("train",)),
     Metric("epochs", "training", "neither", "epochs", results=("train",)),
     Metric("lr", "training", "neither", "1", curves=("train",)),

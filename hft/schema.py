@@ -12,7 +12,7 @@ import polars as pl
 
 from hft.spec import UserError
 
-Columns = dict[str, type[pl.DataType]]
+Columns = dict[str, type[pl.DataType]]  # name -> type, in the order of the frame
 
 TRADES: Columns = {
     "ts_recv": pl.Int64,
@@ -69,6 +69,7 @@ PREDICTIONS: Columns = {
     "p_hold": pl.Float64,
     "p_buy": pl.Float64,
     "p_sell": pl.Float64,
+    "y": pl.Int8,
 }
 LEDGER: Columns = {
     "bar": pl.Int64,
@@ -114,14 +115,12 @@ def book_columns(n_levels: int) -> Columns:
 
 
 def features_columns(names: list[str]) -> Columns:
-    return {"bar": pl.Int64} | {name: pl.Float32 for name in names}
+    return {"bar": pl.Int64, **dict.fromkeys(names, pl.Float32)}
 
 
 def daily_columns(schedules: Iterable[str]) -> Columns:
-    """DAILY with one net_bps@<schedule> per fee schedule: a row per UTC day, of what was closed on
-    it.
-    """
-    return DAILY | {f"{NET}{name}": pl.Float64 for name in schedules}
+    """DAILY with a column net_bps@<schedule> per fee schedule: what each UTC day closed."""
+    return {**DAILY, **{f"{NET}{name}": pl.Float64 for name in schedules}}
 
 
 def empty(contract: Columns) -> pl.DataFrame:
@@ -129,8 +128,8 @@ def empty(contract: Columns) -> pl.DataFrame:
 
 
 def check(frame: pl.DataFrame, contract: Columns, *, where: str) -> pl.DataFrame:
-    """`frame` itself, when names, order and types are the contract's; SchemaError naming every
-    difference otherwise.
+    """`frame` itself. Raises SchemaError, with every difference, where its names, order or types
+    are not the contract's.
     """
     missing = [c for c in contract if c not in frame.columns]
     extra = [c for c in frame.columns if c not in contract]

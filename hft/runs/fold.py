@@ -9,7 +9,7 @@ reads it back.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import polars as pl
@@ -18,7 +18,7 @@ from hft.config.configs import TrainConfig
 from hft.learning.fit import FitResult, fit, predict
 from hft.learning.model import Classifier, fit_classifier
 from hft.learning.watch import Watched
-from hft.metrics import metric, money_metric
+from hft.metrics import lower_is_better, metric, money_metric
 from hft.report.review import review_fold
 from hft.report.tables import print_fit
 from hft.runs.folder import Run
@@ -212,3 +212,29 @@ def _predictions(frames: Frames, unit: Unit, p_T3: np.ndarray) -> pl.DataFrame:
         for role in SCORED
     ]
     return check(pl.concat(parts), PREDICTIONS, where="predictions")
+
+
+def over_folds_and_seeds(
+    seeds: Sequence[int], metrics: Sequence[Mapping[str, float | None]]
+) -> dict[str, float | None]:
+    """A run's metrics from those of its units, each with its seed: the mean over folds, then over
+    seeds.
+
+    With several seeds `<name>/sd` (ddof 1) and `<name>/worst` go along, over the seeds' means. None
+    where any is None.
+    """
+    found: dict[str, float | None] = {}
+    for name in metrics[0]:
+        by_seed: dict[int, list[float]] = {}
+        for seed, unit in zip(seeds, metrics, strict=True):
+            if (value := unit.get(name)) is None:
+                found[name] = None
+                break
+            by_seed.setdefault(seed, []).append(value)
+        else:
+            means = np.array([np.mean(values) for values in by_seed.values()])
+            found[name] = float(means.mean())
+            if len(means) > 1:
+                worst = means.max() if lower_is_better(name) else means.min()
+                found |= {f"{name}/sd": float(means.std(ddof=1)), f"{name}/worst": float(worst)}
+    return found

@@ -4,7 +4,7 @@ curves to look at.
 In: p_N3 probabilities and y_N int64 in 0..2, rows without a label left out. Policies: a class
 without rows counts 0 in precision, recall, F1 and PR-AUC; ties of a score are one threshold. To add
 one: a function here, its value in `scores`, against a closed form or a slow twin in
-tests/test_classification.py.
+tests/statistics/test_classes.py.
 
 Legend: N rows, C classes, K points of a curve.
 """
@@ -12,12 +12,13 @@ Legend: N rows, C classes, K points of a curve.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from hft.schema import CLASS_NAMES
-from hft.statistics.returns import Interval, mean_interval
+from hft.statistics.bootstrap import Interval, mean_interval
 
 N_CLASSES = len(CLASS_NAMES)
 SMALLEST_P = 1e-12
@@ -151,7 +152,11 @@ def scores(p_N3: np.ndarray, y_N: np.ndarray) -> dict[str, float]:
     counts = confusion(y_N, p_N3.argmax(axis=1))
     precision_C, recall_C = precision_recall(counts)
     area_C = [average_precision(p_N3[:, c], y_N == c) for c in range(N_CLASSES)]
-    per_class = {"precision": precision_C, "recall": recall_C, "pr_auc": area_C}
+    per_class: dict[str, Sequence[float] | np.ndarray] = {
+        "precision": precision_C,
+        "recall": recall_C,
+        "pr_auc": area_C,
+    }
     return {
         "log_loss": float(log_losses(p_N3, y_N).mean()),
         "macro_f1": macro_f1(counts),

@@ -33,7 +33,7 @@ def make_ledger(fills: dict[str, np.ndarray], quotes: pl.DataFrame, *, until: in
         known = np.searchsorted(ts_quotes, at, side="right") - 1
         mid = _mid_at(quotes, np.where(at < until, known, -1))
         derived[name] = side * (mid - price) / price * 1e4
-    frame = pl.DataFrame({**fills, **derived}).select(*LEDGER).cast(LEDGER)
+    frame = pl.DataFrame({**fills, **derived}).select(*LEDGER).cast(pl.Schema(LEDGER))
     return frame.with_columns(pl.col(*MARKOUTS_MS).fill_nan(None))
 
 

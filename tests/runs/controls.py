@@ -39,7 +39,7 @@ from hft.runs.train import Frames, build_frames
 from hft.schema import BUY, HOLD, SELL
 from hft.spec import parse
 from hft.statistics.classes import log_losses
-from hft.statistics.returns import Interval, mean_interval
+from hft.statistics.bootstrap import Interval, mean_interval
 from hft.system.cache import Cache
 from hft.trading.execution import fit_strategy, simulate
 from tests.random_market import random_ticks

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hft.statistics.returns import mean_interval
+from hft.statistics.bootstrap import mean_interval
 from tests.runs.controls import (
     FEE,
     LINEAR,

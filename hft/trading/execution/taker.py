@@ -1,5 +1,5 @@
-"""Market orders, one position at a time: across the spread, latency after each decision (QUANT
-5.15, 5.19).
+"""Market orders, one position at a time: across the spread, latency after each decision
+(docs/definitions.md 5.15, 5.19).
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ class _Bars(NamedTuple):
 
 
 class _Market(NamedTuple):
-    """All that may be read, from before `until`. Fills are quotes, or trades where `on_trades`,
-    worse by `away`.
+    """All that may be read: the market before `until`. Fills are quotes, or, where `on_trades`,
+    trades made worse by the fraction `away`.
     """
 
     ts_trade: np.ndarray
@@ -59,27 +59,31 @@ class Taker(ExecutionSpec):
     def simulate(
         self, sides_T: np.ndarray, ticks: Ticks, bars: pl.DataFrame, exits: Exits, *, until: int
     ) -> pl.DataFrame:
-        """Fills at the first quote at or after each act, without quotes at the first trade; `_walk`
-        has the rules.
+        """Fills at the first quote at or after each act, or at the first trade where there are no
+        quotes; `_walk` has the rules.
         """
         market = self._market(ticks, until)
-        columns = [bars[c].to_numpy() for c in ("ts", "high", "low")]
-        bounds = trade_bounds(ticks.trades["ts_recv"].to_numpy(), bars)
-        view = _Bars(*columns, bounds, exits.take_profit, exits.stop_loss)
-        t, entry, exit_, reason = _walk(
-            sides_T, view, market, exits.horizon, round(self.latency_ms * NS_PER_MS)
+        view = _Bars(
+            ts=bars["ts"].to_numpy(),
+            high=bars["high"].to_numpy(),
+            low=bars["low"].to_numpy(),
+            bounds=trade_bounds(ticks.trades["ts_recv"].to_numpy(), bars),
+            take_profit=exits.take_profit,
+            stop_loss=exits.stop_loss,
         )
+        latency_ns = round(self.latency_ms * NS_PER_MS)
+        t, entry, exit_, reason = _walk(sides_T, view, market, exits.horizon, latency_ns)
         side, taken = sides_T[t], np.zeros(len(t), bool)
+        paid = np.where(side > 0, market.ask[entry], market.bid[entry])
+        got = np.where(side > 0, market.bid[exit_], market.ask[exit_])
         fills = {
             "bar": bars["bar"].to_numpy()[t],
             "side": side,
             "ts_entry": market.ts_fill[entry],
-            "price_entry": np.where(side > 0, market.ask[entry], market.bid[entry])
-            * (1 + side * market.away),
+            "price_entry": paid * (1 + side * market.away),
             "maker_entry": taken,
             "ts_exit": market.ts_fill[exit_],
-            "price_exit": np.where(side > 0, market.bid[exit_], market.ask[exit_])
-            * (1 - side * market.away),
+            "price_exit": got * (1 - side * market.away),
             "maker_exit": taken,
             "reason": np.array(REASONS)[reason],
         }
@@ -89,13 +93,11 @@ class Taker(ExecutionSpec):
         whole = "every order fills whole at the best price: no market impact"
         if len(ticks.quotes):
             return (whole,)
-        spread = f"no quotes: half a spread of {self.assumed_half_spread_bps:g} bps is assumed around the trade price"
-        return (spread, whole)
+        half = f"{self.assumed_half_spread_bps:g} bps"
+        return (f"no quotes: half a spread of {half} is assumed around the trade price", whole)
 
     def _market(self, ticks: Ticks, until: int) -> _Market:
-        """The streams as arrays, cut before `until`; without quotes the trades are what fills
-        meet.
-        """
+        """The streams as arrays, cut before `until`; without quotes, fills meet the trades."""
         trades, quotes = (
             f[: f["ts_recv"].search_sorted(until)] for f in (ticks.trades, ticks.quotes)
         )
@@ -114,8 +116,10 @@ class Taker(ExecutionSpec):
 
 
 @kernel
-def _walk(side_T, bars, market, horizon, latency):
-    """One position at a time: (bar, entry fill, exit fill, reason) of each, as indices.
+def _walk(
+    side_T: np.ndarray, bars: _Bars, market: _Market, horizon: int, latency: int
+) -> np.ndarray:
+    """int64[4, positions]: bar, entry fill, exit fill and reason of each, as indices.
 
     Every fill comes later in the stream than what caused it; trades come before quotes of the same
     time. A bar without known distances opens nothing, and the next decision is the first bar that
@@ -138,9 +142,11 @@ def _walk(side_T, bars, market, horizon, latency):
 
 
 @kernel
-def _leave(bars, market, t, side, entry, horizon, latency):
-    """(exit fill, reason). A touch within the bar of expiry comes first; filled after that bar, it
-    expires at once.
+def _leave(
+    bars: _Bars, market: _Market, t: int, side: int, entry: int, horizon: int, latency: int
+) -> tuple[int, int]:
+    """(exit fill, reason). A touch within the bar of expiry goes before the expiry; a position
+    filled after that bar expires at once.
     """
     ts_entry = market.ts_fill[entry]
     paid = (market.ask[entry] if side > 0 else market.bid[entry]) * (1 + side * market.away)
@@ -148,20 +154,17 @@ def _leave(bars, market, t, side, entry, horizon, latency):
     lower = paid * (1 - (bars.stop_loss[t] if side > 0 else bars.take_profit[t]))
     due = t + horizon
     expires = due < len(bars.ts) and bars.ts[due] < market.until
-    first = (
-        entry + 1 if market.on_trades else np.searchsorted(market.ts_trade, ts_entry, side="right")
-    )
+    first = entry + 1
+    if not market.on_trades:
+        first = np.searchsorted(market.ts_trade, ts_entry, side="right")
     stop = max(first, bars.bounds[due + 1] if expires else len(market.ts_trade))
     touch, touched = first_touch(
         market.price, bars.high, bars.low, bars.bounds, first, stop, upper, lower
     )
     last = len(market.ts_fill) - 1
     if touched != 0:
-        cause, after, reason = (
-            market.ts_trade[touch],
-            touch + 1,
-            TAKE_PROFIT if touched == side else STOP_LOSS,
-        )
+        cause, after = market.ts_trade[touch], touch + 1
+        reason = TAKE_PROFIT if touched == side else STOP_LOSS
     elif expires:
         cause, after, reason = max(bars.ts[due], ts_entry), stop, TIME
     else:
@@ -171,7 +174,7 @@ def _leave(bars, market, t, side, entry, horizon, latency):
 
 
 @kernel
-def _fill_at(market, when, after):
+def _fill_at(market: _Market, when: int, after: int) -> int:
     """The first fill at or after `when`; where trades fill, not before trade `after`."""
-    at = np.searchsorted(market.ts_fill, when)
+    at = int(np.searchsorted(market.ts_fill, when))
     return max(at, after) if market.on_trades else at

@@ -17,13 +17,12 @@ from pydantic import Field
 from hft.schema import BUY, SELL
 from hft.spec import Kind, UserError
 
-NetOf = Callable[
-    [np.ndarray], np.ndarray
-]  # sides_T -> net bps of each trade they lead to, at the strategy's schedule
+# sides_T -> net bps of each trade that they lead to, at the strategy's schedule
+NetOf = Callable[[np.ndarray], np.ndarray]
 
 
 class StrategyError(UserError):
-    """What a stored run says its strategy learnt cannot be used."""
+    """A stored run whose account of what its strategy learnt cannot be used."""
 
 
 class StrategySpec(Kind):
@@ -55,11 +54,10 @@ def make_sides(spec: StrategySpec, p_T3: np.ndarray, fitted: dict[str, Any]) -> 
 
 
 def leaning(p_T3: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(side each bar leans to, its probability): the likelier of buy and sell, 0 at a tie and where
-    it is unknown.
+    """(side, its probability) of each bar: the likelier of buy and sell, 0 at a tie and where a
+    probability is NaN.
     """
     buy, sell = p_T3[:, BUY], p_T3[:, SELL]
     known = ~np.isnan(p_T3).any(axis=1)
-    return np.where(known, np.sign(np.nan_to_num(buy - sell)), 0).astype(np.int8), np.maximum(
-        buy, sell
-    )
+    side = np.where(known, np.sign(np.nan_to_num(buy - sell)), 0).astype(np.int8)
+    return side, np.maximum(buy, sell)

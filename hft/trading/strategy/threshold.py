@@ -1,5 +1,5 @@
-"""Buy where p_buy reaches theta and exceeds p_sell, sell alike; theta earns the most on `tune`
-(QUANT 5.17).
+"""Buy where p_buy reaches theta and exceeds p_sell, sell where p_sell does; theta is the threshold
+that earns the most on `tune` (docs/definitions.md 5.17).
 """
 
 from __future__ import annotations
@@ -11,9 +11,8 @@ from pydantic import Field
 
 from hft.trading.strategy import NetOf, StrategyError, StrategySpec, leaning
 
-GRID_SIZE = (
-    40  # simulations per fit; the earnings curve is far noisier than a finer grid would resolve
-)
+# Simulations per fit: the earnings curve is far noisier than a finer grid would resolve.
+GRID_SIZE = 40
 
 
 class Threshold(StrategySpec):
@@ -23,10 +22,8 @@ class Threshold(StrategySpec):
     )
 
     def fit(self, p_T3: np.ndarray, *, net_of: NetOf) -> dict[str, Any]:
-        """The theta with the highest total net bps, even where that is a loss: a score of nothing
-        would hide it.
-
-        Of equal totals the highest theta wins.
+        """The theta with the highest total net bps, even where that is a loss: not trading would
+        hide the loss. Of equal totals the highest theta wins.
         """
         best: dict[str, Any] | None = None
         most = 0
@@ -37,7 +34,10 @@ class Threshold(StrategySpec):
             if len(net) >= self.min_trades and (best is None or total > best["tune_net_bps"]):
                 best = {"theta": theta, "tune_trades": len(net), "tune_net_bps": total}
         if best is None:
-            reason = f"does not trade: no threshold gives {self.min_trades} trades on tune, the most is {most}"
+            reason = (
+                f"does not trade: no threshold gives {self.min_trades} trades on tune, "
+                f"the most is {most}"
+            )
             return {
                 "trades": False,
                 "theta": None,
@@ -58,7 +58,8 @@ class Threshold(StrategySpec):
             return np.zeros(len(p_T3), np.int8)
         if not isinstance(theta, int | float) or not 0 <= theta <= 1:
             raise StrategyError(
-                f"strategy.json: theta must be null or in [0, 1], got {theta!r}; train the run again"
+                f"strategy.json: theta must be null or in [0, 1], got {theta!r}; "
+                "train the run again"
             )
         side, confidence = leaning(p_T3)
         return np.where(confidence >= theta, side, 0).astype(np.int8)
