@@ -10,7 +10,7 @@ import importlib
 import os
 import sys
 
-import hft
+from hft.system.version import VERSION
 
 COMMANDS = {
     "train": "train one run, or with -m a study of runs",
@@ -61,13 +61,14 @@ def make_parser() -> argparse.ArgumentParser:
     """Of the command alone: each command reads what follows it."""
     parser = argparse.ArgumentParser(
         prog="hft",
+        usage="hft <command> [arguments]",
         description="From raw Bitcoin trades and quotes to an honestly scored trading signal.",
         epilog="hft <command> --help shows the arguments of a command",
         formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=20),
     )
-    parser.add_argument("--version", action="version", version=f"hft {hft.__version__}")
+    parser.add_argument("--version", action="version", version=f"hft {VERSION}")
     commands = parser.add_subparsers(
-        dest="command", metavar="<command>", required=True, title="commands"
+        dest="command", metavar="<command> ...", required=True, title="commands"
     )
     for name, help_ in COMMANDS.items():
         commands.add_parser(name, help=help_, add_help=False)
