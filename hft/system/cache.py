@@ -224,7 +224,7 @@ def _read_module(name: str) -> tuple[str, tuple[str, ...]]:
     imported = tuple(sorted(n for n in named if n != name and _source_of(n) is not None))
     for node in ast.walk(tree):
         if isinstance(body := getattr(node, "body", None), list):
-            node.body = [n for n in body if not _is_bare_string(n)]
+            body[:] = [n for n in body if not _is_bare_string(n)]
     return hashlib.sha256(ast.dump(tree, annotate_fields=False).encode()).hexdigest(), imported
 
 

@@ -1,6 +1,4 @@
-"""Child processes that end with their parent, whatever ends it, and take their own children
-along.
-"""
+"""Child processes that end with their parent, whatever ends it, and whose own children end too."""
 
 from __future__ import annotations
 
@@ -11,10 +9,11 @@ import subprocess
 import sys
 import threading
 from multiprocessing import parent_process
+from multiprocessing.process import BaseProcess
 
 PR_SET_PDEATHSIG = 1
 
-# Reads "+<group>" and "-<group>" until the writer is gone, then kills the groups that are left.
+# Reads "+<group>" and "-<group>" until its input ends, then kills the groups that are left.
 _WATCH = """
 import os, signal, sys
 groups = set()
@@ -29,38 +28,42 @@ for group in groups:
 
 
 def end_with_parent() -> None:
-    """In a worker: Ctrl-C is the parent's affair, and when a kill ends the parent the worker ends
-    too, else it would wait for work for ever. On Linux it ends with the THREAD that started it,
-    which must live as long.
+    """Call it in a worker: it ignores Ctrl-C, which the parent handles, and ends with its parent.
+
+    Without this a worker whose parent was killed would wait for work for ever. On Linux it ends
+    with the parent's THREAD that started it, so that thread must live as long as the worker.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=lambda: (parent_process().join(), os._exit(1)), daemon=True).start()
+    if (parent := parent_process()) is not None:
+        threading.Thread(target=_end_after, args=(parent,), daemon=True).start()
     if sys.platform == "linux":
         import ctypes
 
-        # The thread above needs the interpreter, which a long call into C may hold; the kernel does
-        # not.
+        # The thread above cannot run while a long call into C holds the interpreter's lock.
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
+def _end_after(parent: BaseProcess) -> None:
+    parent.join()
+    os._exit(1)
+
+
 def kill_group(leader: int) -> None:
-    """Kills all that is left of a process group; nothing where it is gone."""
+    """Kills what is left of a process group; does nothing where the group is gone."""
     with contextlib.suppress(OSError):
         os.killpg(leader, signal.SIGKILL)
 
 
 class GroupGuard:
-    """A small process of its own that outlives this one to kill the process groups that it leaves
-    behind.
+    """A small process that outlives this one and then kills the process groups left behind.
 
-    A killed worker cannot end its children, and they (a loader's processes, say) may notice after
-    seconds or never.
+    A killed worker cannot end its children. They (the processes of a loader, say) may notice its
+    end after seconds or never.
     """
 
     def __init__(self) -> None:
         command = [sys.executable, "-I", "-S", "-c", _WATCH]
-        # In a session of its own: what the terminal sends to this process's group does not reach
-        # it.
+        # The guard has a session of its own, because Ctrl-C in a terminal goes to the whole group.
         null = subprocess.DEVNULL
         self._process = subprocess.Popen(
             command,
@@ -70,6 +73,8 @@ class GroupGuard:
             bufsize=0,
             start_new_session=True,
         )
+        assert self._process.stdin is not None  # because of stdin=PIPE
+        self._pipe = self._process.stdin
 
     def add(self, group: int) -> None:
         self._tell(f"+{group}\n")
@@ -80,13 +85,11 @@ class GroupGuard:
     def close(self) -> None:
         """Kills the groups that were not removed."""
         with contextlib.suppress(OSError):
-            self._process.stdin.close()
+            self._pipe.close()
         self._process.wait()
 
     def _tell(self, line: str) -> None:
-        with contextlib.suppress(
-            OSError
-        ):  # it was killed: what is left is the kernel's signal and the thread
-            self._process.stdin.write(
-                line.encode()
-            )  # unbuffered and short: whole, whichever thread writes
+        # Somebody may have killed the guard; end_with_parent() then does what it can.
+        with contextlib.suppress(OSError):
+            # The pipe is unbuffered and a line is short, so that it arrives whole from any thread.
+            self._pipe.write(line.encode())
