@@ -296,11 +296,11 @@ def _to_ticks(entry: Entry) -> Ticks:
 
 def _histories(spec: BarSpec, days: list[Ticks]) -> list[pl.DataFrame | None]:
     """Per day the hourly totals that it looks back to; None for kinds that look at no other day."""
-    if not spec.history_hours:
+    if not spec.hours_back:
         return [None] * len(days)
     totals = [hourly_totals(day) for day in days]
     return [
-        pl.concat([totals[0].clear(), *totals[:i]]).tail(spec.history_hours)
+        pl.concat([totals[0].clear(), *totals[:i]]).tail(spec.hours_back)
         for i in range(len(days))
     ]
 

@@ -1,23 +1,25 @@
-"""Trades in, BARS out: one row per bar, with the best quotes as they were known when it closed.
+"""Cuts trades into BARS: one row per bar, with the best quotes as they were known when it closed.
 
-UTC midnight closes whatever is open, so that a day's bars depend on that day alone (adaptive kinds:
-and on the hourly totals before it), and days can be built apart and joined. To add a kind: one
-module here with a BarSpec subclass that says where bars close, `conf/bars/<kind>.yaml`, one test.
-The conformance suite covers it at once.
+UTC midnight closes whatever is open. So the bars of a day depend on that day alone (adaptive kinds:
+and on the hourly totals before it), and days can be built apart and joined. Definitions:
+docs/definitions.md 5.4-5.7.
+
+To add a kind: one module here with a BarSpec subclass that says where bars close,
+`conf/bars/<kind>.yaml`, one test. The conformance suite covers it at once.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import polars as pl
 from pydantic import Field
 
-from hft.clock import NS_PER_DAY, to_iso
-from hft.market.bars._kernel import COUNTS, HOUR_NS, RELATIVE_SLACK, VALUES, cut, interval_stops
+from hft.clock import NS_PER_DAY, NS_PER_HOUR, to_iso
+from hft.market.bars._kernel import COUNTS, RELATIVE_SLACK, VALUES, cut, interval_stops
 from hft.market.ticks import Ticks
 from hft.schema import BARS, check
 from hft.spec import Kind, UserError
@@ -28,7 +30,7 @@ QUOTE_STATE = ("bid", "ask", "bid_qty", "ask_qty")
 
 
 class BarError(UserError):
-    """Ticks from which no bars can be made: what they hold, and the remedy."""
+    """Ticks that make no bar: what they hold, and the remedy."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,7 @@ class Day:
     """Trades of one UTC day, known up to `end`, which is the next midnight when the day is
     complete.
 
-    `totals` are the hourly totals of this day and all before it; no rows unless the kind looks
+    `totals` are the hourly totals of this day and all days before it; empty unless the kind looks
     back.
     """
 
@@ -54,18 +56,20 @@ class Day:
 
 
 class BarSpec(Kind):
-    """Where bars close: at `stops`, and where the sum of qty or turnover reaches `thresholds`.
+    """Where bars close: at `stops`, and where the sum of `measure` reaches `thresholds`.
 
-    `size` is the threshold of every kind, in the kind's unit. `history_hours`, hours with trades
-    that must lie before a bar's opening hour, is a field of the adaptive kinds and 0 for the
-    others.
+    `size` is the threshold of every kind, in the kind's `unit`.
     """
 
     unit: ClassVar[str]
     measure: ClassVar[str] = "volume"
-    history_hours: ClassVar[int]
 
     size: float = Field(gt=0, description="what a bar holds at least, in the unit of the kind")
+
+    @property
+    def hours_back(self) -> int:
+        """Hours with trades that must lie before a bar's opening hour; 0 for a fixed threshold."""
+        return 0
 
     def stops(self, day: Day) -> np.ndarray:
         """Increasing trade indexes at which a bar ends whatever it holds; the last one is the
@@ -74,54 +78,49 @@ class BarSpec(Kind):
         return np.array([len(day.ts_recv)])
 
     def thresholds(self, day: Day) -> np.ndarray:
-        """`measure` ("volume" or "turnover") that closes a bar opened in each hour of the day; inf
-        for none, nan for hours in which no bar opens.
+        """Per hour of the day, how much of `measure` ("volume" or "turnover") closes a bar that
+        opened in it: inf for no threshold, nan where no bar opens.
         """
         return np.full(HOURS_PER_DAY, np.inf)
 
-    def is_closed(self, day: Day, last: dict[str, float]) -> bool:
-        """Whether the day's last bar met its condition, or was still open when the trades ended."""
-        threshold = self.thresholds(day)[(last["ts_open"] - day.start) // HOUR_NS]
+    def is_closed(self, day: Day, last: dict[str, Any]) -> bool:
+        """Whether the day's last bar met its condition; else it was open when the trades ended."""
+        threshold = self.thresholds(day)[(last["ts_open"] - day.start) // NS_PER_HOUR]
         return last[self.measure] >= threshold * (1 - RELATIVE_SLACK)
 
     def times(self, day: Day, ts_open: np.ndarray, ts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """ts_open and ts of bars, from the times of their first and last trades."""
+        """ts_open and ts of bars whose first and last trades are at `ts_open` and `ts`."""
         return ts_open, ts
 
     def available(self, ticks: Ticks) -> float:
-        """How much of what `size` measures the ticks hold; adds up over days."""
+        """How much the ticks hold of what `size` measures; adds up over days."""
         raise NotImplementedError
 
     def shortage(self, available: float) -> str:
-        """Why `available` makes no bar, and a size that would make about a hundred."""
+        """The message when `available` makes no bar; it suggests a size for about a hundred."""
         return (
-            f"bars.size={self.size:g} {self.unit} gives no bar: the data hold {available:g} {self.unit} in all; "
-            f"try bars.size={available / 100:.2g}"
+            f"bars.size={self.size:g} {self.unit} gives no bar: the data hold {available:g} "
+            f"{self.unit} in all; try bars.size={available / 100:.2g}"
         )
-
-
-class FixedSize(BarSpec):
-    """A kind whose threshold is `size` itself."""
-
-    history_hours: ClassVar[int] = 0
 
 
 def build_bars(
     ticks: Ticks, spec: BarSpec, history: pl.DataFrame | None = None, *, allow_empty: bool = False
 ) -> pl.DataFrame:
-    """BARS of one or more UTC days. `history` are the hourly totals before the first of them;
-    adaptive kinds read its last `spec.history_hours` rows. The open remainder at the end of an
+    """BARS of one or more UTC days. `history` are the hourly totals before the first of them, of
+    which adaptive kinds read the last `spec.hours_back` rows. The open remainder at the end of an
     incomplete last day is no bar.
 
-    Raises BarError when the threshold is never met; with `allow_empty`, for a day that is part of a
-    range (a burn-in day, a minute before midnight), returns what bars there are and leaves the
-    judgement to `require_bars`.
+    BarError when the threshold is never met. With `allow_empty`, for a day of a longer range (a
+    burn-in day, a minute before midnight), returns the bars there are: `require_bars` then judges
+    the range.
     """
     if not ticks.trades.height and not allow_empty:
         raise BarError(
-            f"bars: no trades from {to_iso(ticks.start)} to {to_iso(ticks.end)}; choose another data.start or end"
+            f"bars: no trades from {to_iso(ticks.start)} to {to_iso(ticks.end)}: "
+            "choose another data.start or data.end"
         )
-    totals = _totals_up_to(ticks, history) if spec.history_hours else pl.DataFrame(schema=HOURLY)
+    totals = _totals_up_to(ticks, history) if spec.hours_back else pl.DataFrame(schema=HOURLY)
     frames = [_day_frame(day, spec, ticks) for day in _split_days(ticks, totals)] or [
         pl.DataFrame(schema=BARS)
     ]
@@ -136,8 +135,8 @@ def build_bars(
 
 
 def require_bars(bars: pl.DataFrame, spec: BarSpec, available: float) -> pl.DataFrame:
-    """`bars` itself, when at least one of them met its threshold (midnight alone closed none of the
-    others).
+    """`bars` itself, when at least one of them met its threshold; BarError when midnight alone
+    closed all of them.
 
     `available` is the sum of `spec.available(ticks)` over the days of the range.
     """
@@ -147,13 +146,17 @@ def require_bars(bars: pl.DataFrame, spec: BarSpec, available: float) -> pl.Data
 
 
 def hourly_totals(ticks: Ticks) -> pl.DataFrame:
-    """hour (ns of its start), volume, turnover; hours without trades are absent."""
+    """hour (ns of its start), volume, turnover. An hour without trades has no row."""
     ts_recv, price, qty, side = _columns(ticks.trades, "ts_recv", "price", "qty", "side")
-    stops = interval_stops(ts_recv, 0, HOUR_NS)
+    stops = interval_stops(ts_recv, 0, NS_PER_HOUR)
     counts, values = cut(
         ts_recv, price, qty, side, stops, np.full(HOURS_PER_DAY, np.inf), in_quote=False
     )
-    columns = {"hour": counts[0] // HOUR_NS * HOUR_NS, "volume": values[5], "turnover": values[6]}
+    columns = {
+        "hour": counts[0] // NS_PER_HOUR * NS_PER_HOUR,
+        "volume": values[5],
+        "turnover": values[6],
+    }
     return pl.DataFrame(columns, schema=HOURLY)
 
 
@@ -172,8 +175,8 @@ def join_bars(frames: Sequence[pl.DataFrame], gap_between: Sequence[bool]) -> pl
 
 
 def trade_bounds(ts_recv: np.ndarray, bars: pl.DataFrame) -> np.ndarray:
-    """int64[n_bars + 1]: trades bounds[i]:bounds[i+1] belong to bar i. Counting, not times, splits
-    tied trades.
+    """int64[n_bars + 1]: trades bounds[i]:bounds[i+1] belong to bar i. They are counted, because
+    times cannot part trades that tie.
     """
     first = np.searchsorted(ts_recv, bars["ts_open"].to_numpy()[:1])
     bounds = (
@@ -186,9 +189,9 @@ def trade_bounds(ts_recv: np.ndarray, bars: pl.DataFrame) -> np.ndarray:
 
 
 def quote_bounds(ts_recv: np.ndarray, bars: pl.DataFrame) -> np.ndarray:
-    """int64[n_bars + 1]: quotes bounds[i]:bounds[i+1] came in from the close of bar i-1 (the first
-    bar: from its UTC midnight) until strictly before the close of bar i, since at equal times the
-    closing trade comes first.
+    """int64[n_bars + 1]: quotes bounds[i]:bounds[i+1] came in from the close of bar i-1 on (the
+    first bar: from its UTC midnight on) and strictly before the close of bar i, because the closing
+    trade comes before the quotes of its time.
     """
     begin = (
         bars["ts_open"].to_numpy()[:1] // NS_PER_DAY * NS_PER_DAY
@@ -200,14 +203,15 @@ def quote_bounds(ts_recv: np.ndarray, bars: pl.DataFrame) -> np.ndarray:
 
 def _split_days(ticks: Ticks, totals: pl.DataFrame) -> Iterator[Day]:
     """The UTC days that have trades."""
-    columns = _columns(ticks.trades, "ts_recv", "price", "qty", "side")
-    if not len(columns[0]):
+    ts, price, qty, side = _columns(ticks.trades, "ts_recv", "price", "qty", "side")
+    if not len(ts):
         return
-    first, last = int(columns[0][0]) // NS_PER_DAY, int(columns[0][-1]) // NS_PER_DAY
+    first, last = int(ts[0]) // NS_PER_DAY, int(ts[-1]) // NS_PER_DAY
     for start in range(first * NS_PER_DAY, last * NS_PER_DAY + 1, NS_PER_DAY):
-        i, j = np.searchsorted(columns[0], [start, start + NS_PER_DAY])
+        i, j = np.searchsorted(ts, [start, start + NS_PER_DAY])
         if i < j:
-            yield Day(start, min(start + NS_PER_DAY, ticks.end), *(c[i:j] for c in columns), totals)
+            end = min(start + NS_PER_DAY, ticks.end)
+            yield Day(start, end, ts[i:j], price[i:j], qty[i:j], side[i:j], totals)
 
 
 def _day_frame(day: Day, spec: BarSpec, ticks: Ticks) -> pl.DataFrame:
@@ -225,8 +229,8 @@ def _day_frame(day: Day, spec: BarSpec, ticks: Ticks) -> pl.DataFrame:
             columns = {name: column[:-1] for name, column in columns.items()}
         else:
             columns["partial"][-1], columns["ts"][-1] = True, day.midnight
-    # A day's own gaps only: one that ends on the next day's first nanosecond is not this day's to
-    # know.
+    # Of the day's own gaps only: one that ends with the next day's first nanosecond is not among
+    # them.
     known_until = np.minimum(columns["ts"], day.midnight - 1)
     columns["segment"] = np.searchsorted(ticks.gaps, known_until, side="right")
     columns["bar"] = np.arange(len(columns["ts"]))
@@ -239,7 +243,7 @@ def _number(bars: pl.DataFrame) -> pl.DataFrame:
 
 
 def _quote_state(quotes: pl.DataFrame, ts: np.ndarray, day_start: int) -> dict[str, pl.Series]:
-    """The day's last quote strictly before `ts`, null where there was none yet."""
+    """The day's last quote strictly before each `ts`, null where there was none yet."""
     ts_recv = quotes["ts_recv"].to_numpy()
     last = np.searchsorted(ts_recv, ts) - 1
     known = last >= np.searchsorted(ts_recv, day_start)

@@ -1,8 +1,8 @@
-"""What the adaptive kinds share: thresholds from the hours before (QUANT 5.6).
+"""What the adaptive kinds share: thresholds from the hours before (docs/definitions.md 5.6).
 
 The threshold of a bar is the mean hourly total of the last `history_hours` hours with trades before
-the hour in which it opens, over 3600, times the target seconds. Counting only hours with trades,
-there is always one once the burn-in is over, however long the market was down.
+the hour in which it opens, over 3600, times the target seconds. Only hours with trades count, so
+that there is a threshold after the burn-in however long the market was down.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from typing import ClassVar
 import numpy as np
 from pydantic import Field
 
+from hft.clock import NS_PER_HOUR
 from hft.market.bars import HOURS_PER_DAY, BarSpec, Day, hourly_totals
-from hft.market.bars._kernel import HOUR_NS
 from hft.market.ticks import Ticks
 
 
@@ -27,10 +27,14 @@ class AdaptiveBars(BarSpec):
         ge=1, le=24 * 365, description="hours with trades before a bar's hour that set its size"
     )
 
+    @property
+    def hours_back(self) -> int:
+        return self.history_hours
+
     def thresholds(self, day: Day) -> np.ndarray:
         """One per hour of the day; nan while the history is too short."""
         hours, totals = day.totals["hour"].to_numpy(), day.totals[self.measure].to_numpy()
-        stops = np.searchsorted(hours, day.start + HOUR_NS * np.arange(HOURS_PER_DAY))
+        stops = np.searchsorted(hours, day.start + NS_PER_HOUR * np.arange(HOURS_PER_DAY))
         return np.array([self._threshold(totals[:stop]) for stop in stops])
 
     def _threshold(self, before: np.ndarray) -> float:
@@ -43,6 +47,7 @@ class AdaptiveBars(BarSpec):
 
     def shortage(self, available: float) -> str:
         return (
-            f"bars.size={self.size:g} seconds after bars.history_hours={self.history_hours} gives no bar: the data "
-            f"hold {int(available)} hours with trades; lower bars.history_hours or bars.size, or load more days"
+            f"bars.size={self.size:g} seconds after bars.history_hours={self.history_hours} gives "
+            f"no bar: the data hold {int(available)} hours with trades; lower bars.history_hours "
+            "or bars.size, or load more days"
         )

@@ -1,17 +1,17 @@
-"""The sequential part of every bar, one pass over a day's trades: where bars close, and what their
-trades add up to.
+"""The sequential part of every kind of bar: one pass over a day's trades finds where bars close and
+what their trades add up to.
 
-Sums run in stream order and restart with each bar, so a bar is bit for bit the same however much
-data follows it.
+Sums run in stream order and restart with each bar, so that a bar is bit for bit the same however
+much data follows it.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
+from hft.clock import NS_PER_HOUR
 from hft.system.kernels import kernel
 
-HOUR_NS = 3_600_000_000_000
 # Float sums of decimals fall short of a decimal threshold by 1e-16 (0.1 ten times is below 1) and
 # would misplace bars.
 RELATIVE_SLACK = 1e-9
@@ -31,17 +31,17 @@ def cut(
     *,
     in_quote: bool,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Bars that end at each of `stops` (increasing trade indexes, the last one the number of
-    trades) and where the sum of qty, or with `in_quote` of price * qty, reaches the threshold of
-    the hour in which the bar opened.
+    """Int64 rows COUNTS and float64 rows VALUES, one column per bar; the last bar may still be
+    open.
 
-    `hour_threshold` has one entry per hour of the UTC day, inf for none; in hours where it is nan
-    (burn-in, the first ones only) no bar opens. Returns int64 rows COUNTS and float64 rows VALUES,
-    one column per bar; the last bar may be open still. Trades of side 0 are in neither side's
-    volume; the excess over a threshold is dropped.
+    A bar ends at each of `stops` (increasing trade indexes, the last one the number of trades), and
+    where the sum of qty, with `in_quote` that of price * qty, reaches the threshold of the hour in
+    which the bar opened. `hour_threshold` has an entry per hour of the UTC day: inf for no
+    threshold; nan, which only the day's first hours may have, where no bar opens. A trade of side 0
+    counts in neither side's volume. The excess over a threshold is dropped.
     """
-    # Untouched memory is free and growing is not; numpy's own arrays come in huge pages, numba's do
-    # not. Together 1.9 times faster on bars of 20 trades.
+    # Memory that is never touched costs nothing, growing an array does; and numpy allocates in huge
+    # pages, numba does not. Together 1.9 times faster on bars of 20 trades.
     capacity = len(ts_recv) // 8 + 1024
     counts = np.empty((len(COUNTS), capacity), np.int64)
     values = np.empty((len(VALUES), capacity), np.float64)
@@ -62,12 +62,12 @@ def _cut(
 ) -> tuple[np.ndarray, np.ndarray]:
     n_bars = 0
     i = 0
-    while i < len(ts_recv) and np.isnan(hour_threshold[ts_recv[i] // HOUR_NS % 24]):
+    while i < len(ts_recv) and np.isnan(hour_threshold[ts_recv[i] // NS_PER_HOUR % 24]):
         i += 1
     for stop in stops:
         while i < stop:
             first = i
-            threshold = hour_threshold[ts_recv[i] // HOUR_NS % 24] * (1 - RELATIVE_SLACK)
+            threshold = hour_threshold[ts_recv[i] // NS_PER_HOUR % 24] * (1 - RELATIVE_SLACK)
             high = low = price[i]
             volume = turnover = buy = sell = 0.0
             reached = False
@@ -108,7 +108,7 @@ def _doubled(rows: np.ndarray) -> np.ndarray:
 
 @kernel
 def interval_stops(ts_recv: np.ndarray, origin: int, size_ns: int) -> np.ndarray:
-    """Trade indexes at which a new interval [origin + k size, origin + (k+1) size) begins, and the
+    """Trade indexes at which a new interval [origin + k size, origin + (k+1) size) begins; last the
     number of trades.
     """
     stops = np.empty(len(ts_recv) + 1, np.int64)

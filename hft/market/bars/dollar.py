@@ -9,11 +9,11 @@ from typing import ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
-from hft.market.bars import HOURS_PER_DAY, Day, FixedSize
+from hft.market.bars import HOURS_PER_DAY, BarSpec, Day
 from hft.market.ticks import Ticks
 
 
-class DollarBars(FixedSize):
+class DollarBars(BarSpec):
     unit: ClassVar[str] = "quote currency"
     measure: ClassVar[str] = "turnover"
 
@@ -24,4 +24,4 @@ class DollarBars(FixedSize):
         return np.full(HOURS_PER_DAY, self.size)
 
     def available(self, ticks: Ticks) -> float:
-        return (ticks.trades["price"] * ticks.trades["qty"]).sum()
+        return float((ticks.trades["price"] * ticks.trades["qty"]).sum())

@@ -1,6 +1,4 @@
-"""Bars of equal turnover over a few hours: the threshold follows the activity of the hours
-before.
-"""
+"""Bars of equal turnover, whose threshold follows the turnover of the hours before."""
 
 from __future__ import annotations
 

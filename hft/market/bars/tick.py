@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
 
-from hft.market.bars import Day, FixedSize
+from hft.market.bars import BarSpec, Day
 from hft.market.ticks import Ticks
 
 
-class TickBars(FixedSize):
+class TickBars(BarSpec):
     unit: ClassVar[str] = "trades"
 
     kind: Literal["tick"]
@@ -21,7 +21,7 @@ class TickBars(FixedSize):
         n_trades = len(day.ts_recv)
         return np.append(np.arange(self.size, n_trades, self.size), n_trades)
 
-    def is_closed(self, day: Day, last: dict[str, float]) -> bool:
+    def is_closed(self, day: Day, last: dict[str, Any]) -> bool:
         return last["n_trades"] == self.size
 
     def available(self, ticks: Ticks) -> float:
@@ -30,6 +30,6 @@ class TickBars(FixedSize):
     def shortage(self, available: float) -> str:
         suggested = max(1, int(available) // 100)
         return (
-            f"bars.size={self.size} trades gives no bar: the data hold {int(available)} trades in all; "
-            f"try bars.size={suggested}"
+            f"bars.size={self.size} trades gives no bar: the data hold {int(available)} trades "
+            f"in all; try bars.size={suggested}"
         )

@@ -1,20 +1,20 @@
-"""Bars of equal clock time, aligned to UTC midnight; intervals without trades give none."""
+"""Bars of equal clock time, aligned to UTC midnight; an interval without trades gives no bar."""
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
 
 from hft.clock import NS_PER_S
-from hft.market.bars import Day, FixedSize
+from hft.market.bars import BarSpec, Day
 from hft.market.bars._kernel import interval_stops
 from hft.market.ticks import Ticks
 
 
-class TimeBars(FixedSize):
-    """ts_open and ts are the ends of the interval; one that midnight cuts short is partial."""
+class TimeBars(BarSpec):
+    """ts_open and ts are the ends of the interval; a bar that midnight cuts short is partial."""
 
     unit: ClassVar[str] = "seconds"
 
@@ -26,7 +26,7 @@ class TimeBars(FixedSize):
     def stops(self, day: Day) -> np.ndarray:
         return interval_stops(day.ts_recv, day.start, self._size_ns)
 
-    def is_closed(self, day: Day, last: dict[str, float]) -> bool:
+    def is_closed(self, day: Day, last: dict[str, Any]) -> bool:
         return last["ts"] <= day.end
 
     def times(self, day: Day, ts_open: np.ndarray, ts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -9,11 +9,11 @@ from typing import ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
-from hft.market.bars import HOURS_PER_DAY, Day, FixedSize
+from hft.market.bars import HOURS_PER_DAY, BarSpec, Day
 from hft.market.ticks import Ticks
 
 
-class VolumeBars(FixedSize):
+class VolumeBars(BarSpec):
     unit: ClassVar[str] = "base currency"
 
     kind: Literal["volume"]
@@ -23,4 +23,4 @@ class VolumeBars(FixedSize):
         return np.full(HOURS_PER_DAY, self.size)
 
     def available(self, ticks: Ticks) -> float:
-        return ticks.trades["qty"].sum()
+        return float(ticks.trades["qty"].sum())

@@ -1,6 +1,4 @@
-"""Bars of equal traded quantity over a few hours: the threshold follows the activity of the hours
-before.
-"""
+"""Bars of equal traded quantity, whose threshold follows the quantity of the hours before."""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
-"""Depth diffs and REST snapshots in, BOOK rows out: the best K levels a side after every diff of an
-unbroken chain.
+"""Rebuilds the order book from REST snapshots and depth diffs: a BOOK row, the best K levels a
+side, after every diff of an unbroken chain.
 
-Diffs arrive before the snapshot they belong to: those already received when it comes are applied to
-it silently, then every diff gives a row. A snapshot fits when the first diff that ends at or after
-it begins at or before it. A broken chain stops the book until the next snapshot; a later snapshot
-replaces the book, so that a replay may begin at any one.
+Diffs arrive before the snapshot they belong to. Those received when the snapshot comes are applied
+to it together; after that every diff gives a row. A snapshot fits when the first diff that ends at
+or after it begins at or before it. A broken chain stops the book until the next snapshot. A later
+snapshot replaces the book, so that a replay may begin at any snapshot.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ SIDES = ("bid", "ask")
 
 @dataclass(frozen=True)
 class Snapshot:
-    """All levels at one moment: prices and quantities of bids and asks, and the id of the last
-    update they hold.
+    """All levels at one moment: prices and quantities of bids and asks. `last_id` is the last
+    update that they hold.
     """
 
     ts_recv: int
@@ -37,8 +37,8 @@ class Snapshot:
 
 @dataclass(frozen=True)
 class Replay:
-    """Diffs start..stop applied to a snapshot; those before `emit_from` were buffered and give one
-    row together.
+    """A snapshot and the diffs [start, stop) to apply to it. Those before `emit_from` were buffered
+    and give one row together.
     """
 
     snapshot: Snapshot
@@ -69,7 +69,7 @@ def rebuild_book(diffs: pl.DataFrame, snapshots: list[Snapshot], n_levels: int) 
 
 
 def plan_replays(diffs: pl.DataFrame, snapshots: list[Snapshot]) -> list[Replay]:
-    """Which diffs each snapshot carries; snapshots that do not fit the chain are passed over."""
+    """Which diffs each snapshot carries; a snapshot that does not fit the chain is skipped."""
     known = pl.when(pl.col("reason").is_null()).then(pl.col("ts_recv")).forward_fill().fill_null(0)
     ts, last_id, prev_id = (
         s.to_numpy() for s in diffs.select(known.alias("ts"), "last_id", "prev_id")
@@ -100,7 +100,12 @@ def _flatten(diffs: pl.DataFrame, side: str) -> tuple[np.ndarray, np.ndarray, np
     return offsets, price, qty
 
 
-def _rows(replay: Replay, diffs: pl.DataFrame, levels: dict, n_levels: int) -> pl.DataFrame:
+def _rows(
+    replay: Replay,
+    diffs: pl.DataFrame,
+    levels: dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]],
+    n_levels: int,
+) -> pl.DataFrame:
     snapshot = replay.snapshot
     steps = (replay.start, replay.emit_from, replay.stop)
     best = {
@@ -124,7 +129,7 @@ def _rows(replay: Replay, diffs: pl.DataFrame, levels: dict, n_levels: int) -> p
 
 
 def _first_row(replay: Replay, diffs: pl.DataFrame) -> pl.DataFrame:
-    """Times of the row that the snapshot and its buffered diffs give together, known when the
+    """Times of the row that the snapshot and its buffered diffs give together. It is known when the
     snapshot arrives.
     """
     snapshot = replay.snapshot
@@ -143,8 +148,8 @@ def _first_row(replay: Replay, diffs: pl.DataFrame) -> pl.DataFrame:
 def _set_level(
     keys: np.ndarray, qtys: np.ndarray, n: int, key: float, qty: float
 ) -> tuple[np.ndarray, np.ndarray, int]:
-    """Sets, adds or (qty 0) deletes one level; keys ascend, so the best level stands last and most
-    moves are short.
+    """Sets, adds or (qty 0) deletes one level. Keys ascend, so that the best level stands last and
+    most moves are short.
     """
     i = np.searchsorted(keys[:n], key)
     found = i < n and keys[i] == key
@@ -178,11 +183,11 @@ def _replay(
     n_levels: int,
     sign: float,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Best n_levels of one side at `emit_from` and after every diff of [emit_from, stop): prices,
-    quantities.
+    """Prices and quantities of the best n_levels of one side, at `emit_from` and after every diff
+    of [emit_from, stop); NaN where the side has fewer.
 
-    NaN where the side has fewer. sign +1 for bids, -1 for asks: a level's key is sign * price, so
-    that the best one has the largest key.
+    `sign` is +1 for bids and -1 for asks: a level's key is sign * price, so that the best level has
+    the largest key.
     """
     by_key = np.argsort(sign * price0)
     keys, sizes, n = (sign * price0)[by_key], qty0[by_key], len(price0)

@@ -1,10 +1,10 @@
-"""The synthetic market's order flow: limit, market and cancel arrivals around a given reference
-price.
+"""The order flow of the synthetic market: limit orders, market orders and cancellations around a
+given reference price.
 
-In: one random stream, intensities, the latent drift and the reference's moves. Out: integer rows
-(ms, ticks, lots) of prints, best quotes and book snapshots. Levels are counted from the best price
-outwards, L a side, never empty. Best bid is centre - extra, best ask centre + 1 + extra, so the mid
-is centre + 1/2 whatever the spread.
+In: one random stream, intensities, the latent drift and the moves of the reference. Out: integer
+rows (ms, ticks, lots) of prints, best quotes and book snapshots. Levels are counted from the best
+price outwards, L a side, never empty. The best bid is centre - extra, the best ask centre + 1 +
+extra, so that the mid is centre + 1/2 whatever the spread.
 """
 
 from __future__ import annotations
@@ -19,14 +19,13 @@ from hft.system.kernels import kernel
 
 SIZE_SPREAD = 1.2  # sigma of the log-normal order sizes: heavy tail, all moments finite
 N_PARENTS = 3  # metaorders at work at a time (Lillo, Mike, Farmer 2005)
-PRINTS_PER_ORDER = (
-    1.5  # a market order meets a geometric number of counterparties, whatever rests in the book
-)
+# A market order meets a geometric number of counterparties, whatever rests in the book.
+PRINTS_PER_ORDER = 1.5
 
 
 class Flow(NamedTuple):
-    """Intensities per millisecond, sizes in lots; constant in clock time, so trades never announce
-    volatility.
+    """Intensities per millisecond, sizes in lots. They are constant in clock time, so that trades
+    never announce volatility.
     """
 
     market_per_ms: float
@@ -59,9 +58,8 @@ def simulate_book(
     lots, asks, lots), the closing centre, and the number of order events. Quotes and book carry the
     state at the end of their millisecond.
     """
-    queues = np.full(
-        (2, flow.levels), flow.depth_lots
-    )  # rows bid, ask; columns from the best price outwards
+    # Rows: bid, ask; columns: from the best price outwards.
+    queues = np.full((2, flow.levels), flow.depth_lots)
     place = np.array([centre, 0])  # centre, extra
     parents = np.zeros((N_PARENTS, 2), np.int64)  # sign, orders left
     trades, quotes = np.empty((1024, 4), np.int64), np.empty((1024, 5), np.int64)
@@ -108,16 +106,15 @@ def _intensity(flow: Flow, queues: np.ndarray) -> float:
 
 @kernel
 def _draw_lots(rng: np.random.Generator, mean: float) -> int:
-    normal = math.sqrt(2 * draw_exponential(rng)) * math.cos(
-        2 * math.pi * rng.random()
-    )  # Box and Muller
+    # Box and Muller.
+    normal = math.sqrt(2 * draw_exponential(rng)) * math.cos(2 * math.pi * rng.random())
     return max(1, int(mean * math.exp(SIZE_SPREAD * (normal - SIZE_SPREAD / 2)) + 0.5))
 
 
 @kernel
 def _draw_sign(rng: np.random.Generator, parents: np.ndarray, lean: float, sign_tail: float) -> int:
-    """Informed with probability |lean|, else the next child of a metaorder of Pareto length: sign
-    autocorrelation falls as lag^-(sign_tail - 1). A parent's side is a fair coin.
+    """+1 or -1: the sign of `lean` with probability |lean|, else that of a metaorder of Pareto
+    length, whose side is a fair coin. The autocorrelation of signs falls as lag^-(sign_tail - 1).
     """
     if rng.random() < abs(lean):
         return 1 if lean > 0 else -1
@@ -140,9 +137,9 @@ def _trade(
     trades: np.ndarray,
     n_trades: int,
 ) -> tuple[np.ndarray, int]:
-    """One market order. Without impact its prints and their sizes do not depend on the book: were
-    they split at empty queues, thin books would shorten tick bars and so announce the returns'
-    size.
+    """One market order. Without impact its prints and their sizes do not depend on the book. If
+    they were split at empty queues, a thin book would shorten tick bars and so announce the size of
+    returns.
     """
     side = 1 if sign > 0 else 0
     n_prints = 1 + draw_geometric(rng, 1 / math.log(1 - 1 / PRINTS_PER_ORDER))
@@ -185,8 +182,8 @@ def _exhaust(
     side: int,
     level: int,
 ) -> None:
-    """A hidden order shows itself in the empty queue, so depletion never moves the mid; with impact
-    an empty best queue moves the price by a tick instead and uncovers a new far level.
+    """Refills an empty queue with a hidden order, so that depletion never moves the mid. With
+    impact an empty best queue moves the price by a tick instead, and uncovers a new far level.
     """
     if flow.impact and level == 0:
         place[0] += 1 if side == 1 else -1
@@ -231,8 +228,8 @@ def _show_book(
     until_ms: int,
     flow: Flow,
 ) -> tuple[np.ndarray, int]:
-    """The state that holds from `ms` to `until_ms`, at the first multiple of the interval in it, if
-    it changed.
+    """Adds the state of [ms, until_ms), stamped with the first multiple of the book's interval in
+    it, if there is one and the state has changed.
     """
     stamp = -(-ms // flow.book_interval_ms) * flow.book_interval_ms
     if stamp >= until_ms:
@@ -250,7 +247,7 @@ def _show_book(
 
 @kernel
 def _differs(row: np.ndarray, last: np.ndarray, n: int) -> int:
-    """1 when the state in row n is news, else 0; the time in column 0 does not count."""
+    """1 when row n differs from the row before beyond its time (column 0), else 0."""
     for i in range(1, len(row)):
         if row[i] != last[i]:
             return 1

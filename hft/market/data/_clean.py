@@ -55,8 +55,8 @@ def flag_unsorted(frame: pl.DataFrame, key: str) -> pl.DataFrame:
 
 
 def drop_late(frame: pl.DataFrame, max_delay_ns: int) -> pl.DataFrame:
-    """Drops rows that arrived much later than usual, in the recorder's own clock: docs/definitions.md
-    5.2. The usual delay is the median of the row's hour, because clocks drift over months and
+    """Drops rows that arrived much later than usual (docs/definitions.md 5.2), in the recorder's
+    own clock. The usual delay is the median of the row's hour, because clocks drift over months and
     because both days that read a row at midnight must judge it alike.
     """
     delay = pl.col("ts_recv") - pl.col("ts_exch")

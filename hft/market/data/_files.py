@@ -1,4 +1,4 @@
-"""A path of the config in, the files it means and their identity out."""
+"""Finds the files that a path of the config means, and identifies them by their content."""
 
 from __future__ import annotations
 
@@ -25,15 +25,16 @@ DataPath = Annotated[str, AfterValidator(_given)]
 
 
 def find_files(path: str, pattern: str) -> list[Path]:
-    """The file, the glob's matches, or the folder's files that match `pattern`; DataError when
-    there is none.
+    """The file itself, the matches of the glob, or the files of the folder that match `pattern`.
+    DataError when there is none.
     """
     root = Path(path).expanduser()
     if root.is_dir():
         found = sorted(f for f in root.glob(pattern) if f.is_file())
         if not found:
             raise DataError(
-                f"data.path: no file in the folder {path} matches {pattern}: check data.path and data.symbol"
+                f"data.path: no file in the folder {path} matches {pattern}: "
+                "check data.path and data.symbol"
             )
         return found
     if root.is_file():
@@ -41,7 +42,8 @@ def find_files(path: str, pattern: str) -> list[Path]:
     found = sorted(f for f in map(Path, glob.glob(str(root), recursive=True)) if f.is_file())
     if not found:
         raise DataError(
-            f"data.path: no such folder or file, and no file matches the glob: {path} (in {Path.cwd()})"
+            "data.path: no such folder or file, and no file matches the glob: "
+            f"{path} (in {Path.cwd()})"
         )
     return found
 
@@ -52,7 +54,9 @@ def stamp(path: Path) -> Stamp:
 
 
 def file_hash(path: Path) -> str:
-    """sha256 hex of the file, computed once per process as long as size and time of change stay."""
+    """sha256 hex of the file. A process hashes it again only when its size or time of change is
+    another.
+    """
     return _hash(stamp(path))
 
 
@@ -74,7 +78,7 @@ def names(files: list[Path]) -> str:
 def range_identity(
     bounds: tuple[int, int], open_ends: tuple[bool, bool], files: list[Path], **more: Any
 ) -> dict[str, Any]:
-    """What a day's ticks depend on besides numbers of the spec."""
+    """What a day's ticks depend on besides the numbers of the spec."""
     return {
         "files": [file_hash(f) for f in files],
         "bounds": list(bounds),

@@ -1,8 +1,9 @@
-"""One file of raw websocket lines of Binance USD-M in, typed raw streams out (FORMATS: recorder).
+"""Reads one file of raw websocket lines of Binance USD-M into typed raw streams. Format:
+docs/formats.md 2, recorder.
 
-A line is `<local time> <JSON>`; the unit of the local time (us or ns) is found by magnitude, per
-file. Trades, bookTicker and depth diffs are read; REST snapshots too; other events (markPrice,
-answers) are passed over.
+A line is `<local time> <JSON>`; the magnitude of the local time tells its unit (us or ns), which
+holds for the whole file. Trades, bookTicker, depth diffs and REST snapshots are read; other events
+(markPrice, answers) are skipped.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -27,7 +29,8 @@ from hft.market.ticks import DataError
 
 BLOCK_BYTES = 1 << 26
 LEVELS = pl.List(pl.List(pl.String))
-EVENTS = {  # JSON fields per event, beyond T (exchange time) and s (symbol)
+# JSON fields per event, beyond T (exchange time) and s (symbol).
+EVENTS: dict[str, dict[str, Any]] = {
     "trade": {"t": pl.Int64, "p": pl.String, "q": pl.String, "X": pl.String, "m": pl.Boolean},
     "bookTicker": {"u": pl.Int64, "b": pl.String, "B": pl.String, "a": pl.String, "A": pl.String},
     "depthUpdate": {"u": pl.Int64, "pu": pl.Int64, "b": LEVELS, "a": LEVELS},
@@ -36,9 +39,19 @@ MAY_BE_BLANK = ("T", "m", "X")
 
 
 @dataclass(frozen=True)
+class _Block:
+    """Some lines of a file: their earliest and latest time, a raw stream per name of EVENTS."""
+
+    first: int
+    last: int
+    events: dict[str, pl.DataFrame]
+    snapshots: list[Snapshot]
+
+
+@dataclass(frozen=True)
 class Recording:
-    """Raw streams of one file (see _clean) in its own clock; `torn` holds the time of a line cut
-    off at its end.
+    """Raw streams of one file (see _clean) in its own clock. `torn` has a row when the file's last
+    line is cut off, with the time of the line before.
     """
 
     trades: pl.DataFrame
@@ -53,26 +66,25 @@ class Recording:
 
 @functools.lru_cache(maxsize=3)
 def read_recording(key: Stamp, symbol: str, begin: int, end: int, *, depth: bool) -> Recording:
-    """The lines of the file from local time `begin` (ns; depth lines from its first) to about
-    `end`.
+    """The lines from local time `begin` to about `end` (ns), depth lines from the file's first on.
 
-    The file is read up to the block of lines that passes `end`, so that a neighbouring day costs
-    little.
+    Reading stops at the block of lines that passes `end`, so that a neighbouring day costs little.
     """
-    path, blocks, n_torn = Path(key[0]), [], 0
+    path, n_torn = Path(key[0]), 0
+    blocks: list[_Block] = []
     for frame in _text_blocks(path, BLOCK_BYTES):
         whole = _without_torn_end(frame)
         n_torn += frame.height - whole.height
         if whole.height:
             timed = _with_time(whole, path)
             blocks.append(_parse_block(timed, path, symbol, begin, depth=depth))
-            if timed["ts_recv"].min() > end:
+            if blocks[-1].first > end:
                 break
     if not blocks:
         raise _no_whole_line(path)
-    trades, quotes, diffs = (pl.concat([b[e] for b in blocks], rechunk=True) for e in EVENTS)
-    torn = pl.DataFrame({"ts_recv": [blocks[-1]["last"]] * n_torn}, schema={"ts_recv": pl.Int64})
-    return Recording(trades, quotes, diffs, torn, [s for b in blocks for s in b["snapshots"]])
+    trades, quotes, diffs = (pl.concat([b.events[e] for b in blocks], rechunk=True) for e in EVENTS)
+    torn = pl.DataFrame({"ts_recv": [blocks[-1].last] * n_torn}, schema={"ts_recv": pl.Int64})
+    return Recording(trades, quotes, diffs, torn, [s for b in blocks for s in b.snapshots])
 
 
 def _no_whole_line(path: Path) -> DataError:
@@ -90,7 +102,7 @@ def first_time(key: Stamp) -> int:
 
 @functools.lru_cache(maxsize=4096)
 def last_time(key: Stamp) -> int:
-    """Local time (ns) of the file's last whole line; no line but that is parsed."""
+    """Local time (ns) of the file's last whole line. No other line is parsed."""
     path, last = Path(key[0]), None
     for frame in _text_blocks(path, BLOCK_BYTES):
         tail = _without_torn_end(frame.tail(2))
@@ -102,7 +114,7 @@ def last_time(key: Stamp) -> int:
 
 @functools.lru_cache(maxsize=4096)
 def first_snapshot(key: Stamp) -> float:
-    """Local time (ns) of the file's first REST snapshot, infinite without one; no line but that is
+    """Local time (ns) of the file's first REST snapshot, infinite without one. No other line is
     parsed.
     """
     for frame in _text_blocks(Path(key[0]), BLOCK_BYTES):
@@ -113,8 +125,8 @@ def first_snapshot(key: Stamp) -> float:
 
 
 def _text_blocks(path: Path, block_bytes: int) -> Iterator[pl.DataFrame]:
-    """Frames of `row` (line number from 1), `line`, and `end` (true in the file's last block);
-    blank lines left out.
+    """Frames of `row` (line number from 1), `line`, and `end` (true in the file's last block),
+    without blank lines.
     """
     rest, n_rows, empty = b"", 0, True
     for data, is_end in _bytes_blocks(path, block_bytes):
@@ -124,8 +136,8 @@ def _text_blocks(path: Path, block_bytes: int) -> Iterator[pl.DataFrame]:
         if not text.strip():
             continue
         frame = pl.read_csv(
-            text, separator="\x01", has_header=False, quote_char=None, new_columns=["line"], infer_schema=False,
-            encoding="utf8-lossy",
+            text, separator="\x01", has_header=False, quote_char=None, new_columns=["line"],
+            infer_schema=False, encoding="utf8-lossy",
         ).with_row_index("row", offset=n_rows + 1)  # fmt: skip
         n_rows += frame.height
         empty = False
@@ -150,14 +162,14 @@ def _bytes_blocks(path: Path, block_bytes: int) -> Iterator[tuple[bytes, bool]]:
                 block = following
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise DataError(
-            f"{path}: truncated or damaged gzip ({error}): copy it again, or keep what is whole with "
-            f"`zcat {path.name} > {path.stem}.txt` and point data.path at that"
+            f"{path}: truncated or damaged gzip ({error}): copy it again, or keep what is whole "
+            f"with `zcat {path.name} > {path.stem}.txt` and point data.path at that"
         ) from None
 
 
 def _with_time(frame: pl.DataFrame, path: Path) -> pl.DataFrame:
-    """Adds ts_recv (ns) and `json`; lines without a leading time in us or ns have a null
-    ts_recv.
+    """Adds ts_recv (ns) and `json`. A line that does not begin with a number has a null ts_recv;
+    DataError when the first one does not begin with a time in us or ns.
     """
     parts = frame["line"].str.splitn(" ", 2)
     ts = parts.struct.field("field_0").cast(pl.Int64, strict=False)
@@ -165,19 +177,21 @@ def _with_time(frame: pl.DataFrame, path: Path) -> pl.DataFrame:
     start = ts.drop_nulls()
     if not start.len() or not 10**15 <= start[0] < 10**19:
         raise DataError(
-            f"{path}, line {frame['row'][0]}: must begin with a local time in us or ns and a space, got "
-            f"{frame['line'][0][:60]!r}: is this a recording of raw websocket lines?"
+            f"{path}, line {frame['row'][0]}: must begin with a local time in us or ns and a "
+            f"space, got {frame['line'][0][:60]!r}: is this a recording of raw websocket lines?"
         )
     scale = 1 if start[0] >= 10**18 else 1000
     return frame.with_columns(pl.col("ts_recv") * scale)
 
 
-def _parse_block(frame: pl.DataFrame, path: Path, symbol: str, begin: int, *, depth: bool) -> dict:
+def _parse_block(
+    frame: pl.DataFrame, path: Path, symbol: str, begin: int, *, depth: bool
+) -> _Block:
     for row in frame.filter(pl.col("ts_recv").is_null()).head(1).iter_rows(named=True):
         raise DataError(
             f"{path}, line {row['row']}: no local time: {row['line'][:60]!r}: delete that line"
         )
-    last = int(frame["ts_recv"].max())
+    ts_recv = frame["ts_recv"].to_numpy()
     event = pl.col("json").str.extract(r'"e":\s*"(\w+)"')
     frame = frame.with_columns(event=event).filter(
         (pl.col("ts_recv") >= begin)
@@ -191,17 +205,20 @@ def _parse_block(frame: pl.DataFrame, path: Path, symbol: str, begin: int, *, de
     }
     frames.setdefault("depthUpdate", _decode(frame.clear(), "depthUpdate", path, symbol))
     others = frame.filter(pl.col("event").is_null() | ~pl.col("event").is_in(list(EVENTS)))
-    return {
-        "trade": _trades(frames["trade"], path),
-        "bookTicker": _quotes(frames["bookTicker"], path),
-        "depthUpdate": _diffs(frames["depthUpdate"], path),
-        "snapshots": _snapshots(others, path) if depth else [],
-        "last": last,
-    }
+    return _Block(
+        first=int(ts_recv.min()),
+        last=int(ts_recv.max()),
+        events={
+            "trade": _trades(frames["trade"], path),
+            "bookTicker": _quotes(frames["bookTicker"], path),
+            "depthUpdate": _diffs(frames["depthUpdate"], path),
+        },
+        snapshots=_snapshots(others, path) if depth else [],
+    )
 
 
 def _without_torn_end(frame: pl.DataFrame) -> pl.DataFrame:
-    """A recorder that was killed leaves half a line at the end of its file."""
+    """`frame` without the half line that a killed recorder leaves at the end of its file."""
     torn = frame["end"][-1] and _broken_json(frame["line"][-1].partition(" ")[2]) is not None
     return frame.head(-1) if torn else frame
 
@@ -216,10 +233,10 @@ def _broken_json(text: str) -> str | None:
 
 
 def _decode(frame: pl.DataFrame, event: str, path: Path, symbol: str) -> pl.DataFrame:
-    """Columns of EVENTS[event] with T and s, beside row and ts_recv; DataError on the first line
-    that lacks one.
+    """row, ts_recv, T and the columns of EVENTS[event]. DataError names the first line that lacks
+    one.
     """
-    fields = {"T": pl.Int64, "s": pl.String} | EVENTS[event]
+    fields: dict[str, Any] = {"T": pl.Int64, "s": pl.String} | EVENTS[event]
     rows = frame.select("row", "ts_recv", pl.lit(None, pl.String).alias("reason"))
     if not frame.height:
         return rows.with_columns(pl.lit(None, dtype).alias(name) for name, dtype in fields.items())
@@ -262,13 +279,13 @@ def _bad_line(frame: pl.DataFrame, path: Path, why: str) -> DataError:
 
 
 def _number(name: str) -> pl.Expr:
-    """Text to float; what is no number becomes NaN and is refused with its row."""
+    """Text to float. What is no number becomes NaN, which `refuse_values` refuses with its row."""
     return pl.col(name).cast(pl.Float64, strict=False).fill_null(float("nan"))
 
 
 def _common(frame: pl.DataFrame, key: str) -> pl.DataFrame:
-    """A row without exchange time borrows its predecessor's to keep its place, and is dropped
-    (QUANT 5.3).
+    """Adds ts_exch and `unsorted`. A row without exchange time is dropped (docs/definitions.md
+    5.3); it borrows the time of the row before to keep its place.
     """
     frame = drop(frame, pl.col("T").is_null(), "no_time")
     return flag_unsorted(
@@ -277,9 +294,8 @@ def _common(frame: pl.DataFrame, key: str) -> pl.DataFrame:
 
 
 def _trades(frame: pl.DataFrame, path: Path) -> pl.DataFrame:
-    side = (
-        pl.when(pl.col("m")).then(-1).when(~pl.col("m")).then(1).otherwise(0).cast(pl.Int8)
-    )  # m: taker sold
+    # m: the buyer was maker, so the taker sold.
+    side = pl.when(pl.col("m")).then(-1).when(~pl.col("m")).then(1).otherwise(0).cast(pl.Int8)
     frame = frame.select(
         "row", "reason", "ts_recv", "T", "X", pl.col("t").alias("id"), _number("p").alias("price"),
         _number("q").alias("qty"), side.alias("side"),
@@ -302,7 +318,9 @@ def _quotes(frame: pl.DataFrame, path: Path) -> pl.DataFrame:
 
 
 def _diffs(frame: pl.DataFrame, path: Path) -> pl.DataFrame:
-    """A diff's quantity may be 0 (delete the level), nothing else may."""
+    """Levels of each diff as lists of prices and quantities. A quantity may be 0 (the level is
+    deleted), a price may not.
+    """
     number = pl.element().list.get(0, null_on_oob=True), pl.element().list.get(1, null_on_oob=True)
     frame = frame.with_columns(
         pl.col(short)
@@ -322,14 +340,15 @@ def _diffs(frame: pl.DataFrame, path: Path) -> pl.DataFrame:
         )
         for row in frame.filter(~good).head(1).iter_rows(named=True):
             raise DataError(
-                f"{path}, line {row['row']}: a level of {side} is no price > 0 and quantity >= 0: delete that line"
+                f"{path}, line {row['row']}: each level of {side} must have a price > 0 and a "
+                "quantity >= 0: delete that line"
             )
     frame = frame.rename({"u": "last_id", "pu": "prev_id"}).drop("b", "a")
     return _common(frame, "last_id")
 
 
 def _snapshots(lines: pl.DataFrame, path: Path) -> list[Snapshot]:
-    """REST answers among the lines that are no event of ours; every such line must at least be
+    """The REST snapshots among lines that are no event of ours. DataError when a line is no
     JSON.
     """
     found = []
@@ -345,7 +364,7 @@ def _snapshots(lines: pl.DataFrame, path: Path) -> list[Snapshot]:
     return found
 
 
-def _snapshot(answer: dict, ts_recv: int, where: str) -> Snapshot:
+def _snapshot(answer: dict[str, Any], ts_recv: int, where: str) -> Snapshot:
     try:
         bids, asks = (
             np.array(answer[side], dtype=np.float64).reshape(-1, 2) for side in ("bids", "asks")

@@ -1,9 +1,8 @@
-"""`data=binance`: daily zips of data.binance.vision (spot or USD-M) in, Ticks with trades and best
-quotes out.
+"""`data=binance`: reads daily zips of data.binance.vision (spot or USD-M): trades and best quotes.
 
-The archive has no receive times: ts_recv = ts_exch + feed latency (QUANT 5.1), so the last
-milliseconds of a file belong to the next UTC day, and rows that a file has of the day after or
-before it are put where they belong.
+The archive has no receive times: ts_recv = ts_exch + feed latency (docs/definitions.md 5.1). So the
+last milliseconds of a file belong to the next UTC day; rows that a file has of a neighbouring day
+are put where they belong.
 """
 
 from __future__ import annotations
@@ -32,7 +31,8 @@ ONE_DAY = dt.timedelta(days=1)
 class Binance(DataSpec):
     kind: Literal["binance"]
     path: DataPath = Field(
-        description="daily zips: the folder that holds them, one above it (vendor's layout), a glob, or one file"
+        description="daily zips: the folder that holds them, one above it (vendor's layout), "
+        "a glob, or one file"
     )
     trades: Literal["trades", "aggTrades"] = Field(description="kind of trade files")
     quotes: Literal["bookTicker", "none"] = Field(
@@ -50,9 +50,8 @@ class Binance(DataSpec):
 
     def content(self, day: dt.date) -> Any:
         files = [file for data_type in self._types() for file in self._files(data_type, day)]
-        for file in (
-            files
-        ):  # here too, so that a day read before from the cache is not trusted without its CHECKSUM
+        # Here too: a day that the cache holds is not trusted without its CHECKSUM either.
+        for file in files:
             verify_checksum(file, required=self.require_checksum)
         return range_identity(self.bounds(day), self._open_ends(day), files)
 
@@ -76,7 +75,7 @@ class Binance(DataSpec):
         )
 
     def _read(self, data_type: str, day: dt.date, key: str) -> pl.DataFrame:
-        """The day's stream and all of its neighbours', in exchange order."""
+        """The stream of the day and of both days beside it, in exchange order."""
         files = self._files(data_type, day)
         for file in files:
             verify_checksum(file, required=self.require_checksum)
@@ -94,8 +93,9 @@ class Binance(DataSpec):
         found = self._by_day(data_type)
         if day not in found:
             raise DataError(
-                f"data.path: {self.symbol}-{data_type}-{day}.zip is missing, and {self.trades} of that day are there: "
-                "fetch it, narrow data.start and data.end, or set data.quotes=none"
+                f"data.path: {self.symbol}-{data_type}-{day}.zip is missing, and {self.trades} of "
+                "that day are there: fetch it, narrow data.start and data.end, or set "
+                "data.quotes=none"
             )
         return [found[d] for d in (day - ONE_DAY, day, day + ONE_DAY) if d in found]
 
@@ -110,15 +110,14 @@ class Binance(DataSpec):
             match = pattern.fullmatch(file.name)
             if match and (other := found.setdefault(dt.date.fromisoformat(match[1]), file)) != file:
                 raise DataError(
-                    f"data.path: {other} and {file} are the same day: narrow data.path to one market"
+                    f"data.path: {other} and {file} are the same day: "
+                    "narrow data.path to one market"
                 )
         if not found:
+            is_trades = data_type == self.trades
+            remedy = "data.trades" if is_trades else "fetch the files, or set data.quotes=none"
             raise DataError(
-                f"data.path: no daily file {self.symbol}-{data_type}-<date>.zip in {self.path}: check data.symbol and "
-                + (
-                    "data.trades"
-                    if data_type == self.trades
-                    else "fetch the files, or set data.quotes=none"
-                )
+                f"data.path: no daily file {self.symbol}-{data_type}-<date>.zip in {self.path}: "
+                f"check data.symbol and {remedy}"
             )
         return found

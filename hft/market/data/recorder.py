@@ -1,5 +1,5 @@
-"""`data=recorder`: raw websocket lines of Binance USD-M (plain or gz) in, Ticks with trades, quotes
-and book out.
+"""`data=recorder`: reads raw websocket lines of Binance USD-M, plain or gz: trades, quotes and
+book.
 """
 
 from __future__ import annotations
@@ -38,18 +38,20 @@ from hft.market.data._recording import (
 from hft.market.ticks import DataError, Ticks
 
 ONE_DAY = dt.timedelta(days=1)
-MAX_SHIFT_NS = NS_PER_HOUR  # a clock further behind is no clock offset but a wrong time stamp
+MAX_SHIFT_NS = NS_PER_HOUR  # a clock further behind has no offset but a wrong time stamp
 
 
 class Recorder(DataSpec):
     kind: Literal["recorder"]
     path: DataPath = Field(
-        description="recording: a file, a glob, or a folder, of which the files that name the symbol are read"
+        description="recording: a file, a glob, or a folder, "
+        "of which the files that name the symbol are read"
     )
     feed_latency_floor_ms: float = Field(
         ge=0,
         le=1000,
-        description="least delay from exchange to recorder; a recorder clock behind it is shifted (ms)",
+        description="least delay from exchange to recorder; "
+        "a recorder clock behind it is shifted (ms)",
     )
     max_delay_s: float = Field(
         gt=0,
@@ -69,21 +71,23 @@ class Recorder(DataSpec):
         for path, begin, following in spans:
             # Days between two files that nothing was recorded on are not offered.
             near = following is not None and following - begin <= NS_PER_DAY
-            day, end = day_of(begin + shift), following if near else last_time(stamp(path))
+            end = following if following is not None and near else last_time(stamp(path))
+            day = day_of(begin + shift)
             while day <= day_of(end + shift):
                 found.add(day)
                 day += ONE_DAY
         return sorted(day for day in found if first <= day <= last)
 
     def calibrate(self) -> dict[str, int]:
-        """Shift of the recorder's clock, found on the first (local) day of start..end. QUANT
-        5.2.
+        """Shift of the recorder's clock, measured on the first (local) day of start..end:
+        docs/definitions.md 5.2.
         """
         shift = max(0, self._floor() - min(self._first_delays(), default=self._floor()))
         if shift > MAX_SHIFT_NS:
             raise DataError(
-                f"data.path: {self.path}: local times are up to {shift / NS_PER_S:.0f} s behind the exchange's, "
-                f"at most {MAX_SHIFT_NS // NS_PER_S} s can be a clock offset: look for a line with a wrong time"
+                f"data.path: {self.path}: local times are up to {shift / NS_PER_S:.0f} s behind "
+                f"the exchange's, a clock offset is at most {MAX_SHIFT_NS // NS_PER_S} s: "
+                "look for a line with a wrong time"
             )
         return {"clock_shift_ns": shift}
 
@@ -133,7 +137,7 @@ class Recorder(DataSpec):
         )
 
     def _first_delays(self) -> list[int]:
-        """Least delays of the files that hold the first local day with events at or after
+        """Least delay of each file that holds the first local day with events at or after
         `start`.
         """
         start = -(2**63) if self.start == "first" else to_ns(self.start)
@@ -179,38 +183,34 @@ class Recorder(DataSpec):
         return read_recording(stamp(path), self.symbol, *_reach(day), depth=self.book_levels > 0)
 
     def _spans(self) -> list[tuple[Path, int, int | None]]:
-        """Files in time order with their first local time and that of the file after."""
+        """Files in time order, with their first local time and that of the next file."""
         files = find_files(self.path, f"*{case_free(self.symbol)}*")
         begins = sorted((first_time(stamp(f)), f) for f in files)
-        following = [begin for begin, _ in begins[1:]] + [None]
+        following = [*(begin for begin, _ in begins[1:]), None]
         return [
             (file, begin, after) for (begin, file), after in zip(begins, following, strict=True)
         ]
 
     def _refuse_overlap(self, window: list[Path], day: dt.date) -> None:
         for file, _, following in self._spans():
-            ends = (
-                [s["ts_recv"].max() for s in self._read(file, day).streams() if s.height]
-                if file in window
-                else []
-            )
-            if following is not None and max(ends, default=following) > following + round(
-                self.max_delay_s * NS_PER_S
-            ):
+            if following is None or file not in window:
+                continue
+            streams = [s for s in self._read(file, day).streams() if s.height]
+            last = max((int(s["ts_recv"].to_numpy().max()) for s in streams), default=following)
+            if last > following + round(self.max_delay_s * NS_PER_S):
                 raise DataError(
-                    f"data.path: {file} runs on to {to_iso(max(ends))}, past the beginning of the file after it, "
-                    f"{to_iso(following)}: give the files of one recorder, and each of them once"
+                    f"data.path: {file} runs on to {to_iso(last)}, past the beginning of the next "
+                    f"file, {to_iso(following)}: give the files of one recorder, each of them once"
                 )
 
     def _open_ends(self, window: list[Path]) -> tuple[bool, bool]:
         spans = self._spans()
-        return self.start == "first" and spans[0][0] in window, self.end == "last" and spans[-1][
-            0
-        ] in window
+        first, last = spans[0][0], spans[-1][0]
+        return self.start == "first" and first in window, self.end == "last" and last in window
 
     def _files(self, day: dt.date) -> tuple[list[Path], list[Path]]:
-        """Files that may hold rows of the day, and those before them back to the snapshot that its
-        book starts from.
+        """Files that may hold rows of the day, and the files before them, back to the snapshot that
+        the day's book starts from.
         """
         begin, end = _reach(day)
         spans = self._spans()
@@ -226,7 +226,7 @@ class Recorder(DataSpec):
 
 
 def _reach(day: dt.date) -> tuple[int, int]:
-    """Local times that bear on the UTC day: shift and delays move rows by less, and drop_late needs
-    whole hours.
+    """The range of local times that can hold rows of the UTC day: clock shift and delays are
+    shorter than its margins, and drop_late needs whole hours.
     """
     return day_start(day) - MAX_SHIFT_NS - NS_PER_HOUR, day_start(day) + NS_PER_DAY + NS_PER_HOUR

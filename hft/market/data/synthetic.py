@@ -1,15 +1,14 @@
-"""A seeded synthetic market: numbers in, Ticks of a limit order book whose best possible forecast
-is known.
+"""`data=synthetic`: simulates a limit order book whose best possible forecast is known.
 
-The reference price is drawn apart from all order flow (_reference_walk) and the book re-centres on
-it (_book_simulator). alpha = 0: flow still leans on a latent m and its signs have long memory, but
-the price ignores both (only a print's place at bid or ask tells something of the next print's: half
-a tick). alpha > 0: the price drifts with m. `impact` moves the price by its own queues instead: for
-fills and speed, never for null controls, as it is predictable by construction.
+The reference price is drawn apart from all order flow (_reference_walk), and the book re-centres on
+it (_book_simulator). With alpha = 0 the flow leans on a latent m and its signs have long memory,
+but the price ignores both; only whether a print is at bid or ask tells something of the next print:
+half a tick. With alpha > 0 the price drifts with m. With `impact` the queues move the price
+instead: that is predictable by construction, so good for fills and speed, never for null controls.
 
-Every day has random streams of its own; it opens with fresh queues and metaorders, at the price and
-m to which the earlier days' reference leads (25 ms for each of them). With `impact` that takes the
-earlier days' whole simulation.
+Every day has random streams of its own. It opens with fresh queues and metaorders, at the price and
+m to which the earlier days lead: drawing their reference takes 25 ms a day, with `impact` their
+whole simulation.
 """
 
 from __future__ import annotations
@@ -107,15 +106,16 @@ class Synthetic(DataSpec):
         }
         if self.impact and any(unused.values()):
             raise ValueError(
-                f"impact lets the queues alone move the price: {', '.join(unused)} must be 0, got {unused}"
+                f"impact lets the queues alone move the price: {', '.join(unused)} must be 0, "
+                f"got {unused}"
             )
         if not self.impact and not self.volatility_bps_per_sqrt_s:
             raise ValueError("volatility_bps_per_sqrt_s must be > 0 unless impact=true, got 0")
         reach = MAX_LATENT * self.moves(self.opening_ticks()).bias
         if reach > 1:
             raise ValueError(
-                f"alpha must be at most {self.alpha / reach:.2f} at drift_s={self.drift_s}, got {self.alpha}: "
-                "beyond it every move would go the drift's way"
+                f"alpha must be at most {self.alpha / reach:.2f} at drift_s={self.drift_s}, "
+                f"got {self.alpha}: beyond it every move would follow the drift"
             )
         return self
 
@@ -134,27 +134,20 @@ class Synthetic(DataSpec):
         start, end = self.bounds(day)
         session = _session(self, day)
         rows = _simulate(self, session)
-        received, moments = _receive_times(self, session, [rows.trades, rows.quotes, rows.book])
-        moments = moments[moments < end]
-        contracts = (TRADES, QUOTES, book_columns(self.book_levels))
-        values = (
-            _trade_values(self, rows.trades),
-            _quote_values(self, rows.quotes),
-            _book_values(self, rows.book),
+        (ts_trade, ts_quote, ts_book), moments = _receive_times(
+            self, session, [rows.trades, rows.quotes, rows.book]
         )
-        trades, quotes, book = (
-            _frame(*stream, day=day, end=end)
-            for stream in zip(
-                contracts, received, (rows.trades, rows.quotes, rows.book), values, strict=True
-            )
-        )
+        book_contract = book_columns(self.book_levels)
+        trade_values = _trade_values(self, rows.trades)
+        quote_values = _quote_values(self, rows.quotes)
+        book_values = _book_values(self, rows.book)
         return Ticks(
-            trades=trades,
-            quotes=quotes,
-            book=book,
+            trades=_frame(TRADES, ts_trade, rows.trades, trade_values, day=day, end=end),
+            quotes=_frame(QUOTES, ts_quote, rows.quotes, quote_values, day=day, end=end),
+            book=_frame(book_contract, ts_book, rows.book, book_values, day=day, end=end),
             start=start,
             end=end,
-            gaps=after_gaps(moments, self.gap_s),
+            gaps=after_gaps(moments[moments < end], self.gap_s),
             notes={"order_events": int(rows.n_events)},
         )
 
@@ -162,8 +155,8 @@ class Synthetic(DataSpec):
         return round(self.price / self.tick)
 
     def moves(self, centre: int) -> Moves:
-        """Of a day that opens at `centre` ticks: volatility is constant within the day, in
-        ticks.
+        """How the reference moves on a day that opens at `centre` ticks; within the day its
+        volatility is constant in ticks.
         """
         volatility_ticks = self.volatility_bps_per_sqrt_s * 1e-4 * centre
         return plan_moves(volatility_ticks, alpha=self.alpha, drift_s=self.drift_s)
@@ -171,15 +164,15 @@ class Synthetic(DataSpec):
     def flow(self) -> Flow:
         limit_lots = self.limit_qty * LOTS_PER_UNIT
         per_queue = self.limits_per_s / (2 * self.levels)
+        # Each queue starts where as much arrives as is cancelled.
+        depth_lots = max(1, round(per_queue * self.limit_life_s * limit_lots))
         return Flow(
             market_per_ms=self.trades_per_s / PRINTS_PER_ORDER / 1000,
             limit_per_ms=self.limits_per_s / 1000,
             cancel_per_lot_ms=1 / (1000 * self.limit_life_s * limit_lots),
             market_lots=self.trade_qty * LOTS_PER_UNIT,
             limit_lots=limit_lots,
-            depth_lots=max(
-                1, round(per_queue * self.limit_life_s * limit_lots)
-            ),  # where arrivals equal cancellations
+            depth_lots=depth_lots,
             lean=self.flow_lean,
             sign_tail=self.sign_tail,
             extra_scale=geometric_scale(self.extra_spread_ticks),
@@ -191,16 +184,15 @@ class Synthetic(DataSpec):
 
 
 def latent_drift(spec: Synthetic) -> pl.DataFrame:
-    """The oracle, never part of Ticks: ts_recv (ns), drift_bps_per_s, m; each row holds until the
+    """The oracle, never part of Ticks: ts_recv (ns), drift_bps_per_s, m. A row holds until the
     next, STEP_MS later.
 
-    The drift is in bps of the day's opening price. With d the drift at a time and h seconds ahead,
-    no forecast of the return in bps beats d * drift_s * (1 - exp(-h / drift_s)). With impact the
-    drift is 0: m moves the flow alone.
+    The drift is in bps of the day's opening price. Where d is the drift now, no forecast of the
+    return (bps) over the next h seconds beats d * drift_s * (1 - exp(-h / drift_s)). With impact
+    the drift is 0, because m moves the flow alone.
     """
-    drift_bps_per_s = (
-        spec.alpha * spec.volatility_bps_per_sqrt_s / math.sqrt(spec.drift_s)
-    )  # at m = 1
+    # At m = 1.
+    drift_bps_per_s = spec.alpha * spec.volatility_bps_per_sqrt_s / math.sqrt(spec.drift_s)
     frames = []
     for day in spec.days():
         session = _session(spec, day)
@@ -215,8 +207,8 @@ def latent_drift(spec: Synthetic) -> pl.DataFrame:
 
 
 class _Session(NamedTuple):
-    """What is drawn apart from all flow; times are the exchange's, feed_latency_ms before the UTC
-    day by ts_recv.
+    """What is drawn apart from all flow. Times are the exchange's: they begin feed_latency_ms
+    before the UTC day, which is by ts_recv.
     """
 
     day: dt.date
@@ -239,10 +231,8 @@ class _Rows(NamedTuple):
 
 
 def _session(spec: Synthetic, day: dt.date) -> _Session:
-    centre, m = (
-        spec.opening_ticks(),
-        float(_stream(spec, spec.days()[0], OPENING).standard_normal()),
-    )
+    centre = spec.opening_ticks()
+    m = float(_stream(spec, spec.days()[0], OPENING).standard_normal())
     for earlier in spec.days():
         if earlier == day:
             return _draw_session(spec, day, centre, m)
@@ -296,8 +286,9 @@ def _simulate(spec: Synthetic, session: _Session) -> _Rows:
 def _check_price(spec: Synthetic, day: dt.date, lowest_ticks: int) -> None:
     if lowest_ticks <= spec.levels:
         raise DataError(
-            f"data: the synthetic price falls to {lowest_ticks * spec.tick:g} on {day}, below its {spec.levels} price "
-            "levels: raise data.price, lower data.tick or data.volatility_bps_per_sqrt_s, or take another data.seed"
+            f"data: the synthetic price falls to {lowest_ticks * spec.tick:g} on {day}, below its "
+            f"{spec.levels} price levels: raise data.price, lower data.tick or "
+            "data.volatility_bps_per_sqrt_s, or take another data.seed"
         )
 
 
@@ -308,9 +299,10 @@ def _stream(spec: Synthetic, day: dt.date, purpose: int) -> np.random.Generator:
 def _receive_times(
     spec: Synthetic, session: _Session, streams: list[np.ndarray]
 ) -> tuple[list[np.ndarray], np.ndarray]:
-    """ts_recv of each stream's rows, and of all moments at which something arrives. All streams
-    share one delay per millisecond and it keeps their order, so none runs ahead of another and ties
-    on arrival are the exchange's.
+    """ts_recv of each stream's rows, and all moments at which something arrives.
+
+    Events of one millisecond arrive together, and milliseconds arrive in order. So no stream runs
+    ahead of another, and what ties on arrival tied at the exchange.
     """
     ms = np.sort(np.concatenate([rows[:, 0] for rows in streams]), kind="stable")
     ms = ms[np.diff(ms, prepend=ms[0] - 1) > 0]  # np.unique hashes, 20 times slower here
@@ -334,7 +326,7 @@ def _frame(
 ) -> pl.DataFrame:
     ordinals = day.toordinal() * ROWS_PER_DAY + np.arange(len(rows))
     columns = [received, rows[:, 0] * NS_PER_MS, ordinals, *values]
-    # The last milliseconds of a day may arrive in the next, which opens afresh: they are lost.
+    # What arrives after the day's end is lost, because the next day opens afresh.
     n = int(np.searchsorted(received, end))
     return pl.DataFrame(
         {name: c[:n] for name, c in zip(contract, columns, strict=True)}, schema=contract
@@ -356,8 +348,9 @@ def _book_values(spec: Synthetic, rows: np.ndarray) -> list[np.ndarray]:
 
 def _price(spec: Synthetic, ticks: np.ndarray) -> np.ndarray:
     """The float64 nearest to the decimal, as if it had been parsed from text."""
-    decimals = max(0, -Decimal(str(spec.tick)).as_tuple().exponent)
-    return np.round(ticks * spec.tick, decimals)
+    exponent = Decimal(str(spec.tick)).as_tuple().exponent
+    assert isinstance(exponent, int), "a finite number has one"
+    return np.round(ticks * spec.tick, max(0, -exponent))
 
 
 def _qty(lots: np.ndarray) -> np.ndarray:

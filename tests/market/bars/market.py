@@ -11,7 +11,7 @@ import polars as pl
 import yaml
 
 from hft.clock import NS_PER_DAY
-from hft.market.bars import BarSpec, FixedSize
+from hft.market.bars import BarSpec
 from hft.market.ticks import Ticks
 from hft.spec import Room, Spec, parse
 from tests.random_market import random_ticks
@@ -34,7 +34,7 @@ def bar_spec(kind: str, **numbers: float) -> BarSpec:
 def small_spec(kind: str, ticks: Ticks) -> BarSpec:
     """About a hundred bars a day."""
     spec = bar_spec(kind)
-    if not isinstance(spec, FixedSize):
+    if spec.hours_back:
         return bar_spec(kind, size=900.0, history_hours=5)
     size = spec.available(ticks) * NS_PER_DAY / (ticks.end - ticks.start) / 100
     return bar_spec(kind, size=max(1, int(size)) if kind == "tick" else size)

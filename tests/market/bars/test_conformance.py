@@ -12,7 +12,6 @@ from polars.testing import assert_frame_equal
 from hft.clock import NS_PER_DAY
 from hft.market.bars import (
     BarError,
-    FixedSize,
     build_bars,
     hourly_totals,
     join_bars,
@@ -93,7 +92,7 @@ def test_bars_are_what_their_trades_add_up_to(built):
 def test_complete_days_keep_every_trade(built):
     spec, bars = built
     known = TICKS.trades.filter(pl.col("ts_recv") >= bars["ts_open"][0])
-    assert (known.height == TICKS.trades.height) == isinstance(spec, FixedSize)
+    assert (known.height == TICKS.trades.height) == (spec.hours_back == 0)
     assert bars["n_trades"].sum() == known.height
     for column, total in (("volume", known["qty"]), ("turnover", known["price"] * known["qty"])):
         assert bars[column].sum() == pytest.approx(total.sum(), rel=1e-9)
@@ -150,7 +149,7 @@ def test_days_apart_join_to_the_same_bars(built):
     ]
     frames, history = [], hourly_totals(days[0]).clear()
     for day in days:
-        frames.append(build_bars(day, spec, history.tail(spec.history_hours), allow_empty=True))
+        frames.append(build_bars(day, spec, history.tail(spec.hours_back), allow_empty=True))
         history = pl.concat([history, hourly_totals(day)])
     same(join_bars(frames, [False, False]), bars)
 

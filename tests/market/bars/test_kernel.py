@@ -8,13 +8,14 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hft.market.bars._kernel import HOUR_NS, cut, interval_stops
+from hft.clock import NS_PER_HOUR
+from hft.market.bars._kernel import cut, interval_stops
 
 SETTINGS = settings(max_examples=60, deadline=None, derandomize=True)
 
 trades = st.lists(
     st.tuples(
-        st.integers(0, 2 * HOUR_NS),
+        st.integers(0, 2 * NS_PER_HOUR),
         st.integers(1, 1000).map(lambda k: k / 10),
         st.integers(1, 50).map(lambda k: k / 10),
         st.sampled_from([-1, 0, 1]),
@@ -32,13 +33,13 @@ thresholds = st.integers(1, 400).map(lambda k: k / 10)
 def naive_cut(rows, stops, hour_threshold, in_quote):
     bars, held = [], []
     for i, row in enumerate(rows):
-        if not held and not bars and math.isnan(hour_threshold[row[0] // HOUR_NS]):
+        if not held and not bars and math.isnan(hour_threshold[row[0] // NS_PER_HOUR]):
             continue
         held.append(row)
         volume = turnover = 0.0
         for _, price, qty, _ in held:
             volume, turnover = volume + qty, turnover + price * qty
-        reached = (turnover if in_quote else volume) >= hour_threshold[held[0][0] // HOUR_NS] * (
+        reached = (turnover if in_quote else volume) >= hour_threshold[held[0][0] // NS_PER_HOUR] * (
             1 - 1e-9
         )
         if reached or i + 1 in stops:

@@ -6,7 +6,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from hft.clock import NS_PER_DAY, NS_PER_S
+from hft.clock import NS_PER_DAY, NS_PER_HOUR, NS_PER_S
 from hft.market.bars import (
     BarError,
     build_bars,
@@ -16,7 +16,6 @@ from hft.market.bars import (
     require_bars,
     trade_bounds,
 )
-from hft.market.bars._kernel import HOUR_NS
 from hft.market.ticks import Ticks, cut_ticks
 from hft.schema import BARS, QUOTES, TRADES, book_columns, empty
 from hft.spec import SpecError
@@ -105,7 +104,7 @@ def test_adaptive_history_ends_the_burn_in_before_it_begins():
     hours = [0] * 4 + [2] * 4
     ticks = trades_at(np.array(hours) * 3600.0 + np.arange(len(hours)))
     history = pl.DataFrame(
-        {"hour": [MIDNIGHT - k * HOUR_NS for k in (9, 3, 2)], "volume": 3.0, "turnover": 300.0}
+        {"hour": [MIDNIGHT - k * NS_PER_HOUR for k in (9, 3, 2)], "volume": 3.0, "turnover": 300.0}
     )
     bars = build_bars(ticks, bar_spec("dollar_adaptive", size=2400.0, history_hours=2), history)
     # Hour 0: mean(3, 3) / 1.5 = 2 trades; hour 2: mean(3, 4) / 1.5 = 2.33, so 3 trades, and
@@ -115,7 +114,7 @@ def test_adaptive_history_ends_the_burn_in_before_it_begins():
 
 def test_hourly_totals_leave_out_hours_without_trades():
     totals = hourly_totals(trades_at([10.0, 20.0, 3600.0 * 5], price=[10.0, 20.0, 30.0], qty=2.0))
-    assert (totals["hour"] - MIDNIGHT).to_list() == [0, 5 * HOUR_NS]
+    assert (totals["hour"] - MIDNIGHT).to_list() == [0, 5 * NS_PER_HOUR]
     assert totals["volume"].to_list() == [4.0, 2.0]
     assert totals["turnover"].to_list() == [60.0, 60.0]
 

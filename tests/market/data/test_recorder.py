@@ -303,7 +303,7 @@ def test_damaged_gzip(tmp_path):
         (quote(104, T0 + 2000, b="-5"), r"row 6: bid must be a finite number > 0, got -5\.0"),
         (
             diff(102, 103, T0 + 2001, bids=[("100", "-1")]),
-            "line 6: a level of bid is no price > 0 and quantity >= 0",
+            "line 6: each level of bid must have a price > 0 and a quantity >= 0",
         ),
         (
             f'{T0}000000 {{"lastUpdateId": 5}}',
@@ -370,7 +370,7 @@ def test_files_that_overlap(tmp_path):
     write_lines(tmp_path / "btcusdt_2", session(T0 + 1000))
     refused(
         recorder(tmp_path, max_delay_s=1.0),
-        r"btcusdt_1 runs on to .*, past the beginning of the file after it",
+        r"btcusdt_1 runs on to .*, past the beginning of the next file",
     )
 
 
