@@ -1,5 +1,5 @@
-"""A small random market for tests: no simulator, no files, ties in time, sides known, price a
-random walk.
+"""A small random market for tests, without simulator or files: the price is a random walk, trades
+tie in time, sides are known.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ def random_ticks(
     quotes: bool = True,
     start: str = "2024-01-01",
 ) -> Ticks:
-    """`n_trades` a day over `n_days` whole UTC days; times on a millisecond grid, a third of the
-    trades tied.
+    """`n_trades` a day over `n_days` whole UTC days. Times lie on a millisecond grid, and a third
+    of the trades tie.
 
-    The day's range is half-open and complete (`end` is a midnight); quotes straddle the trade price
-    by one tick of 0.1.
+    The range is half-open and complete (`end` is a midnight). Bid and ask lie one tick of 0.1
+    apart, around the trade price.
     """
     rng = np.random.default_rng(seed)
     first = int(dt.datetime.fromisoformat(start).replace(tzinfo=dt.UTC).timestamp()) * 1_000_000_000

@@ -1,4 +1,4 @@
-"""Specs that cut the random market into a few hundred bars, and what the tests do to its ticks."""
+"""Specs that cut the random market into a few hundred bars, and changes of its ticks for tests."""
 
 from __future__ import annotations
 
@@ -54,8 +54,8 @@ def sided_ticks(*, n_days: int = 3, seed: int = 0, n_trades: int = 1200) -> Tick
 
 
 def with_other_future(ticks: Ticks, ts: int) -> Ticks:
-    """Everything that was not known at the close of a bar at `ts` is changed: later trades, quotes
-    from `ts` on.
+    """Ticks in which everything differs that was not known when a bar closed at `ts`: later trades,
+    and quotes from `ts` on.
     """
     price, qty = pl.col("price"), pl.col("qty")
     after = pl.col("ts_recv") > ts

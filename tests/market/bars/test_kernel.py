@@ -39,9 +39,8 @@ def naive_cut(rows, stops, hour_threshold, in_quote):
         volume = turnover = 0.0
         for _, price, qty, _ in held:
             volume, turnover = volume + qty, turnover + price * qty
-        reached = (turnover if in_quote else volume) >= hour_threshold[held[0][0] // NS_PER_HOUR] * (
-            1 - 1e-9
-        )
+        threshold = hour_threshold[held[0][0] // NS_PER_HOUR]
+        reached = (turnover if in_quote else volume) >= threshold * (1 - 1e-9)
         if reached or i + 1 in stops:
             bars.append(naive_bar(held, volume, turnover))
             held = []

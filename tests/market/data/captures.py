@@ -11,11 +11,14 @@ SHARED = Path(os.environ.get("HFT_SHARED_DATA") or Path(__file__).parents[4] / "
 
 
 def shared(*parts: str) -> str:
-    """A path or glob below the shared data; skips the test without them, and fails it where
-    CI=true.
+    """A path or glob below the shared data. Where they are absent it skips the test, or fails it
+    with CI=true.
     """
     if not SHARED.is_dir():
-        reason = f"no captures at {SHARED}: set HFT_SHARED_DATA to the folder that holds binance_ws and vendor"
+        reason = (
+            f"no captures at {SHARED}: "
+            "set HFT_SHARED_DATA to the folder that holds binance_ws and vendor"
+        )
         if os.environ.get("CI") == "true":
             pytest.fail(reason)
         pytest.skip(reason)

@@ -1,4 +1,4 @@
-"""For the tests of the synthetic market: small variants of the shipped one, and looking up what was
+"""For tests of the synthetic market: small variants of the shipped one, and a look-up of what was
 known when.
 """
 

@@ -247,26 +247,44 @@ def rows_with(n: int, line: str) -> str:
     return "\n".join(rows)
 
 
+POSITIVE = "must be a finite number > 0, got"
+NUMBER = "must be a number, got"
+
+
 @pytest.mark.parametrize(
     ("text", "match"),
     [
         ("\n", "holds no rows|unreadable CSV"),
         (trade_rows(1, []), "holds no rows"),
-        (trade_rows(1, TIMES, header="id,price,size,quote_qty,time,is_buyer_maker"), "the header lacks qty, has id, "),
-        (trade_rows(1, TIMES, header="").replace(",true", "").replace(",false", ""), "has 5 columns and no header"),
-        (rows_with(4, "3,100.5,0.002,0.201,1700000000200,true,9,9"), "unreadable CSV"),
-        (rows_with(4, "3,0.0,0.002,0.201,1700000000200,true"), r"row 4: price must be a finite number > 0, got 0\.0"),
-        (rows_with(4, "3,-1,0.002,0.201,1700000000200,true"), r"row 4: price must be a finite number > 0, got -1\.0"),
-        (rows_with(4, "3,NaN,0.002,0.201,1700000000200,true"), "row 4: price must be a finite number > 0, got nan"),
-        (rows_with(4, "3,100.5,0,0.201,1700000000200,true"), r"row 4: qty must be a finite number > 0, got 0\.0"),
-        (rows_with(4, "3,,0.002,0.201,1700000000200,true"), "row 4: price must be a number, got a blank"),
-        (rows_with(4, "3,1e2x,0.002,0.201,1700000000200,true"), "row 4: price must be a number, got '1e2x'"),
-        (rows_with(4, "x,100.5,0.002,0.201,1700000000200,true"), "row 4: id must be a number, got 'x'"),
-        (rows_with(4, "3,100.5,0.002,0.201,2023-11-14,true"), "row 4: time must be a number, got '2023-11-14'"),
-        (rows_with(4, "3,100.5,0.002,0.201,1700000000,true"), "row 4: 1700000000 is no time in ms or us"),
-        (rows_with(4, "3,100.5,0.002,0.201,1700000000200,buyer"), "row 4: is_buyer_maker must be true or false"),
+        (
+            trade_rows(1, TIMES, header="id,price,size,quote_qty,time,is_buyer_maker"),
+            "the header lacks qty, has id, ",
+        ),
+        (
+            trade_rows(1, TIMES, header="").replace(",true", "").replace(",false", ""),
+            "has 5 columns and no header",
+        ),
+        *(
+            (rows_with(4, line), match)
+            for line, match in [
+                ("3,100.5,0.002,0.201,1700000000200,true,9,9", "unreadable CSV"),
+                ("3,0.0,0.002,0.201,1700000000200,true", rf"row 4: price {POSITIVE} 0\.0"),
+                ("3,-1,0.002,0.201,1700000000200,true", rf"row 4: price {POSITIVE} -1\.0"),
+                ("3,NaN,0.002,0.201,1700000000200,true", f"row 4: price {POSITIVE} nan"),
+                ("3,100.5,0,0.201,1700000000200,true", rf"row 4: qty {POSITIVE} 0\.0"),
+                ("3,,0.002,0.201,1700000000200,true", f"row 4: price {NUMBER} a blank"),
+                ("3,1e2x,0.002,0.201,1700000000200,true", f"row 4: price {NUMBER} '1e2x'"),
+                ("x,100.5,0.002,0.201,1700000000200,true", f"row 4: id {NUMBER} 'x'"),
+                ("3,100.5,0.002,0.201,2023-11-14,true", f"row 4: time {NUMBER} '2023-11-14'"),
+                ("3,100.5,0.002,0.201,1700000000,true", "row 4: 1700000000 is no time in ms or us"),
+                (
+                    "3,100.5,0.002,0.201,1700000000200,buyer",
+                    "row 4: is_buyer_maker must be true or false",
+                ),
+            ]
+        ),
     ],
-)  # fmt: skip
+)
 def test_bad_rows(tmp_path, text, match):
     day_zip(tmp_path, text)
     refused(binance(tmp_path), rf"BTCUSDT-trades-2023-11-14\.zip.*({match})")

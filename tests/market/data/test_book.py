@@ -1,4 +1,4 @@
-"""The book rebuild against a dictionary, message by message; and the order of snapshot and diffs by
+"""The rebuilt book against dictionaries, message by message; orders of snapshot and diffs by
 hand.
 """
 
@@ -166,9 +166,7 @@ def test_one_snapshot_and_any_chain_give_the_book_of_dictionaries(
     second=st.integers(2, 5),
 )
 def test_a_replay_may_begin_at_any_snapshot(drawn, n_levels, second):
-    """A true snapshot in mid-stream changes nothing, and alone it gives the same book from there
-    on.
-    """
+    """A true snapshot in mid-stream changes nothing. Alone it gives the same book from there on."""
     messages = messages_of([(bids, asks, True) for bids, asks, _ in drawn])
     book = ({99: 1}, {101: 1}, 1000, "new")
     for m in messages[:second]:

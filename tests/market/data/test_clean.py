@@ -1,8 +1,7 @@
-"""Cleaning, ordering and cutting against loops written from QUANT 5.1-5.3."""
+"""Cleaning, ordering and cutting, against loops written from docs/definitions.md 5.1-5.3."""
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import statistics
 
@@ -12,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hft.clock import NS_PER_DAY, NS_PER_S, day_of, day_start, to_iso, to_ns
+from hft.clock import NS_PER_S
 from hft.market.data._clean import (
     KEPT,
     break_times,
@@ -27,8 +26,7 @@ from hft.market.data._clean import (
     repair_clock,
     rise,
 )
-from hft.market.ticks import DataError, cut_ticks, is_gap, join_ticks
-from tests.random_market import random_ticks
+from hft.market.ticks import DataError, is_gap
 
 rows = st.lists(
     st.tuples(st.integers(100, 150), st.integers(0, 30), st.integers(-40, 40)).map(
@@ -172,9 +170,15 @@ def quotes_of(bids: list[float]) -> pl.DataFrame:
 
 def cut(quotes: pl.DataFrame):
     return day_ticks(
-        {"quotes": quotes}, bounds=(0, 1000), open_ends=(True, True), breaks=np.empty(0, np.int64), gap_s=300.0,
-        n_levels=0, where="day.zip", notes={},
-    )  # fmt: skip
+        {"quotes": quotes},
+        bounds=(0, 1000),
+        open_ends=(True, True),
+        breaks=np.empty(0, np.int64),
+        gap_s=300.0,
+        n_levels=0,
+        where="day.zip",
+        notes={},
+    )
 
 
 def test_a_few_crossed_quotes_are_dropped_and_counted():
@@ -189,45 +193,3 @@ def test_many_crossed_quotes_are_an_error():
         DataError, match=r"day\.zip: 2 of 102 rows of quotes have bid >= ask, at most 1%"
     ):
         cut(quotes_of([99.0] * 100 + [101.0] * 2))
-
-
-def test_times_read_and_print_as_utc():
-    assert to_ns("2024-07-18") == day_start(day_of(to_ns("2024-07-18T23:59:59.999999")))
-    assert to_ns("2024-07-18T02:00+02:00") == to_ns("2024-07-18")
-    assert to_iso(to_ns("2024-07-18T23:57:02.5")) == "2024-07-18T23:57:02.500000Z"
-
-
-def test_cut_and_join_are_inverse():
-    ticks = random_ticks(n_days=2, n_trades=300)
-    middle = ticks.start + NS_PER_DAY
-    parts = [cut_ticks(ticks, ticks.start, middle), cut_ticks(ticks, middle, ticks.end)]
-    joined = join_ticks(parts, gap_s=10 * 3600)
-    assert joined.trades.equals(ticks.trades)
-    assert joined.quotes.equals(ticks.quotes)
-    assert (joined.start, joined.end, joined.gaps.tolist()) == (ticks.start, ticks.end, [])
-
-
-def test_joining_finds_the_gap_between_days_and_adds_counts():
-    ticks = random_ticks(n_days=3, n_trades=300)
-    days = [
-        cut_ticks(ticks, ticks.start + i * NS_PER_DAY, ticks.start + (i + 1) * NS_PER_DAY)
-        for i in (0, 2)
-    ]
-    notes = {"trades": 300, "unknown_side": 30, "clock_shift_ms": 1.5}
-    joined = join_ticks([dataclasses.replace(day, notes=notes) for day in days], gap_s=300.0)
-    assert joined.gaps.tolist() == [days[1].first_event()]
-    assert joined.notes == {
-        "trades": 600,
-        "unknown_side": 60,
-        "clock_shift_ms": 1.5,
-        "unknown_side_share": 0.1,
-        "gaps": 1,
-    }
-
-
-def test_a_period_without_trades_is_an_error():
-    ticks = random_ticks(n_trades=50)
-    with pytest.raises(
-        DataError, match="no trades between 2024-01-01T00:00:00Z and 2024-01-02T00:00:00Z"
-    ):
-        join_ticks([dataclasses.replace(ticks, trades=ticks.trades.clear())], gap_s=300.0)

@@ -1,5 +1,5 @@
-"""What every kind of the data room keeps: columns, order, ranges, days that join, determinism, a
-YAML of its own.
+"""What every kind of data keeps: columns, order, ranges, days that join, determinism, a YAML of its
+own.
 """
 
 from __future__ import annotations
@@ -137,7 +137,7 @@ def test_calibration_content_and_notes_are_json(spec, days):
 
 
 def test_an_earlier_end_changes_no_earlier_tick(spec, days):
-    """Causality: the same data asked for up to a midnight gives the first day bit by bit."""
+    """Causality: a range that ends at the first midnight gives the first day, bit for bit."""
     midnight = day_of(days[0].end).isoformat()
     first = load_ticks(spec.model_copy(update={"end": midnight}))
     assert first.end == days[0].end

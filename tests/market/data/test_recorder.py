@@ -117,8 +117,8 @@ def test_days_are_cut_after_the_repair_so_a_day_reads_the_file_before(tmp_path):
 
 @pytest.mark.parametrize("seed", range(5))
 def test_no_row_is_lost_or_doubled_at_midnight(tmp_path, seed):
-    """Delays as wild as allowed around the boundary, in files that end anywhere: every id once,
-    order kept.
+    """With delays as wild as allowed around midnight, in files that end anywhere, every id comes
+    once and in order.
     """
     rng = np.random.default_rng(seed)
     n = 400

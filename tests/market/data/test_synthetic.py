@@ -43,7 +43,10 @@ def test_a_seed_is_a_market(ticks):
 
 def test_plain_python_gives_the_same_bytes():
     """The kernels without numba: bounds are checked, integers do not overflow."""
-    imports = "from hft.market.data import load_ticks; from tests.market.data.synthetic_market import digest, spec_of"
+    imports = (
+        "from hft.market.data import load_ticks; "
+        "from tests.market.data.synthetic_market import digest, spec_of"
+    )
     changes = {"end": "2024-01-01T00:00:20", "book_interval_ms": 7}
     for more in ({}, {**IMPACT, "levels": 5, "limit_life_s": 0.5}):
         script = f"{imports}; print(digest(load_ticks(spec_of(**{changes | more!r}))))"

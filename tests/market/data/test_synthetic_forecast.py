@@ -59,7 +59,7 @@ def hour() -> Ticks:
 def moments_before_and_after(
     ticks: Ticks, drift: pl.DataFrame, horizon_s: float
 ) -> tuple[dict, np.ndarray]:
-    """What is known at times `horizon_s` apart, and the log return in bps of the mid over the next
+    """What is known at times `horizon_s` apart, and the log return (bps) of the mid over the next
     `horizon_s`.
     """
     h, back = int(horizon_s * NS_PER_S), 10 * NS_PER_S

@@ -1,5 +1,5 @@
-"""Small files in the vendors' formats (FORMATS.md), for tests: lines of a recorder, zips of the
-Binance archive.
+"""Small files in the vendors' formats (docs/formats.md 2) for tests: lines of a recorder, zips of
+the Binance archive.
 """
 
 from __future__ import annotations
@@ -50,7 +50,8 @@ def binance(path: Path, **changes) -> Binance:
 
 def event(kind: str, time_ms: int, data: dict, delay_ms: float) -> str:
     data = {"e": kind, "E": time_ms, "T": time_ms, "s": "BTCUSDT"} | data
-    return f"{int((time_ms + delay_ms) * MS)} {json.dumps({'stream': f'btcusdt@{kind}', 'data': data})}"
+    message = json.dumps({"stream": f"btcusdt@{kind}", "data": data})
+    return f"{int((time_ms + delay_ms) * MS)} {message}"
 
 
 def trade(i: int, time_ms: int, *, delay_ms: float = 5, **changes) -> str:
