@@ -21,9 +21,11 @@ from hft.config.configs import TrainConfig
 from hft.market.data.synthetic import Synthetic
 from hft.metrics import is_timing
 from hft.report.scorecard import Scorecard
+from hft.runs.backtest import backtest
+from hft.runs.folder import Run
 from hft.runs.jobs import backtest_job
-from hft.runs.registry import Run, find_run
-from hft.runs.train import Outcome, backtest, train
+from hft.runs.registry import find_run, list_runs
+from hft.runs.train import Outcome, train
 from hft.spec import PACKAGE
 
 ROOT = PACKAGE.parent
@@ -129,3 +131,21 @@ def change_ticks_from(monkeypatch: pytest.MonkeyPatch, until: int) -> None:
         return replace(ticks, **streams)
 
     monkeypatch.setattr(Synthetic, "read_day", changed)
+
+
+def only_run(root):
+    (run,) = list_runs(root / "runs")
+    return run
+
+
+def cut_short(run):
+    """As a kill -9 after the last epoch and before the scores leaves it."""
+    for path in (*run.folder.glob("fold-*/seed-*/metrics.json"), run.folder / "metrics.json"):
+        path.unlink()
+    run.mark("running")
+
+
+def reproduce(shell, root, run, *overrides):
+    ended = shell("train.py", f"reproduce={run.id}", "logger=none", *folders(root), *overrides)
+    assert ended.status == 0, ended.err
+    return ended.out

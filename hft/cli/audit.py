@@ -1,24 +1,26 @@
-"""The look-ahead prover: `hft audit [overrides]` exits with status 1 when anything sees the future.
+"""`hft audit`: does anything look ahead? The exit status is 1 when anything does.
 
-In: a short market (a synthetic one across midnight, or what the overrides load). Every shipped kind
-of bar, feature, label and model is computed on all of it, on the market cut at random times, and on
-one with another future behind those times; what was known at the cut must be the same (to 1e-9
-relative for frames, to the bit for models). Out: a table with a verdict per kind. A new kind is
-audited once its YAML is there.
+In: a short market: a synthetic one across midnight, or what the overrides load. Every shipped kind
+of bar, feature, label and model is computed three times: on all of the market, on the market cut at
+random times, and on one with another future behind those times. What was known at the cut must be
+the same: to 1e-9 relative for frames, to the bit for models. Out: a verdict per kind. A new kind is
+audited as soon as its YAML is there.
 """
 
 from __future__ import annotations
 
+import argparse
+import json
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 import polars as pl
 
 from hft.clock import to_iso
-from hft.config.compose import CONF, make_config
+from hft.config.compose import make_config
 from hft.config.configs import TrainConfig
 from hft.dataset.features import FeatureSpec, build_tick_columns
 from hft.dataset.labels import LabelSpec
@@ -27,22 +29,19 @@ from hft.market.bars import BarSpec, build_bars
 from hft.market.data import load_ticks
 from hft.market.ticks import Ticks, cut_ticks
 from hft.spec import UserError
+from hft.system.conf import CONF
 
 MARKET = ("experiment=smoke", "data.start=2024-01-01T22:30", "data.end=2024-01-02T01:30")
 N_CUTS = 6
 TOLERANCE = 1e-9
 N_BARS_MODEL = 1200  # well beyond the longest shipped receptive field
 
-Compute = Callable[
-    [Ticks], pl.DataFrame
-]  # -> one row per bar, with the ns at which it is known as `known`
+Compute = Callable[[Ticks], pl.DataFrame]  # one row per bar; `known`: ns from which it is known
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One kind's verdict: `leak` names the first value that changed with the future, empty when
-    none did.
-    """
+    """One kind's verdict: `leak` is the first value that changed with the future, or empty."""
 
     room: str
     kind: str
@@ -69,11 +68,10 @@ def audit(config: TrainConfig, *, seed: int = 0) -> Iterator[Finding]:
 def audit_frame(
     room: str, kind: str, ticks: Ticks, compute: Compute, *, rng: np.random.Generator
 ) -> Finding:
-    """Truncate and compare, then change the future and compare, at random times of the market's
-    second half.
+    """The frame on the market cut off, then on one with a changed future, against the frame on the
+    whole market, at N_CUTS random times of its second half.
 
-    Labels are let off rows that the other market does not have: the last bars of any range have no
-    label.
+    Of labels only rows that both markets have are compared: the last bars of any range have none.
     """
     whole = compute(ticks)
     middle = (ticks.start + ticks.end) // 2
@@ -91,19 +89,14 @@ def audit_frame(
             rows, leak = first_difference(known, found)
             compared += rows
             if leak:
-                return Finding(
-                    room, kind, compared, f"{leak}, with the future {what} at {to_iso(cut)}"
-                )
-    return Finding(
-        room,
-        kind,
-        compared,
-        "" if compared else "nothing was compared: the market is too short for it",
-    )
+                leak = f"{leak}, with the future {what} at {to_iso(cut)}"
+                return Finding(room, kind, compared, leak)
+    nothing = "" if compared else "nothing was compared: the market is too short for it"
+    return Finding(room, kind, compared, nothing)
 
 
 def first_difference(known: pl.DataFrame, found: pl.DataFrame) -> tuple[int, str]:
-    """(rows compared, the first value of `known` that `found` has not, or not the same)."""
+    """(rows compared, the first value of `known` that `found` lacks or has otherwise)."""
     found = found.head(len(known))
     if len(found) < len(known):
         return len(found), f"row {len(found)} of {len(known)} is missing"
@@ -112,14 +105,13 @@ def first_difference(known: pl.DataFrame, found: pl.DataFrame) -> tuple[int, str
         same = (a == b) | (np.isnan(a) & np.isnan(b)) | (np.abs(a - b) <= TOLERANCE * np.abs(a))
         if not same.all():
             row = int(np.flatnonzero(~same)[0])
-            return len(
-                known
-            ), f"{name} of row {row} is {a[row]!r} with one future and {b[row]!r} with another"
+            values = f"{a[row]!r} with one future and {b[row]!r} with another"
+            return len(known), f"{name} of row {row} is {values}"
     return len(known), ""
 
 
 def change_future(ticks: Ticks, cut: int, rng: np.random.Generator) -> Ticks:
-    """The same market up to `cut` (ns), another one from it on: prices move away and sizes and
+    """The same market before `cut` (ns), another one from then on: prices drift away, sizes and
     sides are drawn anew.
     """
 
@@ -150,8 +142,8 @@ def change_future(ticks: Ticks, cut: int, rng: np.random.Generator) -> Ticks:
 def audit_model(
     kind: str, spec: ModelSpec, *, n_bars: int, rng: np.random.Generator, n_features: int = 4
 ) -> Finding:
-    """Outputs up to a bar stay the same to the bit when later inputs change, in training mode
-    (dropout off) and not.
+    """Whether outputs up to a bar stay the same to the bit when later inputs change, in training
+    mode (without dropout) and in evaluation mode.
     """
     import torch
 
@@ -223,31 +215,47 @@ def _labels_of(spec: LabelSpec, bar_spec: BarSpec) -> Compute:
     return compute
 
 
-def main(overrides: list[str]) -> int:
-    """Prints a verdict per kind; 1 when one of them sees the future, 2 when the audit cannot
-    run.
-    """
+def make_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="hft audit", description="Does anything look ahead? A verdict per kind."
+    )
+    parser.add_argument(
+        "overrides", nargs="*", help="as of hft train; bars.size=40, or data=... for another market"
+    )
+    parser.add_argument("--json", action="store_true", help="a list of objects, one per kind")
+    return parser
+
+
+def main(arguments: list[str]) -> int:
+    """1 when a kind sees the future, 2 when the audit cannot run."""
     from hydra.errors import HydraException
     from rich.console import Console
     from rich.progress import track
-    from rich.table import Table
 
+    asked = make_parser().parse_args(arguments)
+    progress = Console(stderr=True)
     try:
-        config = make_config(TrainConfig, [*MARKET, *overrides])
-        findings = list(track(audit(config), "audit", transient=True))
+        config = make_config(TrainConfig, [*MARKET, *asked.overrides])
+        findings = list(track(audit(config), "audit", transient=True, console=progress))
     except (UserError, HydraException) as error:
         sys.stderr.write(f"error: {error}\n")
         return 2
-    table = Table(title=f"look-ahead audit on data={config.data.kind}, {N_CUTS} cuts each")
+    leaks = sum(bool(f.leak) for f in findings)
+    if asked.json:
+        sys.stdout.write(json.dumps([asdict(f) for f in findings], indent=1) + "\n")
+    else:
+        _print(findings, title=f"look-ahead audit on data={config.data.kind}, {N_CUTS} cuts each")
+        sys.stdout.write(f"{len(findings)} kinds audited, {leaks} see the future\n")
+    return int(leaks > 0)
+
+
+def _print(findings: list[Finding], *, title: str) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=title)
     for column in ("room", "kind", "rows compared", "verdict"):
         table.add_column(column, overflow="fold")
     for f in findings:
         table.add_row(f.room, f.kind, str(f.rows), f"[red]{f.leak}[/red]" if f.leak else "clean")
     Console().print(table)
-    leaks = sum(bool(f.leak) for f in findings)
-    sys.stdout.write(f"{len(findings)} kinds audited, {leaks} see the future\n")
-    return int(leaks > 0)
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import hydra
 
 from hft.cli._entry import run
-from hft.config.compose import CONF
+from hft.system.conf import CONF
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 @hydra.main(version_base="1.3", config_path=str(CONF.resolve()), config_name="backtest")
 def _backtest(composed: DictConfig) -> Scorecard:
+    from hft.runs.backtest import backtest
     from hft.runs.jobs import backtest_job
-    from hft.runs.train import backtest
 
     return backtest(*backtest_job(composed))
 

@@ -1,51 +1,119 @@
-"""`hft runs`: the runs of a folder, with their state, objective and the command that goes on."""
+"""`hft runs`: the runs of a folder, newest first: what each was asked, what it came to, and the
+command that goes on from it.
+"""
 
 from __future__ import annotations
 
+import argparse
+import json
+import shutil
 import sys
+import textwrap
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 from hft.runs.folder import Run, RunError
 from hft.runs.registry import list_runs
+from hft.system.commands import typed
+
+# What tells one run from another at a glance; `--json` has every kind.
+SHOWN_KINDS = ("data", "bars", "labels", "splits", "model", "loss", "baseline")
+INDENT = "    "
 
 
-def print_runs(root: Path) -> None:
-    """The runs below `root`, newest first: state, objective, and the command that goes on from
-    each.
-    """
-    from rich.box import SIMPLE_HEAD
-    from rich.console import Console
-    from rich.table import Table
+@dataclass(frozen=True)
+class Row:
+    """A run as it is listed; of one that cannot be read, `reason` says why."""
 
-    table = Table(title=f"runs in {root}", title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
-    table.add_column("run", no_wrap=True)
-    table.add_column("state", no_wrap=True)
-    table.add_column("objective, tags and next", overflow="fold")
-    for run in list_runs(root):
-        table.add_row(run.id, *_state_and_lines(run))
-    Console().print(table, markup=False)
+    run: str
+    state: str
+    objective: str = ""
+    value: float | None = None
+    experiment: str = ""
+    kinds: dict[str, str] = field(default_factory=dict)
+    overrides: tuple[str, ...] = ()
+    tags: tuple[str, ...] = ()
+    next: str = ""
+    reason: str = ""
 
 
-def _state_and_lines(run: Run) -> tuple[str, str]:
+def describe(run: Run) -> Row:
     try:
         state, config = run.state, run.read_config()
         value = run.read_metrics().get(config["objective"]) if state == "done" else None
-        objective = config["objective"] + ("" if value is None else f"={value:.6g}")
-        lines = [" ".join([objective, *config["tags"]])]
+        return Row(
+            run.id,
+            state,
+            objective=str(config["objective"]),
+            value=None if value is None else float(value),
+            experiment=str(config.get("experiment") or ""),
+            kinds=_kinds(config),
+            overrides=tuple(run.read_overrides()),
+            tags=tuple(str(tag) for tag in config["tags"]),
+            next=_following(run, state),
+        )
     except (RunError, KeyError, TypeError, ValueError) as error:
-        return "unreadable", str(error)
-    going_on = f"python train.py resume={run.id}"
-    following = {
-        "done": f"python backtest.py ckpt={run.id}",
-        "interrupted": going_on,
-        "failed": going_on,
-    }
-    return state, "\n".join([*lines, following.get(state, "")]).strip()
+        return Row(run.id, "unreadable", reason=str(error))
+
+
+def _kinds(config: dict[str, Any]) -> dict[str, str]:
+    parts = {name: part for name, part in config.items() if isinstance(part, dict)}
+    return {name: str(part["kind"]) for name, part in parts.items() if "kind" in part}
+
+
+def _following(run: Run, state: str) -> str:
+    if state == "done":
+        return typed("backtest", f"ckpt={run.id}")
+    return typed("train", f"resume={run.id}") if state in ("interrupted", "failed") else ""
+
+
+def to_text(rows: list[Row], *, width: int) -> str:
+    """A paragraph per run. Its id, state and value stand first and are never cut; commands and
+    overrides break between words only.
+    """
+    return "\n".join(line for row in rows for line in _lines(row, width))
+
+
+def _lines(row: Row, width: int) -> list[str]:
+    value = "" if row.value is None else f"{row.value:.6g}"
+    lines = [f"{row.run:20} {row.state:11} {value:>9} {row.objective}".rstrip()]
+    kinds = [f"{group}={row.kinds[group]}" for group in SHOWN_KINDS if group in row.kinds]
+    experiment = [f"experiment={row.experiment}"] if row.experiment else []
+    # What an override of a whole group says, the kinds say too.
+    own = [o for o in row.overrides if o not in (*experiment, *kinds)]
+    parts = [[*experiment, *kinds], own, [f"tags={','.join(row.tags)}"] if row.tags else []]
+    lines += [line for part in parts for line in _wrapped(" ".join(part), width)]
+    lines += _wrapped(row.reason, width)
+    return [*lines, *([INDENT + row.next] if row.next else [])]
+
+
+def _wrapped(text: str, width: int) -> list[str]:
+    return textwrap.wrap(
+        text,
+        width,
+        initial_indent=INDENT,
+        subsequent_indent=INDENT,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+
+
+def make_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="hft runs", description=__doc__)
+    parser.add_argument("folder", nargs="?", default="runs", type=Path, help="of runs: runs")
+    parser.add_argument("--json", action="store_true", help="a list of objects, one per run")
+    return parser
 
 
 def main(arguments: list[str]) -> int:
-    if len(arguments) > 1 or arguments[:1] in (["-h"], ["--help"]):
-        sys.stderr.write("usage: hft runs [folder of runs]\n")
-        return 2
-    print_runs(Path(arguments[0] if arguments else "runs"))
+    asked = make_parser().parse_args(arguments)
+    rows = [describe(run) for run in list_runs(asked.folder)]
+    if asked.json:
+        sys.stdout.write(json.dumps([asdict(row) for row in rows], indent=1) + "\n")
+    elif rows:
+        width = shutil.get_terminal_size().columns
+        sys.stdout.write(to_text(rows, width=width) + "\n")
+    else:
+        sys.stdout.write(f"no runs in {asked.folder}; begin one: {typed('train')}\n")
     return 0

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import hydra
 
 from hft.cli._entry import run
-from hft.config.compose import CONF
+from hft.system.conf import CONF
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -18,10 +18,13 @@ if TYPE_CHECKING:
 @hydra.main(version_base="1.3", config_path=str(CONF.resolve()), config_name="train")
 def _train(composed: DictConfig) -> Outcome:
     from hft.runs.jobs import train_job
+    from hft.runs.reproduce import reproduce
     from hft.runs.train import train
 
     job = train_job(composed)
-    return train(job.config, resumed=job.resumed, repeated=job.repeated)
+    if job.repeated is not None:
+        return reproduce(job.config, job.repeated, overrides=job.overrides)
+    return train(job.config, resumed=job.resumed, overrides=job.overrides)
 
 
 def _read(composed: DictConfig, **given: Any) -> Any:

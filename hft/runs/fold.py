@@ -15,8 +15,8 @@ import numpy as np
 import polars as pl
 
 from hft.config.configs import TrainConfig
+from hft.learning.classifier import Classifier, fit_classifier
 from hft.learning.fit import FitResult, fit, predict
-from hft.learning.model import Classifier, fit_classifier
 from hft.learning.watch import Watched
 from hft.metrics import lower_is_better, metric, money_metric
 from hft.report.review import review_fold

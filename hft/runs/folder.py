@@ -3,7 +3,7 @@
 In: plain configs, metrics, predictions. Out: a folder `<root>/<UTC time>-<4 hex>/`, a trial's
 `<study>/<number>/`, of JSON, parquet and safetensors that another process reads back. Every file is
 written beside its place, synced and renamed, so a kill leaves the old file or the new one. To keep
-a further file in a run: a write and a read method on Run, going through `write_atomic`.
+a further file in a run: a write and a read method on Run, which use hft/system/files.py.
 
 A folder may come from a stranger: it is data only, nothing in it is executed, and `read_config`
 gives plain data that must pass `hft.spec.parse`. Paths in it are not to be followed: the caller
@@ -15,29 +15,29 @@ from __future__ import annotations
 import contextlib
 import datetime as dt
 import functools
-import hashlib
-import io
-import json
 import math
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import polars as pl
 
-from hft.schema import NET, PREDICTIONS, check, daily_columns
-from hft.spec import UserError, fingerprint
-from hft.system.files import is_locked, locked, writable, write_atomic
+from hft.report.scorecard import Scorecard
+from hft.schema import LEDGER, NET, PREDICTIONS, check, daily_columns
+from hft.spec import SpecError, UserError, fingerprint, parse
+from hft.system.files import is_locked, locked, read_json, writable, write_json
+from hft.system.parquet import read_frame, write_frame
 from hft.system.provenance import git_state, versions
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 TRIAL = re.compile(r"\d{4,7}")
-MAX_JSON_BYTES = 16 * 2**20  # ours have kilobytes; a stranger's file must not fill the memory
+FIRST_VERSION = "0.1.0"  # of runs that recorded none
 
 _RETRAIN = "choose another run, or train it again"
+_RESCORE = "score the run again"
 State = Literal["new", "running", "done", "pruned", "failed", "interrupted"]
 
 
@@ -81,9 +81,8 @@ class Run:
         """
         state = self._read_json("state.json").get("state")
         if state not in get_args(State):
-            raise RunError(
-                f"{self.folder / 'state.json'}: state must be one of {get_args(State)}, got {state!r}"
-            )
+            path = self.folder / "state.json"
+            raise RunError(f"{path}: state must be one of {get_args(State)}, got {state!r}")
         return "interrupted" if state == "running" and not is_locked(self._work_lock) else state
 
     def mark(self, state: State) -> None:
@@ -102,7 +101,7 @@ class Run:
         """
         if is_locked(self._work_lock):
             raise RunError(
-                f"run {self.id}: another process is working on it; wait for it, or choose another run"
+                f"run {self.id}: another process is working on it; wait for it, or choose another"
             )
         with locked(self._work_lock):
             self.mark("running")
@@ -119,11 +118,18 @@ class Run:
     def _work_lock(self) -> Path:
         return self.folder / ".lock-working"
 
-    def write_config(self, config: dict[str, Any], *, data_keys: dict[str, Any]) -> None:
-        """The parsed config as plain data, the cache keys of the data it used, and the code and
-        versions that ran.
+    def write_config(
+        self,
+        config: dict[str, Any],
+        *,
+        data_keys: dict[str, Any],
+        overrides: Sequence[str] = (),
+    ) -> None:
+        """The parsed config as plain data, the keys of what it was trained on, what was typed, and
+        the code and versions that ran.
         """
-        self._write_json("config.json", {"config": config, "data_keys": data_keys} | what_runs())
+        about = {"config": config, "data_keys": data_keys, "overrides": list(overrides)}
+        self._write_json("config.json", about | what_runs())
 
     def read_config(self) -> dict[str, Any]:
         """The config as plain data, not parsed yet; its paths are the writer's and not to be
@@ -131,8 +137,17 @@ class Run:
         """
         return self.read_about()["config"]
 
+    def read_overrides(self) -> list[str]:
+        """What was typed, to be shown and not obeyed; none in a run of before 0.2.0."""
+        overrides = self.read_about().get("overrides")
+        return [str(o) for o in overrides] if isinstance(overrides, list) else []
+
+    def read_version(self) -> str:
+        """The version of hft that made the run."""
+        return str(self.read_about()["versions"].get("hft", FIRST_VERSION))
+
     def read_about(self) -> dict[str, Any]:
-        """config, data_keys, versions and git of the run."""
+        """config, data_keys, versions and git of the run, and the overrides if it has them."""
         about = self._read_json("config.json")
         for part in ("config", "data_keys", "versions", "git"):
             if not isinstance(about.get(part), dict):
@@ -151,31 +166,45 @@ class Run:
     def write_predictions(self, predictions: pl.DataFrame, *, folder: Path | None = None) -> None:
         """In the run's folder, or in one below it."""
         path = (folder or self.folder) / "predictions.parquet"
-        _write_frame(path, check(predictions, PREDICTIONS, where=str(path)))
+        write_frame(path, check(predictions, PREDICTIONS, where=str(path)))
 
     def read_predictions(self, *, folder: Path | None = None) -> pl.DataFrame:
+        """Of a run of before 0.2.0, which kept no true class, every `y` is null."""
         path = (folder or self.folder) / "predictions.parquet"
-        return check(_read_frame(path), PREDICTIONS, where=str(path))
+        frame = self._read_frame(path)
+        if "y" not in frame.columns:
+            frame = frame.with_columns(y=pl.lit(None, PREDICTIONS["y"]))
+        return check(frame, PREDICTIONS, where=str(path))
 
     def write_daily(self, daily: pl.DataFrame, *, folder: Path | None = None) -> None:
         """What each day of `select` earned, in the run's folder, or in one below it."""
         path = (folder or self.folder) / "daily.parquet"
-        _write_frame(path, check(daily, _daily_contract(daily), where=str(path)))
+        write_frame(path, check(daily, _daily_contract(daily), where=str(path)))
 
     def read_daily(self, *, folder: Path | None = None) -> pl.DataFrame:
         path = (folder or self.folder) / "daily.parquet"
-        daily = _read_frame(path)
+        daily = self._read_frame(path)
         return check(daily, _daily_contract(daily), where=str(path))
 
     def fold_folder(self, fold: int, seed: int) -> Path:
         return self._make_folder(f"fold-{fold:d}", f"seed-{seed:d}")
 
     def backtest_folder(self, name: str) -> Path:
-        if not NAME.fullmatch(name):
-            raise RunError(
-                f"backtest name: must be letters, digits, '.', '_' or '-', at most 64, got {name!r}"
-            )
-        return self._make_folder("backtest", name)
+        return self._make_folder("backtest", _checked(name))
+
+    def read_ledger(self, name: str) -> pl.DataFrame:
+        """The trades of the backtest `name`, as hft/report/scorecard.py saved them."""
+        path = self.folder / "backtest" / _checked(name) / "ledger.parquet"
+        return check(self._read_frame(path, remedy=_RESCORE), LEDGER, where=str(path))
+
+    def read_scorecard(self, name: str) -> Scorecard:
+        path = self.folder / "backtest" / _checked(name) / "scorecard.json"
+        missing = f"so this run has no backtest {name!r}"
+        content = read_json(path, error=RunError, missing=missing, remedy=_RESCORE)
+        try:
+            return parse(Scorecard, content, stored=True)
+        except SpecError as error:
+            raise RunError(f"{path}: not a scorecard of ours; {_RESCORE}\n{error}") from None
 
     def write_unit(
         self,
@@ -230,7 +259,8 @@ class Run:
         openings = self._read_json(name).get("openings")
         if not isinstance(openings, list):
             raise RunError(
-                f"{self.folder / name}: must hold a list 'openings'; restore it, the count must not restart"
+                f"{self.folder / name}: must hold a list 'openings'; restore it, so that the count "
+                "goes on"
             )
         return openings
 
@@ -241,24 +271,22 @@ class Run:
         return folder
 
     def _write_json(self, name: str, content: dict[str, Any]) -> None:
-        text = json.dumps(content, indent=2, allow_nan=False)
-        write_atomic(self.folder / name, text.encode() + b"\n")
+        write_json(self.folder / name, content)
 
     def _read_json(self, name: str) -> dict[str, Any]:
-        path = self.folder / name
-        try:
-            if path.stat().st_size > MAX_JSON_BYTES:
-                raise ValueError(f"must have at most {MAX_JSON_BYTES} bytes")
-            content = json.loads(path.read_bytes())
-        except FileNotFoundError:
-            raise RunError(
-                f"{path}: missing, so {self.folder} is no complete run; {_RETRAIN}"
-            ) from None
-        except (OSError, ValueError, RecursionError) as error:
-            raise RunError(f"{path}: cannot be read ({_first_line(error)}); {_RETRAIN}") from error
-        if not isinstance(content, dict):
-            raise RunError(f"{path}: must hold a mapping, got {type(content).__name__}; {_RETRAIN}")
-        return content
+        missing = f"so {self.folder} is no complete run"
+        return read_json(self.folder / name, error=RunError, missing=missing, remedy=_RETRAIN)
+
+    def _read_frame(self, path: Path, *, remedy: str = _RETRAIN) -> pl.DataFrame:
+        return read_frame(path, error=RunError, remedy=remedy)
+
+
+def _checked(name: str) -> str:
+    if not NAME.fullmatch(name):
+        raise RunError(
+            f"backtest name: must be letters, digits, '.', '_' or '-', at most 64, got {name!r}"
+        )
+    return name
 
 
 def _finite(value: Any) -> Any:
@@ -279,37 +307,3 @@ def what_runs() -> dict[str, Any]:
 
 def _daily_contract(daily: pl.DataFrame) -> dict[str, type[pl.DataType]]:
     return daily_columns(name.removeprefix(NET) for name in daily.columns if name.startswith(NET))
-
-
-def _write_frame(path: Path, frame: pl.DataFrame) -> None:
-    """With its hash beside it."""
-    data = io.BytesIO()
-    frame.write_parquet(data)
-    write_atomic(path, data.getvalue())
-    write_atomic(path.with_suffix(".sha256"), _sha256_line(data.getvalue(), path))
-
-
-def _read_frame(path: Path) -> pl.DataFrame:
-    try:
-        data, digest = path.read_bytes(), path.with_suffix(".sha256").read_bytes()
-    except OSError as error:
-        raise RunError(
-            f"{path}: missing or unreadable ({_first_line(error)}); {_RETRAIN}"
-        ) from error
-    # On a flipped byte polars may panic or end the process (seen: an allocation of 2e18 bytes): it
-    # never sees one.
-    if _sha256_line(data, path) != digest:
-        raise RunError(f"{path}: does not match its hash in {path.stem}.sha256; {_RETRAIN}")
-    try:
-        return pl.read_parquet(io.BytesIO(data))
-    except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
-        raise RunError(f"{path}: cannot be read ({_first_line(error)}); {_RETRAIN}") from error
-
-
-def _sha256_line(data: bytes, path: Path) -> bytes:
-    """The line that `sha256sum --check` reads."""
-    return f"{hashlib.sha256(data).hexdigest()}  {path.name}\n".encode()
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error) or repr(error)).splitlines()[0]

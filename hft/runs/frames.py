@@ -17,11 +17,11 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from hft.config.configs import TrainConfig
+from hft.config.configs import DataKeys, TrainConfig
 from hft.dataset.labels import Exits, label_bars, label_report, restrict, train_weights
 from hft.dataset.rows import Dataset, hide_rows, to_dataset, usable
 from hft.dataset.splits import ROLES, Block, Split, check_rows, inside
-from hft.dataset.stages import Market, market_features, market_labels
+from hft.dataset.stages import Market, definition_keys, market_features, market_labels
 from hft.schema import CLASS_NAMES, PREDICTIONS
 from hft.spec import fingerprint
 from hft.system.cache import Cache
@@ -67,10 +67,19 @@ class Unit:
         return (self.role_T == ROLES.index(role)) & self.usable_T & (self.dataset.y_T >= 0)
 
 
+def make_keys(config: TrainConfig, market: Market) -> DataKeys:
+    """Of what a run on all of `market` is made of. Features and labels are keyed by what they mean:
+    the data they are computed on are in the keys of the bars.
+    """
+    cache = Cache(Path(config.paths.cache))
+    features, labels = definition_keys(config.features, config.labels, cache)
+    span = market.ticks.start, market.ticks.end
+    return DataKeys(span=span, bars=market.bar_keys, features=features, labels=labels)
+
+
 def build_frames(config: TrainConfig, market: Market) -> Frames:
-    features = [
-        [name, spec.plain()] for name, spec in config.features.items()
-    ]  # their order is that of the columns
+    # A list: the order of the features is that of the columns.
+    features = [[name, spec.plain()] for name, spec in config.features.items()]
     key = fingerprint([market.bar_keys, market.column_keys, features, config.labels.plain()])
     return market.last_frames.get(key, lambda: _make_frames(config, market))
 
@@ -124,7 +133,7 @@ def report_labels(config: TrainConfig, frames: Frames, unit: Unit) -> dict[str, 
 
 def _remembered(
     known: dict[str, dict[str, float]], key: str, build: Callable[[], dict[str, float]]
-) -> dict:
+) -> dict[str, float]:
     if key not in known:
         known[key] = build()
     return known[key]
@@ -134,12 +143,13 @@ def to_predictions(
     frames: Frames, blocks: Sequence[Block], p_T3: np.ndarray, **constants: int | str
 ) -> pl.DataFrame:
     """PREDICTIONS of the bars in `blocks` that have a forecast; `constants` are its fold, seed,
-    split and path.
+    split and path. `y` is null where the data end before the class is known.
     """
     rows_T = inside(frames.bars, blocks) & ~np.isnan(p_T3).any(axis=1)
     columns = {"bar": frames.dataset.bar_T[rows_T], "ts": frames.dataset.ts_T[rows_T]}
     probabilities = {f"p_{name}": p_T3[rows_T, c] for c, name in enumerate(CLASS_NAMES)}
     frame = pl.DataFrame(columns | probabilities).with_columns(
-        pl.lit(v).alias(k) for k, v in constants.items()
+        y=frames.labels["y"].filter(rows_T),
+        **{name: pl.lit(value) for name, value in constants.items()},
     )
     return frame.select(*PREDICTIONS).cast(PREDICTIONS)

@@ -12,11 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hft.config.compose import from_hydra, refuse_sweep_keys, to_plain
-from hft.config.configs import BacktestConfig, DataKeys, Paths, SweepConfig, TrainConfig
+from hft.config.compose import from_hydra, to_plain
+from hft.config.configs import BacktestConfig, DataKeys, Paths, TrainConfig
+from hft.config.conflicts import refuse_sweep_keys
 from hft.runs.folder import Run, RunError
 from hft.runs.registry import find_run, list_runs, remembered_path
 from hft.spec import Room, SpecError, parse
+from hft.system.commands import typed
+from hft.system.version import VERSION
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -36,12 +39,14 @@ FREE = (
 @dataclass(frozen=True)
 class TrainJob:
     """`resumed` is the run to go on with, `repeated` the one whose numbers to compare with; at most
-    one of them.
+    one of them. `overrides` are what was typed, without the places of this machine: shown, and
+    never obeyed.
     """
 
     config: TrainConfig
     resumed: Run | None = None
     repeated: Run | None = None
+    overrides: tuple[str, ...] = ()
 
 
 def train_job(composed: DictConfig) -> TrainJob:
@@ -59,13 +64,11 @@ def read_train_job(
     composed: DictConfig, *, choices: dict[str, Any], overrides: list[str]
 ) -> TrainJob:
     """`choices` are Hydra's group choices, `overrides` the command line."""
-    if any(
-        o.lstrip("+~").split("=")[0].split(".")[0] in SweepConfig.model_fields for o in overrides
-    ):
-        read_sweep(composed)
     resume, repeat = str(composed.get("resume") or ""), str(composed.get("reproduce") or "")
+    shown = tuple(o for o in overrides if not _names_a_place(o))
     if not resume and not repeat:
-        return TrainJob(from_hydra(composed, TrainConfig, choices=choices, overrides=overrides))
+        config = from_hydra(composed, TrainConfig, choices=choices, overrides=overrides)
+        return TrainJob(config, overrides=shown)
     if resume and repeat:
         raise SpecError(f"resume={resume} and reproduce={repeat}: give one of them")
     refused = [o for o in overrides if o.lstrip("+~").partition("=")[0].split(".")[0] not in FREE]
@@ -78,24 +81,16 @@ def read_train_job(
     paths = _paths(plain)
     run = _unfinished(paths, resume) if resume else _done(paths, repeat)
     config = stored_config(run, Path(paths.runs), plain, overrides=overrides)
-    return TrainJob(config, resumed=run) if resume else TrainJob(config, repeated=run)
+    if resume:
+        return TrainJob(config, resumed=run)
+    return TrainJob(config, repeated=run, overrides=shown)
 
 
-def read_sweep(composed: DictConfig) -> SweepConfig:
-    """The settings of search and engine. Raises SpecError."""
-    from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
-
-    try:
-        plain = {
-            name: OmegaConf.to_container(composed[name], resolve=True)
-            for name in SweepConfig.model_fields
-        }
-    except OmegaConfBaseException as error:
-        raise SpecError(
-            f"{error.full_key or 'sweep'}: an interpolation does not resolve: {error.msg}"
-        ) from None
-    return parse(SweepConfig, plain)
+def _names_a_place(override: str) -> bool:
+    """Whether an override says where things lie here, or (`data={...}`) may say so."""
+    path, _, value = override.partition("=")
+    path = path.lstrip("+~")
+    return path in ("data.path", "paths") or path.startswith("paths.") or value.startswith("{")
 
 
 def backtest_job(composed: DictConfig) -> tuple[BacktestConfig, TrainConfig, Run]:
@@ -147,7 +142,7 @@ def stored_config(
 
 def read_data_keys(run: Run) -> DataKeys:
     try:
-        return parse(DataKeys, run.read_about()["data_keys"])
+        return parse(DataKeys, run.read_about()["data_keys"], stored=True)
     except SpecError as error:
         place = f"{run.folder / 'config.json'}: data_keys"
         raise RunError(
@@ -205,7 +200,13 @@ def _unfinished(paths: Paths, name: str) -> Run:
         )
     if run.state == "done":
         raise RunError(
-            f"run {run.id} is done: score it (python backtest.py ckpt={run.id}) or repeat it (reproduce=)"
+            f"run {run.id} is done: score it ({typed('backtest', f'ckpt={run.id}')}) or repeat it "
+            f"({typed('train', f'reproduce={run.id}')})"
+        )
+    if (version := run.read_version()) != VERSION:
+        raise RunError(
+            f"run {run.id} was begun by hft {version}, and only that version can go on with it: "
+            f"this is {VERSION}; install hft {version}, or train the run anew"
         )
     return run
 

@@ -11,11 +11,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from hft.clock import to_iso
-from hft.config.configs import BacktestConfig, TrainConfig
+from hft.config.configs import BacktestConfig, DataKeys, TrainConfig
 from hft.dataset.splits import Block, Split, make_periods, open_until, reads_until
 from hft.dataset.stages import Market
 from hft.market.ticks import DataError
 from hft.runs.folder import Run
+from hft.runs.frames import make_keys
 from hft.runs.jobs import read_data_keys
 from hft.spec import SpecError
 
@@ -31,11 +32,13 @@ def rows_to_score(
     None of it was trained on; each reading of a locked or test period is counted.
     """
     known = read_data_keys(run)
+    moved = known.moved(make_keys(trained, market))
     splits = make_periods(*known.span, trained.splits)
     latest = max(splits, key=lambda split: split.hull("select")[1])
     start, end = market.ticks.start, market.ticks.end
     if config.data.plain() != trained.data.plain():
         notes = [_open_elsewhere(config, trained, market, run, splits, latest)]
+        notes += _code_moved(known, [name for name in moved if name in ("features", "labels")])
         return [(latest.fold, 0, (start, end))], end, notes
     role = "final" if config.open_final else "test"
     if config.open_final and "final" not in latest.periods:
@@ -49,13 +52,28 @@ def rows_to_score(
     first, last = min(block[0] for _, _, block in parts), max(block[1] for _, _, block in parts)
     if first < start or end < last:
         raise DataError(
-            f"data: {to_iso(start)} to {to_iso(end)} does not hold the {role} period of run {run.id} "
-            f"({to_iso(first)} to {to_iso(last)}); bring its files back, or choose other data: data=<kind>"
+            f"data: {to_iso(start)} to {to_iso(end)} does not hold the {role} period of run "
+            f"{run.id} ({to_iso(first)} to {to_iso(last)}); bring its files back, or choose other "
+            "data: data=<kind>"
         )
     notes = [f"opening {run.count_opening(role, config.plain())} of this run's {role} period"]
-    changed = known.bars != market.bar_keys
-    notes += ["the data, or the code that makes bars of them, changed since training"] * changed
+    notes += _code_moved(known, moved)
     return parts, known.span[1] if config.open_final else open_until(splits), notes
+
+
+def _code_moved(known: DataKeys, moved: list[str]) -> list[str]:
+    """What a reader of the card must know of a run that was trained on other definitions: it is
+    scored all the same, since any edit of the code, or another version of a library, moves a key.
+    """
+    notes = []
+    if moved:
+        notes.append(
+            f"code moved: other data, code or libraries than in training make its "
+            f"{' and '.join(moved)}"
+        )
+    if not known.features:
+        notes.append("code moved: this run's version kept no keys of features and labels")
+    return notes
 
 
 def _open_elsewhere(
@@ -89,12 +107,13 @@ def _open_elsewhere(
 
     locked = latest.periods.get("final", ())
     if touches(locked):
+        begins, ends = to_iso(locked[0][0]), to_iso(locked[-1][1])
         raise DataError(
-            f"{shown} of the locked period of run {run.id} ({to_iso(locked[0][0])} to {to_iso(locked[-1][1])}); set "
-            f"data.end={to_iso(locked[0][0])} or earlier, or open it: open_final=true with data=from_run"
+            f"{shown} of the locked period of run {run.id} ({begins} to {ends}); set data.end="
+            f"{begins} or earlier, or open it: open_final=true with data=from_run"
         )
     if any(touches(split.periods["test"]) for split in splits):
-        return (
-            f"opening {run.count_opening('test', config.plain())} of rows of this run's test period"
-        )
-    return f"opening {run.count_opening('other', config.plain())} of other data than the run's own test period"
+        count = run.count_opening("test", config.plain())
+        return f"opening {count} of rows of this run's test period"
+    count = run.count_opening("other", config.plain())
+    return f"opening {count} of other data than the run's own test period"

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
-import json
 import os
 import re
 import secrets
@@ -15,11 +14,10 @@ import shutil
 import time
 from pathlib import Path
 
-from hft.runs.folder import NAME
-from hft.runs.folder import Run as Run
-from hft.runs.folder import RunError as RunError
+from hft.runs.folder import NAME, Run, RunError
 from hft.spec import did_you_mean
-from hft.system.files import writable, write_atomic
+from hft.system.commands import typed
+from hft.system.files import read_note, writable, write_json
 
 RUN_ID = re.compile(r"\d{8}-\d{6}-[0-9a-f]{4}")
 TRIAL_ID = re.compile(rf"(?P<study>{NAME.pattern})/(?P<number>\d{{1,7}})")
@@ -98,14 +96,11 @@ def remember_path(root: Path, run_id: str, path: str) -> None:
     """Keeps beside the runs, not in one, where this machine has a run's data: a run that travels
     names no paths.
     """
-    write_atomic(_path_note(root, run_id), json.dumps({"data.path": path}).encode())
+    write_json(_path_note(root, run_id), {"data.path": path})
 
 
 def remembered_path(root: Path, run_id: str) -> str | None:
-    try:
-        return str(json.loads(_path_note(root, run_id).read_text())["data.path"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
+    return read_note(_path_note(root, run_id), "data.path")
 
 
 def _path_note(root: Path, run_id: str) -> Path:
@@ -131,7 +126,7 @@ def find_run(root: Path, name: str, *, sweeps: Path | None = None) -> Run:
     )
     if name == "latest":
         if not runs:
-            raise RunError(f"no run 'latest': {latest}; train one first: python train.py")
+            raise RunError(f"no run 'latest': {latest}; train one first: {typed('train')}")
         return runs[0]
     if os.sep in name or name in (".", ".."):
         folder = Path(name).resolve()
@@ -142,9 +137,8 @@ def find_run(root: Path, name: str, *, sweeps: Path | None = None) -> Run:
     if len(found) == 1:
         return found[0]
     if found:
-        raise RunError(
-            f"run {name!r}: {len(found)} runs begin so: {', '.join(r.id for r in found[:5])}; give more of it"
-        )
+        several = ", ".join(r.id for r in found[:5])
+        raise RunError(f"run {name!r}: {len(found)} runs begin so: {several}; give more of it")
     if name and sweeps is not None and (sweeps / name / "study.json").is_file():
         raise RunError(
             f"{name!r} is a study, not a run: give one of its trials, such as {name}/0000"

@@ -10,6 +10,7 @@ import subprocess
 from typing import Any
 
 from hft.spec import PACKAGE
+from hft.system.version import VERSION
 
 LIBRARIES = (
     "torch",
@@ -26,10 +27,10 @@ INERT = ("logger", "tags", "show_config")  # parts of a config that change no nu
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python and of the libraries that can change a result, read without importing
-    any.
+    """Versions of hft, of Python, and of the libraries that can change a result, which are not
+    imported for it.
     """
-    found = {"python": platform.python_version()}
+    found = {"hft": VERSION, "python": platform.python_version()}
     for name in LIBRARIES:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             found[name] = importlib.metadata.version(name)

@@ -29,17 +29,17 @@ from hft.dataset.features import build_tick_columns
 from hft.dataset.rows import Dataset, usable
 from hft.dataset.splits import ROLES, Split, make_periods
 from hft.dataset.stages import Market, build_market
+from hft.learning.classifier import fit_classifier
 from hft.learning.fit import fit, predict
-from hft.learning.model import fit_classifier
 from hft.market.bars import build_bars
 from hft.market.data.synthetic import latent_drift
 from hft.market.ticks import Ticks
 from hft.report.scorecard import Scorecard, score
-from hft.runs.train import Frames, build_frames
+from hft.runs.frames import Frames, build_frames
 from hft.schema import BUY, HOLD, SELL
 from hft.spec import parse
-from hft.statistics.classes import log_losses
 from hft.statistics.bootstrap import Interval, mean_interval
+from hft.statistics.classes import log_losses
 from hft.system.cache import Cache
 from hft.trading.execution import fit_strategy, simulate
 from tests.random_market import random_ticks

@@ -18,9 +18,9 @@ import torch
 
 import hft.system.files
 from hft.learning.checkpoint import MAGIC, load_state, save_state
+from hft.learning.classifier import CheckpointError
 from hft.learning.fit import Interrupted
 from hft.learning.learner import Learner
-from hft.learning.model import CheckpointError
 from hft.system.files import FileError
 from tests.learning.planted import TCN, adamw, planted, run
 from tests.runs.kill_nine import KILLS, everything_on, outcome

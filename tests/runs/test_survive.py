@@ -4,9 +4,7 @@ why it cannot.
 
 from __future__ import annotations
 
-import json
 import os
-import re
 import shutil
 import signal
 import subprocess
@@ -14,17 +12,24 @@ import sys
 import time
 
 import numpy as np
-import polars as pl
 import pytest
 
-from hft.cli import runs as runs_command
 from hft.config.compose import compose, to_plain
 from hft.learning.learner import Learner
 from hft.runs.jobs import stored_config
 from hft.runs.registry import create_run, find_run, list_runs
-from hft.spec import SpecError
-from hft.system.provenance import versions
-from tests.smoke import QUIET, ROOT, edit_about, figures, folders, score_run, train_smoke, weights
+from tests.smoke import (
+    QUIET,
+    ROOT,
+    cut_short,
+    edit_about,
+    figures,
+    folders,
+    only_run,
+    reproduce,
+    train_smoke,
+    weights,
+)
 from tests.tracking.wandb_files import read_offline
 
 # Steps enough for a kill to fall between them, and every step saved.
@@ -37,7 +42,6 @@ LONG = (
 )
 OFFLINE = ("logger=wandb", "logger.mode=offline")
 QUICK = ("experiment=smoke", "trainer.epochs=1")
-FOUNDATION = ROOT / "tests" / "fixtures" / "foundation_run"
 SIGTERM, SIGINT = signal.SIGTERM, signal.SIGINT
 
 
@@ -45,11 +49,6 @@ SIGTERM, SIGINT = signal.SIGTERM, signal.SIGINT
 def uninterrupted(tmp_path_factory):
     """A run of LONG that nothing cut short."""
     return train_smoke(tmp_path_factory.mktemp("uninterrupted"), *LONG[1:])
-
-
-def only_run(root):
-    (run,) = list_runs(root / "runs")
-    return run
 
 
 def check_same(run, other):
@@ -200,13 +199,6 @@ def test_a_signal_ends_a_sweep_too(shell, tmp_path, monkeypatch):
     assert sorted(states.values()) == ["done", "done", "interrupted"]
 
 
-def cut_short(run):
-    """As a kill -9 after the last epoch and before the scores leaves it."""
-    for path in (*run.folder.glob("fold-*/seed-*/metrics.json"), run.folder / "metrics.json"):
-        path.unlink()
-    run.mark("running")
-
-
 def test_a_run_cut_before_its_scores_gets_them(shell, smoke, tmp_path):
     run = smoke.copy(tmp_path)
     cut_short(run)
@@ -284,38 +276,7 @@ def test_a_run_that_is_done_is_not_resumed(shell, smoke):
     assert "hft runs lists them" in ended.err
 
 
-def test_the_list_shows_how_to_go_on(smoke, tmp_path, capsys, monkeypatch):
-    monkeypatch.setenv("COLUMNS", "220")
-    done = smoke.copy(tmp_path)
-    folder = tmp_path / "runs" / "20240101-000000-0000"
-    shutil.copytree(done.folder, folder)
-    cut_short(find_run(tmp_path / "runs", folder.name))
-    assert runs_command.main([str(tmp_path / "runs")]) == 0
-    shown = " ".join(capsys.readouterr().out.split())
-    value = done.read_metrics()["select/net_bps_day@binance_usdm_vip0"]
-    assert f"select/net_bps_day@binance_usdm_vip0={value:.6g}" in shown
-    assert f"python backtest.py ckpt={done.id}" in shown
-    assert f"{folder.name} interrupted " in shown
-    assert f"python train.py resume={folder.name}" in shown
-    assert shown.index(done.id) < shown.index(folder.name)
-
-
 # Repeated
-
-
-def reproduce(shell, root, run, *overrides):
-    ended = shell("train.py", f"reproduce={run.id}", "logger=none", *folders(root), *overrides)
-    assert ended.status == 0, ended.err
-    return ended.out
-
-
-def test_a_run_is_repeated_from_its_folder(shell, smoke, tmp_path):
-    run = smoke.copy(tmp_path)
-    printed = reproduce(shell, tmp_path, run)
-    assert f"reproduced: all {len(figures(run))} numbers of {run.id} came out the same" in printed
-    again = next(other for other in list_runs(tmp_path / "runs") if other.id != run.id)
-    assert figures(again) == figures(run)
-    assert printed.splitlines()[-1].startswith(f"run={again.id} ")
 
 
 def test_several_seeds_are_repeated(shell, uninterrupted, tmp_path):
@@ -325,131 +286,7 @@ def test_several_seeds_are_repeated(shell, uninterrupted, tmp_path):
     )
 
 
-def test_what_differs_is_said(shell, smoke, tmp_path):
-    run = smoke.copy(tmp_path)
-    run.write_metrics(run.read_metrics() | {"tune/log_loss": 0.125})
-    edit_about(run, "versions", torch="1.0")
-    edit_about(run, "git", commit="0" * 40)
-    printed = reproduce(shell, tmp_path, run, "trainer.threads=2", "tags=[again]")
-    assert re.search(
-        rf"not reproduced: \d+ of {len(figures(run))} numbers of {run.id} differ", printed
-    )
-    assert "  tune/log_loss: 0.125 -> " in printed
-    assert "versions: torch 1.0 -> 2." in printed
-    assert f"code: commit {'0' * 40} -> " in printed
-    assert "config: trainer.threads 1 -> 2" in printed
-    assert "config: tags" not in printed
-    assert "config: logger" not in printed
-
-
-def test_where_nothing_else_differs_that_is_said(shell, smoke, tmp_path, monkeypatch):
-    clean = {"commit": "0" * 40, "dirty": False}
-    monkeypatch.setattr("hft.runs.folder.what_runs", lambda: {"versions": versions(), "git": clean})
-    run = smoke.copy(tmp_path)
-    edit_about(run, "git", **clean)
-    run.write_metrics(run.read_metrics() | {"tune/log_loss": 0.125})
-    assert "what else differs:\n  nothing that a run records" in reproduce(shell, tmp_path, run)
-
-
-def test_only_a_run_that_is_done_is_repeated(shell, smoke, tmp_path):
-    run = smoke.copy(tmp_path)
-    cut_short(run)
-    ended = shell("train.py", f"reproduce={run.id}", *folders(tmp_path))
-    assert ended.status == 2
-    assert (
-        f"run {run.id} is interrupted, not done: go on with it (python train.py resume={run.id})"
-        in ended.err
-    )
-    assert only_run(tmp_path).id == run.id
-
-
 # Written before
 
 
-@pytest.fixture
-def foundation(tmp_path):
-    """A run of the code of issue 2, which knew nothing of seeds, baselines, events or a locked
-    period.
-    """
-    shutil.copytree(FOUNDATION, tmp_path / "runs")
-    return only_run(tmp_path)
-
-
-def test_a_run_of_the_foundation_is_read(foundation, tmp_path):
-    plain = {"paths": {name: str(tmp_path / name) for name in ("runs", "sweeps", "cache")}}
-    config = stored_config(foundation, tmp_path / "runs", plain, overrides=[])
-    assert (config.seeds, config.money_every, config.baseline.kind, config.splits.final) == (
-        1,
-        0,
-        "none",
-        0.0,
-    )
-    assert (config.labels.events.every, config.labels.weights, config.labels.decay) == (
-        1,
-        "none",
-        1.0,
-    )
-    assert (config.trainer.ema, config.trainer.accumulate, config.trainer.overfit) == (
-        0.0,
-        1,
-        False,
-    )
-    stored = foundation.read_config()
-    assert config.plain()["model"].items() >= stored["model"].items()
-    assert config.bars.plain() == stored["bars"]
-
-
-def test_a_run_of_the_foundation_is_scored_and_repeated(foundation, tmp_path, shell):
-    card = score_run(tmp_path, foundation.id)
-    assert card.trades > 0
-    frame = foundation.read_predictions(folder=foundation.backtest_folder("test"))
-    total = frame.select(pl.sum_horizontal("p_hold", "p_buy", "p_sell")).to_series()
-    assert np.allclose(total, 1)
-    printed = reproduce(shell, tmp_path, foundation)
-    assert f"numbers of {foundation.id}" in printed
-    assert "None ->" not in printed.replace("commit None ->", "")
-
-
-@pytest.mark.parametrize(
-    ("group", "field", "message"),
-    [
-        ("labels", "horizon", "labels.horizon: must be given (bars after which a trade expires)"),
-        ("model", "channels", "model.channels: must be given"),
-        (None, "min_trades", "min_trades: must be given"),
-    ],
-)
-def test_a_field_that_cannot_be_filled_is_named(foundation, tmp_path, group, field, message):
-    path = foundation.folder / "config.json"
-    about = json.loads(path.read_text())
-    del (about["config"][group] if group else about["config"])[field]
-    path.write_text(json.dumps(about))
-    with pytest.raises(SpecError) as error:
-        score_run(tmp_path, foundation.id)
-    assert f"{path}: not a config of ours; choose another run" in str(error.value)
-    assert message in str(error.value)
-
-
 # Quick looks
-
-
-def test_overfit_learns_one_batch_by_heart(shell, tmp_path):
-    ended = shell("train.py", "experiment=smoke", "debug=overfit", *QUIET, *folders(tmp_path))
-    assert ended.status == 0, ended.err
-    assert only_run(tmp_path).read_metrics()["train/loss"] < 0.01
-    assert "loss of train in the last of 100 epochs: 0.00" in ended.out
-
-
-def test_the_profiler_leaves_its_table(shell, tmp_path):
-    ended = shell("train.py", "experiment=smoke", "debug=profiler", *QUIET, *folders(tmp_path))
-    assert ended.status == 0, ended.err
-    assert "aten::" in (only_run(tmp_path).folder / "fold-0" / "seed-0" / "profile.txt").read_text()
-
-
-@pytest.mark.parametrize(("debug", "epochs"), [("fdr", 1), ("limit", 2)])
-def test_a_fast_run_goes_all_the_way(shell, tmp_path, debug, epochs):
-    ended = shell("train.py", "experiment=smoke", f"debug={debug}", *QUIET, *folders(tmp_path))
-    assert ended.status == 0, ended.err
-    run = only_run(tmp_path)
-    assert run.read_metrics()["train/epochs"] == epochs
-    assert run.read_config()["tags"] == ["debug"]
-    assert score_run(tmp_path, run.id).trades >= 0

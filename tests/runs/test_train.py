@@ -4,27 +4,25 @@ again.
 
 from __future__ import annotations
 
-import json
-
 import numpy as np
 import polars as pl
 import pytest
 from safetensors.numpy import load_file
 
-from hft.clock import to_iso
 from hft.dataset.splits import make_periods
-from hft.market.ticks import DataError
-from hft.report.scorecard import Scorecard
 from hft.runs import money
+from hft.runs.folder import RunError
 from hft.runs.jobs import read_data_keys
-from hft.runs.registry import RunError, list_runs
-from hft.schema import LEDGER, PREDICTIONS
-from hft.spec import UserError, parse
+from hft.runs.registry import list_runs
+from hft.schema import PREDICTIONS
+from hft.spec import UserError
 from hft.system.cache import Cache
 from tests.smoke import (
+    QUIET,
     change_ticks_from,
-    edit_about,
     figures,
+    folders,
+    only_run,
     score_run,
     smoke_config,
     train_smoke,
@@ -63,7 +61,8 @@ def test_a_run_folder_holds_what_a_reader_needs(smoke):
 def test_the_last_line_is_one_to_paste(smoke):
     run, value = smoke.run.id, smoke.run.read_metrics()["select/net_bps_day@binance_usdm_vip0"]
     assert smoke.printed.splitlines()[-1] == (
-        f"run={run} select/net_bps_day@binance_usdm_vip0={value:.6g}  next: python backtest.py ckpt={run}"
+        f"run={run} select/net_bps_day@binance_usdm_vip0={value:.6g}  "
+        f"next: python backtest.py ckpt={run}"
     )
     assert smoke.printed_by_backtest.splitlines()[-1].startswith(f"run={run} scorecard=")
 
@@ -115,46 +114,6 @@ def test_more_fees_never_earn_more(smoke):
     metrics = smoke.run.read_metrics()
     net = [metrics[f"select/net_bps_day@binance_usdm_vip{tier}"] for tier in range(10)]
     assert net == sorted(net)
-
-
-def test_the_scorecard_covers_the_test_period(smoke):
-    stored = json.loads((smoke.run.folder / "backtest" / "test" / "scorecard.json").read_text())
-    assert parse(Scorecard, stored).plain() == smoke.card.plain()
-    span = read_data_keys(smoke.run).span
-    period = make_periods(*span, smoke_config(smoke.root).splits)[0].hull("test")
-    assert (smoke.card.start, smoke.card.end) == period
-    ledger = pl.read_parquet(smoke.run.folder / "backtest" / "test" / "ledger.parquet")
-    assert ledger.schema == LEDGER
-    assert len(ledger) == smoke.card.trades > 0
-    assert period[0] <= ledger["ts_entry"].min()
-    assert ledger["ts_exit"].max() < period[1]
-    assert (smoke.run.folder / "backtest" / "test" / "equity.png").read_bytes().startswith(PNG)
-
-
-def test_wandb_holds_training_and_backtest_under_one_id(smoke):
-    offline = read_offline(smoke.run.folder)
-    assert offline.ids == [smoke.run.id, smoke.run.id]
-    assert offline.exit_codes == [0, 0]
-    assert offline.tags == ["smoke", "test"]
-    stored = smoke.run.read_config()
-    assert offline.config["bars"] == stored["bars"]
-    assert offline.config["model"]["channels"] == 8
-    assert offline.config["backtest_test"]["ckpt"] == smoke.run.id
-    assert [epoch for epoch, _ in offline.curves["tune/log_loss"]] == [0, 1]
-    assert {"train/loss", "tune/loss", "tune/macro_f1", "tune/mcc", "tune/precision_buy"} <= set(
-        offline.curves
-    )
-    confusion = offline.tables["select/confusion"]
-    assert confusion["columns"] == ["true", "predicted_hold", "predicted_buy", "predicted_sell"]
-    metrics = smoke.run.read_metrics()
-    assert sum(sum(row[1:]) for row in confusion["data"]) == metrics["select/rows"]
-    for name in ("labels/hold", "labels/random_walk_hold", "select/net_bps_day@binance_usdm_vip0"):
-        assert offline.summary[name] == pytest.approx(metrics[name])
-    assert offline.summary["test/trades"] == smoke.card.trades
-    scorecard = offline.tables["test/scorecard"]
-    assert [row[0] for row in scorecard["data"]] == list(smoke.card.schedules)
-    assert offline.images["test/equity"].startswith(PNG)
-    assert offline.steps == sorted(set(offline.steps))
 
 
 def test_wandb_holds_all_there_is_to_review(smoke):
@@ -211,75 +170,6 @@ def test_a_change_before_the_test_period_is_seen(tmp_path, monkeypatch):
     )
     change_ticks_from(monkeypatch, (start + end) // 2)
     assert figures(train_smoke(tmp_path / "other")) != figures(plain)
-
-
-@pytest.mark.parametrize(
-    "overrides",
-    [
-        ["+data.end=2024-01-01T00:30"],
-        ["+data.start=2024-01-01T00:33"],
-        ["+data.alpha=0"],
-        ["data=synthetic", "data.start=2024-01-01", "data.end=2024-01-01T00:10"],
-    ],
-)
-def test_rows_that_a_run_was_trained_on_are_not_scored(smoke, tmp_path, overrides):
-    run = smoke.copy(tmp_path)
-    with pytest.raises(
-        DataError, match=r"holds rows that run .* was trained on .*; set data\.start="
-    ) as error:
-        score_run(tmp_path, run.id, *overrides, "logger=none", "name=again")
-    assert run.id in str(error.value)
-    assert len(run.read_openings("test")) == 1
-    assert not (run.folder / "backtest" / "again").exists()
-
-
-def test_data_after_select_and_another_market_may_be_scored(smoke, tmp_path):
-    run = smoke.copy(tmp_path)
-    until = make_periods(*read_data_keys(run).span, smoke_config(tmp_path).splits)[0].hull(
-        "select"
-    )[1]
-    later = score_run(
-        tmp_path, run.id, f"+data.start={to_iso(until)[:-1]}", "logger=none", "name=later"
-    )
-    assert later.start == until
-    assert "opening 2 of rows of this run's test period" in later.notes
-    other = score_run(tmp_path, run.id, "+data.seed=1", "logger=none", "name=other")
-    assert other.trades != smoke.card.trades
-    assert "opening 1 of other data than the run's own test period" in other.notes
-    assert (len(run.read_openings("test")), len(run.read_openings("other"))) == (2, 1)
-
-
-def test_openings_of_the_test_period_are_counted(smoke, tmp_path):
-    run = smoke.copy(tmp_path)
-    card = score_run(tmp_path, run.id, "logger=none", "+execution.latency_ms=500", "name=slow")
-    assert "opening 2 of this run's test period" in card.notes
-    assert "opening 1 of this run's test period" in smoke.card.notes
-    first, second = run.read_openings("test")
-    assert first["config_sha256"] != second["config_sha256"]
-    assert (run.folder / "backtest" / "slow" / "scorecard.json").is_file()
-
-
-def test_a_scoring_again_gives_the_same(smoke, tmp_path):
-    run = smoke.copy(tmp_path)
-    card = score_run(tmp_path, run.id, "logger=none")
-    assert card.plain() | {"notes": None} == smoke.card.plain() | {"notes": None}
-
-
-def test_data_that_lack_the_test_period_are_named(smoke, tmp_path):
-    run = smoke.copy(tmp_path)
-    start, end = read_data_keys(run).span
-    edit_about(run, "data_keys", span=[start, 2 * end - start])
-    with pytest.raises(
-        DataError, match=rf"does not hold the test period of run {run.id} .*; bring its files back"
-    ):
-        score_run(tmp_path, run.id, "logger=none")
-
-
-def test_a_market_that_changed_since_is_noted(smoke, tmp_path):
-    run = smoke.copy(tmp_path)
-    edit_about(run, "data_keys", bars=["0" * 64])
-    card = score_run(tmp_path, run.id, "logger=none")
-    assert "the data, or the code that makes bars of them, changed since training" in card.notes
 
 
 # That it can be had again
@@ -390,4 +280,30 @@ def test_other_loggers_take_the_same(tmp_path, logger):
 )
 def test_other_choices_take_the_whole_path(tmp_path, overrides):
     run = train_smoke(tmp_path, *overrides)
+    assert score_run(tmp_path, run.id).trades >= 0
+
+
+# Quick looks
+
+
+def test_overfit_learns_one_batch_by_heart(shell, tmp_path):
+    ended = shell("train.py", "experiment=smoke", "debug=overfit", *QUIET, *folders(tmp_path))
+    assert ended.status == 0, ended.err
+    assert only_run(tmp_path).read_metrics()["train/loss"] < 0.01
+    assert "loss of train in the last of 100 epochs: 0.00" in ended.out
+
+
+def test_the_profiler_leaves_its_table(shell, tmp_path):
+    ended = shell("train.py", "experiment=smoke", "debug=profiler", *QUIET, *folders(tmp_path))
+    assert ended.status == 0, ended.err
+    assert "aten::" in (only_run(tmp_path).folder / "fold-0" / "seed-0" / "profile.txt").read_text()
+
+
+@pytest.mark.parametrize(("debug", "epochs"), [("fdr", 1), ("limit", 2)])
+def test_a_fast_run_goes_all_the_way(shell, tmp_path, debug, epochs):
+    ended = shell("train.py", "experiment=smoke", f"debug={debug}", *QUIET, *folders(tmp_path))
+    assert ended.status == 0, ended.err
+    run = only_run(tmp_path)
+    assert run.read_metrics()["train/epochs"] == epochs
+    assert run.read_config()["tags"] == ["debug"]
     assert score_run(tmp_path, run.id).trades >= 0

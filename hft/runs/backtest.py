@@ -1,0 +1,126 @@
+"""Scoring on one screen: a run, rows it never saw -> forecasts -> ledgers -> scorecards.
+
+In: a BacktestConfig, the run and its own config. Out: in the run's `backtest/<name>/` the card, the
+ledger, the forecasts and a figure. Each reading of test or locked rows is counted
+(hft/runs/openings.py).
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from hft.config.configs import BacktestConfig, TrainConfig
+from hft.dataset.splits import Block
+from hft.dataset.stages import build_market
+from hft.learning.classifier import load_classifier
+from hft.learning.fit import predict
+from hft.report.figures import plot_equity
+from hft.report.scorecard import Scorecard, save_scorecard, save_scorecards, score
+from hft.report.tables import print_scorecard, print_spread
+from hft.runs.folder import Run
+from hft.runs.frames import Frames, build_frames, to_predictions
+from hft.runs.money import trade
+from hft.runs.openings import Part, rows_to_score
+from hft.system.cache import Cache
+from hft.system.files import write_atomic
+from hft.tracking.logger import open_tracker
+from hft.tracking.tracker import png
+
+
+def backtest(config: BacktestConfig, trained: TrainConfig, run: Run) -> Scorecard:
+    """Scores a run on rows it never saw: its own test period, the locked final one, or all of
+    another market's data.
+
+    Every seed, and with cpcv every path, is a series of its own: the card is that of the middle one
+    by net return at the strategy's schedule, and their spread is printed beside it.
+    """
+    cache = Cache(Path(config.paths.cache))
+    market = build_market(config.data, trained.bars, trained.features, cache)
+    parts, until, notes = rows_to_score(config, trained, market, run)
+    frames = build_frames(trained, market.before(until))
+    series = _ledgers(config, trained, frames, parts, run)
+    start, end = min(block[0] for _, _, block in parts), max(block[1] for _, _, block in parts)
+    notes = [*config.execution.assumptions(market.ticks), *notes]
+    cards = {
+        name: score(x, config.fees, start, end, notes=notes, seed=trained.seed)
+        for name, x in series.items()
+    }
+    schedule, folder = trained.strategy.schedule, run.backtest_folder(config.name)
+    ranked = sorted(cards, key=lambda name: cards[name].schedules[schedule].net_bps_total)
+    middle = ranked[(len(ranked) - 1) // 2]
+    card, ledger = cards[middle], series[middle]
+    save_scorecard(card, ledger, folder)
+    equity = folder / "equity.png"
+    title = f"{run.id}: {card.verdict}"
+    figure = plot_equity(ledger, config.fees, start=start, end=end, title=title)
+    write_atomic(equity, png(figure))
+    print_scorecard(card, schedule=schedule)
+    if len(cards) > 1:
+        save_scorecards(cards, folder)
+        print_spread(cards, schedule=schedule, shown=middle)
+    _track(config, run, card, equity)
+    sys.stdout.write(f"run={run.id} scorecard={folder / 'scorecard.json'} figure={equity}\n")
+    return card
+
+
+def _ledgers(
+    config: BacktestConfig, trained: TrainConfig, frames: Frames, parts: list[Part], run: Run
+) -> dict[str, pl.DataFrame]:
+    """Per seed and path one ledger, the folds' blocks one after the other; the forecasts are kept
+    beside the card.
+    """
+    ledgers: dict[tuple[int, int], list[tuple[Block, pl.DataFrame]]] = {}
+    predictions = []
+    for seed in range(trained.seed, trained.seed + trained.seeds):
+        for fold in sorted({fold for fold, _, _ in parts}):
+            p_T3 = _forecast(trained, frames, run, fold, seed)
+            fitted = run.read_strategy(fold, seed)
+            for path, block in ((path, block) for f, path, block in parts if f == fold):
+                ledger = trade(
+                    trained, frames, fold, block, p_T3, fitted, execution=config.execution
+                )
+                ledgers.setdefault((seed, path), []).append((block, ledger))
+                place = {"fold": fold, "seed": seed, "split": "test", "path": path}
+                predictions.append(to_predictions(frames, [block], p_T3, **place))
+    run.write_predictions(pl.concat(predictions), folder=run.backtest_folder(config.name))
+    several = len({path for _, path in ledgers}) > 1
+    return {
+        f"seed {seed}" + f", path {path}" * several: pl.concat(
+            [ledger for _, ledger in sorted(found, key=lambda part: part[0])]
+        )
+        for (seed, path), found in sorted(ledgers.items())
+    }
+
+
+def _forecast(trained: TrainConfig, frames: Frames, run: Run, fold: int, seed: int) -> np.ndarray:
+    classifier = load_classifier(
+        run.fold_folder(fold, seed) / "weights.safetensors",
+        trained.model,
+        trained.transforms,
+        n_features=len(frames.dataset.names),
+    )
+    device = trained.trainer.scoring_device()
+    return frames.forecast(predict(classifier, frames.dataset, device=device))
+
+
+def _track(config: BacktestConfig, run: Run, card: Scorecard, equity: Path) -> None:
+    """The scorecard and its figure, into the same W&B run as the training."""
+    with open_tracker(
+        config.logger,
+        run.tracked_id,
+        run.folder,
+        config=config.plain(),
+        tags=config.tags,
+        job=f"backtest_{config.name}",
+    ) as tracker:
+        plain = card.plain()
+        rows = [{"schedule": name} | values for name, values in plain.pop("schedules").items()]
+        tracker.summary(
+            {f"{config.name}/{k}": v for k, v in plain.items() if isinstance(v, int | float | str)}
+        )
+        tracker.table(f"{config.name}/scorecard", pl.DataFrame(rows, infer_schema_length=None))
+        tracker.figure(f"{config.name}/equity", equity)
