@@ -1,28 +1,33 @@
 """What a run shows beside its numbers: arrays in, matplotlib figures out, drawn without a display.
 
-Each function takes what hft/statistics/classes.py or hft/learning/model computed and returns a
-Figure for a Tracker. To add one: a function here, and its place in hft/report/review.py.
+Each function takes what was computed elsewhere and returns a Figure for a Tracker. To add one: a
+function here, and its place in hft/report/review.py.
 
 Legend: C classes, L gated blocks, K parts of a period; H channels of a block.
 """
 
 from __future__ import annotations
 
+import math
+import textwrap
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from hft.schema import CLASS_NAMES
 from hft.statistics.classes import Coverage, PrCurve, Reliability
+from hft.trading.fees import FeeSchedule, headline
 
 if TYPE_CHECKING:
+    import polars as pl
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 COLORS = ("0.45", "C2", "C3")  # hold, buy, sell
 MAX_POINTS = 1000  # of a curve: more take seconds to draw and look the same
 MAX_BARS = 40  # of a bar chart: more cannot be read
+N_CURVES = 5  # of equity after fees
 
 
 def plot_confusion(counts_CC: np.ndarray, *, title: str) -> Figure:
@@ -32,14 +37,8 @@ def plot_confusion(counts_CC: np.ndarray, *, title: str) -> Figure:
     axes.imshow(shares_CC, cmap="Blues", vmin=0, vmax=1)
     for (true, predicted), share in np.ndenumerate(shares_CC):
         text = f"{share:.1%}\n{counts_CC[true, predicted]:,}"
-        axes.text(
-            predicted,
-            true,
-            text,
-            ha="center",
-            va="center",
-            color="white" if share > 0.5 else "black",
-        )
+        color = "white" if share > 0.5 else "black"
+        axes.text(predicted, true, text, ha="center", va="center", color=color)
     axes.set_xticks(range(len(CLASS_NAMES)), CLASS_NAMES)
     axes.set_yticks(range(len(CLASS_NAMES)), [f"{n}\n{rows:,}" for n, rows in _rows_of(counts_CC)])
     axes.spines[:].set_visible(False)
@@ -51,8 +50,8 @@ def plot_confusion(counts_CC: np.ndarray, *, title: str) -> Figure:
 def plot_pr_curves(
     curves: Mapping[str, PrCurve], *, averages: Mapping[str, float], title: str
 ) -> Figure:
-    """One curve per class, its average precision in the legend; a forecast without skill stays at
-    the dotted share.
+    """One curve per class, its average precision in the legend. A forecast without skill stays at
+    the dotted line, the class's share of rows.
     """
     figure, axes = _new(6.2, 4.4, title)
     for color, (name, (recall_K, precision_K)) in zip(COLORS, curves.items(), strict=True):
@@ -70,17 +69,17 @@ def plot_pr_curves(
 def plot_reliability(
     found: Mapping[str, Reliability], *, errors: Mapping[str, float], title: str
 ) -> Figure:
-    """Of the likeliest class, per forecaster, its calibration error in the legend; below the
-    diagonal is overconfident.
+    """One curve per forecaster, of its likeliest class, with the calibration error in the legend;
+    points below the diagonal are overconfident.
 
-    The lower panel says where the rows are: what holds few of them is noise.
+    The lower panel shows where the rows are: a bin that holds few of them is noise.
     """
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(5.4, 5.8), layout="constrained")
     axes, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     axes.plot([0, 1], [0, 1], color="0.7", linewidth=1)
-    looks = [{"color": "0.55", "marker": "s"}, {"color": "C0", "marker": "o"}]
+    looks: list[dict[str, Any]] = [{"color": "0.55", "marker": "s"}, {"color": "C0", "marker": "o"}]
     for look, (name, (forecast_K, share_K, rows_K)) in zip(looks, found.items(), strict=True):
         label = f"{name}: calibration error {errors[name]:.3f}"
         axes.plot(forecast_K, share_K, markersize=4, linewidth=1.2, label=label, **look)
@@ -90,39 +89,32 @@ def plot_reliability(
     )
     below.set(xlabel="probability of the likeliest class", ylabel="share of rows", ylim=(0, None))
     axes.legend(frameon=False, fontsize=9, loc="upper left")
-    _dress(axes, title)
-    _dress(below, "")
+    axes.set_title(title, fontsize=10, loc="left")
+    for panel in (axes, below):
+        panel.spines[["top", "right"]].set_visible(False)
     return figure
 
 
 def plot_coverage(curve: Coverage, *, title: str) -> Figure:
-    """Accuracy on the rows answered when only the most confident are, beside the majority class on
+    """Accuracy when only the most confident rows are answered, beside that of the majority class on
     the same rows.
     """
     figure, axes = _new(6.2, 4.2, title)
-    axes.plot(
-        curve.coverage_K, curve.accuracy_K, marker="o", markersize=3, clip_on=False, label="model"
-    )
-    axes.plot(
-        curve.coverage_K,
-        curve.majority_accuracy_K,
-        color="0.45",
-        linestyle="--",
-        label="majority class",
-    )
-    axes.set(
-        xlabel="share of rows answered, the most confident first", ylabel="accuracy", xlim=(0, 1)
-    )
+    x_K = curve.coverage_K
+    axes.plot(x_K, curve.accuracy_K, marker="o", markersize=3, clip_on=False, label="model")
+    axes.plot(x_K, curve.majority_accuracy_K, color="0.45", linestyle="--", label="majority class")
+    axes.set(xlabel="share of rows answered, the most confident first", ylabel="accuracy")
+    axes.set_xlim(0, 1)
     axes.legend(frameon=False, fontsize=9)
     return figure
 
 
 def plot_gates(gates_LKH: np.ndarray, times_K: np.ndarray, *, title: str) -> Figure:
-    """Squeeze-and-excitation gates of each channel over the parts of a period, a row of panels per
-    block, input first.
+    """Squeeze-and-excitation gates of each channel over the parts of a period; a row of panels per
+    block, the block next to the input first.
 
-    On the left the mean of the period, on the right how far each part is from it: channels differ
-    by far more than times do, so that on one scale nothing would seem to change.
+    On the left is the mean of the period, on the right how far each part is from it. Channels
+    differ far more than times do: on one scale nothing would seem to change.
     """
     from matplotlib.figure import Figure
 
@@ -134,7 +126,7 @@ def plot_gates(gates_LKH: np.ndarray, times_K: np.ndarray, *, title: str) -> Fig
         len(gates_LKH), 2, squeeze=False, sharex="col", sharey="row", width_ratios=(1, 16)
     )
     for block, (left, right) in enumerate(panels):
-        look = {"aspect": "auto", "interpolation": "nearest"}
+        look: dict[str, Any] = {"aspect": "auto", "interpolation": "nearest"}
         of_mean = left.imshow(means_LH1[block], vmin=0, vmax=1, cmap="viridis", **look)
         of_change = right.imshow(
             changes_LHK[block], vmin=-largest, vmax=largest, cmap="RdBu_r", **look
@@ -154,8 +146,8 @@ def plot_gates(gates_LKH: np.ndarray, times_K: np.ndarray, *, title: str) -> Fig
 
 
 def plot_importance(rises: Mapping[str, float], *, title: str) -> Figure:
-    """The largest on top; the log loss falls where shuffling a feature does no harm, so the left
-    side is noise.
+    """The largest rise of log loss on top. A fall means that shuffling the feature did no harm: the
+    left side shows how large the noise is.
     """
     largest = sorted(rises, key=lambda name: abs(rises[name]))[-MAX_BARS:]
     names = sorted(largest, key=rises.__getitem__)
@@ -173,28 +165,79 @@ def plot_importance(rises: Mapping[str, float], *, title: str) -> Figure:
     return figure
 
 
+def plot_equity(
+    ledger: pl.DataFrame, fees: Mapping[str, FeeSchedule], *, start: int, end: int, title: str
+) -> Figure:
+    """The cumulative return over [start, end) ns, booked at the exits: before fees and under a few
+    schedules, cheap to dear.
+    """
+    import matplotlib.dates as dates
+
+    figure, axes = _new(11, 5.5, "\n".join(textwrap.wrap(title, 90)), dpi=120)
+    axes.axhline(0, color="0.6", linewidth=0.8)
+    times = np.array([start, *ledger["ts_exit"], end]).astype("datetime64[ns]")
+    for rank, (label, returns_N) in enumerate(_curves(ledger, fees)):
+        equity = np.concatenate([[0.0], np.cumsum(returns_N)])
+        color, width = (f"C{rank - 1}", 1.4) if rank else ("black", 2.0)
+        steps = [*equity, equity[-1]]
+        axes.step(times, steps, where="post", label=label, color=color, linewidth=width)
+    axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), frameon=False, fontsize=9)
+    # Matplotlib's dates are untyped.
+    write = dates.ConciseDateFormatter(axes.xaxis.get_major_locator())  # type: ignore[no-untyped-call]
+    axes.xaxis.set_major_formatter(write)
+    axes.set(xlim=times[[0, -1]], xlabel="UTC", ylabel="cumulative return, bps of the position")
+    axes.grid(alpha=0.25)
+    return figure
+
+
 def _rows_of(counts_CC: np.ndarray) -> list[tuple[str, int]]:
     return list(zip(CLASS_NAMES, counts_CC.sum(axis=1), strict=True))
 
 
 def _thinned(n: int) -> np.ndarray:
-    """At most MAX_POINTS of n positions, both ends among them; denser at the beginning, where
-    precision jumps.
+    """At most MAX_POINTS of n positions, both ends among them; they are denser at the beginning,
+    where precision jumps.
     """
     if n <= MAX_POINTS:
         return np.arange(n)
     return np.unique(np.round((n - 1) * np.linspace(0, 1, MAX_POINTS) ** 2).astype(int))
 
 
-def _new(width: float, height: float, title: str) -> tuple[Figure, Axes]:
+def _curves(ledger: pl.DataFrame, fees: Mapping[str, FeeSchedule]) -> list[tuple[str, np.ndarray]]:
+    """(legend, returns): before fees first, then headline schedules of different cost, no more than
+    N_CURVES.
+    """
+    shown = headline({name: schedule.taker_bps for name, schedule in fees.items()})
+    costs = {fees[name].one_way_bps(ledger): name for name in reversed(shown)}
+    chosen = sorted(cost for cost in costs if cost)
+    if len(chosen) > N_CURVES:
+        chosen = [chosen[i] for i in np.linspace(0, len(chosen) - 1, N_CURVES).round().astype(int)]
+    nets = [(f"{costs[cost]}, {cost:g} bps", fees[costs[cost]].net_bps(ledger)) for cost in chosen]
+    curves = [("before fees", ledger["gross_bps"].to_numpy()), *nets]
+    return [(f"{label}: {returns.sum():+,.0f}", returns) for label, returns in curves]
+
+
+def new_panels(
+    n: int, *, columns: int, width: float, height: float, dpi: float | None = None
+) -> tuple[Figure, list[Axes]]:
+    """A figure and its first `n` panels, row by row; `width` is the figure's, `height` a row's, in
+    inches. Drawn without a display: pyplot would keep state for the whole process.
+    """
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(width, height), layout="constrained")
-    axes = figure.subplots()
-    _dress(axes, title)
-    return figure, axes
+    rows = math.ceil(n / columns)
+    figure = Figure(figsize=(width, height * rows), dpi=dpi, layout="constrained")
+    panels: list[Axes] = list(figure.subplots(rows, columns, squeeze=False).flat)
+    for spare in panels[n:]:
+        spare.set_visible(False)
+    for axes in panels[:n]:
+        axes.spines[["top", "right"]].set_visible(False)
+    return figure, panels[:n]
 
 
-def _dress(axes: Axes, title: str) -> None:
-    axes.spines[["top", "right"]].set_visible(False)
+def _new(
+    width: float, height: float, title: str, *, dpi: float | None = None
+) -> tuple[Figure, Axes]:
+    figure, (axes,) = new_panels(1, columns=1, width=width, height=height, dpi=dpi)
     axes.set_title(title, fontsize=10, loc="left")
+    return figure, axes

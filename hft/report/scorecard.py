@@ -1,36 +1,31 @@
-"""A ledger in, a Scorecard under every fee schedule at once out: as data and a figure;
-hft/report/tables.py prints it.
+"""A ledger in, a Scorecard under every fee schedule at once out; hft/report/tables.py prints it,
+hft/report/figures.py draws its equity.
 
-Fills do not depend on fees, so one simulation is scored under all of them. A figure that the data
-cannot carry is None with the reason beside it. To add a figure: a field here, computed in
-hft/statistics.
+Fills do not depend on fees, so one simulation is scored under all of them. A number that the data
+cannot carry is None, with the reason beside it. To add one: a field here, computed in
+hft/statistics, and its line in hft/metrics.py.
 """
 
 from __future__ import annotations
 
-import io
-import json
-import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import polars as pl
 from pydantic import Field
 
-from hft.clock import NS_PER_DAY, NS_PER_S
+from hft.clock import NS_PER_DAY, NS_PER_HOUR, NS_PER_S
 from hft.spec import Spec
-from hft.statistics.returns import MIN_TRADES, Interval, break_even, max_drawdown, sharpe
-from hft.system.files import write_atomic
+from hft.statistics.bootstrap import Interval
+from hft.statistics.returns import break_even, max_drawdown
+from hft.statistics.sharpe import sharpe
+from hft.system.files import write_json
+from hft.system.parquet import write_frame
 from hft.trading.fees import FeeSchedule
 
-if TYPE_CHECKING:
-    pass
-
-FUNDING_HOURS = 8  # at 00, 08 and 16 UTC on the perpetuals of QUANT 3
+FUNDING_HOURS = 8  # at 00, 08 and 16 UTC on the perpetuals of docs/definitions.md 3
 MARKOUTS = ("markout_100ms_bps", "markout_1s_bps", "markout_10s_bps")
-N_CURVES = 5
 Fees = Mapping[str, FeeSchedule]
 
 
@@ -97,23 +92,18 @@ def score(
     """
     margin = break_even(ledger["gross_bps"].to_numpy(), seed=seed)
     days = (end - start) / NS_PER_DAY
-    held = ledger["ts_exit"] - ledger["ts_entry"]
+    held_ns = (ledger["ts_exit"] - ledger["ts_entry"]).to_numpy()
+    traded = ledger["qty"] * (ledger["price_entry"] + ledger["price_exit"])
+    reasons = ledger["reason"].value_counts().sort("count", "reason", descending=[True, False])
     return Scorecard(
         start=start,
         end=end,
         days=days,
         trades=len(ledger),
-        turnover_day=float(
-            (ledger["qty"] * (ledger["price_entry"] + ledger["price_exit"])).sum() / days
-        ),
+        turnover_day=float(traded.sum()) / days,
         long_share=_mean(ledger["side"] > 0),
-        holding_s=float(held.median()) / NS_PER_S if len(ledger) else None,
-        reasons=dict(
-            ledger["reason"]
-            .value_counts()
-            .sort("count", "reason", descending=[True, False])
-            .iter_rows()
-        ),
+        holding_s=float(np.median(held_ns)) / NS_PER_S if len(ledger) else None,
+        reasons=dict(reasons.iter_rows()),
         markouts={name: _mean(ledger[name]) for name in MARKOUTS},
         gross_bps_trade=_mean(ledger["gross_bps"]),
         break_even_bps=margin.mean,
@@ -151,18 +141,15 @@ def _score_under(
         psr=ratio.psr,
         sharpe_reason=ratio.reason,
         max_drawdown_bps=max_drawdown(net),
-        verdict=_verdict_under(_cost_bps(schedule, ledger), len(net), margin),
+        verdict=_verdict_under(schedule.one_way_bps(ledger), len(net), margin),
     )
 
 
-def _cost_bps(schedule: FeeSchedule, ledger: pl.DataFrame) -> float:
-    """One way, for these trades' own mix of maker and taker legs; as a taker without trades."""
-    return float(schedule.cost_bps(ledger).mean() / 2) if len(ledger) else schedule.taker_bps
-
-
 def _verdict_under(cost_bps: float, n_trades: int, margin: Interval) -> str:
-    if n_trades < MIN_TRADES:
-        return f"too few trades ({n_trades})" if n_trades else "no trades"
+    if margin.mean is None:
+        return "no trades"
+    if margin.low is None or margin.high is None:
+        return f"too few trades ({n_trades})"
     if margin.mean <= 0:
         return "loses before costs"
     if margin.mean > cost_bps:
@@ -172,28 +159,32 @@ def _verdict_under(cost_bps: float, n_trades: int, margin: Interval) -> str:
 
 def _verdict(ledger: pl.DataFrame, fees: Fees, margin: Interval) -> str:
     """One sentence over all schedules that cost anything."""
-    if len(ledger) < MIN_TRADES:
-        return f"too few trades ({len(ledger)}): no conclusion" if len(ledger) else "no trades"
+    if margin.mean is None:
+        return "no trades"
+    if margin.low is None or margin.high is None:
+        return f"too few trades ({len(ledger)}): no conclusion"
     interval = f"break-even {margin.mean:.2f} bps one way [{margin.low:.2f}, {margin.high:.2f}]"
     if margin.mean <= 0:
         return f"loses before costs; {interval}"
     noise = "" if margin.low > 0 else ", gross within noise of zero"
-    costs = {name: cost for name, s in fees.items() if (cost := _cost_bps(s, ledger)) > 0}
+    costs = {name: cost for name, s in fees.items() if (cost := s.one_way_bps(ledger)) > 0}
     if not costs:
         return f"gross positive{noise}; {interval}"
     paying = {name: cost for name, cost in costs.items() if margin.mean > cost}
     if not paying:
-        cheapest = min(costs, key=costs.get)
-        return f"gross positive but below every fee (lowest {costs[cheapest]:g} bps, {cheapest}){noise}; {interval}"
+        cheapest = min(costs, key=costs.__getitem__)
+        lowest = f"lowest {costs[cheapest]:g} bps, {cheapest}"
+        return f"gross positive but below every fee ({lowest}){noise}; {interval}"
     sure = sum(margin.low > cost for cost in paying.values())
-    return f"pays under {len(paying)} of {len(costs)} schedules, beyond noise under {sure}{noise}; {interval}"
+    under = f"pays under {len(paying)} of {len(costs)} schedules, beyond noise under {sure}"
+    return f"{under}{noise}; {interval}"
 
 
 def _cautions(ledger: pl.DataFrame, days: float) -> list[str]:
     cautions = []
     if days < 1:
         cautions.append(f"the period is {days * 24:.2f} hours: figures per day extrapolate")
-    stamps = ledger.select(pl.col("ts_entry", "ts_exit") // (FUNDING_HOURS * 3600 * NS_PER_S))
+    stamps = ledger.select(pl.col("ts_entry", "ts_exit") // (FUNDING_HOURS * NS_PER_HOUR))
     held_over = int((stamps["ts_exit"] > stamps["ts_entry"]).sum())
     if held_over:
         cautions.append(
@@ -204,75 +195,16 @@ def _cautions(ledger: pl.DataFrame, days: float) -> list[str]:
 
 def _mean(values: pl.Series | np.ndarray) -> float | None:
     mean = pl.Series(values).mean()
-    return None if mean is None else float(mean)
-
-
-def headline(fees: Mapping[str, FeeSchedule | ScheduleScore]) -> list[str]:
-    """The dearest and the cheapest tier of each ladder: names up to their last `_` are one
-    ladder.
-    """
-    ladders: dict[str, list[str]] = {}
-    for name in sorted(fees, key=lambda name: -fees[name].taker_bps):
-        ladders.setdefault(name.rpartition("_")[0], []).append(name)
-    ends = {name for tiers in ladders.values() for name in (tiers[0], tiers[-1])}
-    return [name for name in fees if name in ends]
+    return mean if isinstance(mean, float) else None  # polars gives None for no rows
 
 
 def save_scorecard(card: Scorecard, ledger: pl.DataFrame, folder: Path) -> None:
     """scorecard.json and ledger.parquet, each whole or absent."""
-    rows = io.BytesIO()
-    ledger.write_parquet(rows)
-    write_atomic(folder / "ledger.parquet", rows.getvalue())
-    write_atomic(folder / "scorecard.json", json.dumps(card.plain(), indent=1).encode() + b"\n")
+    write_frame(folder / "ledger.parquet", ledger)
+    write_json(folder / "scorecard.json", card.plain(), indent=1)
 
 
 def save_scorecards(cards: Mapping[str, Scorecard], folder: Path) -> None:
     """scorecards.json: the cards of all series of one scoring, by name."""
     content = {name: card.plain() for name, card in cards.items()}
-    write_atomic(folder / "scorecards.json", json.dumps(content, indent=1).encode() + b"\n")
-
-
-def plot_equity(
-    ledger: pl.DataFrame, fees: Fees, path: Path, *, start: int, end: int, title: str
-) -> Path:
-    """PNG of the cumulative return, booked at the exits: before fees and under a few schedules,
-    cheap to dear.
-    """
-    import matplotlib.dates as dates
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(11, 5.5), layout="constrained")
-    axes = figure.subplots()
-    axes.axhline(0, color="0.6", linewidth=0.8)
-    times = np.array([start, *ledger["ts_exit"], end]).astype("datetime64[ns]")
-    for rank, (label, returns) in enumerate(_curves(ledger, fees)):
-        equity = np.concatenate([[0.0], np.cumsum(returns)])
-        look = (
-            {"color": f"C{rank - 1}", "linewidth": 1.4}
-            if rank
-            else {"color": "black", "linewidth": 2.0}
-        )
-        axes.step(times, [*equity, equity[-1]], where="post", label=label, **look)
-    axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), frameon=False, fontsize=9)
-    axes.xaxis.set_major_formatter(dates.ConciseDateFormatter(axes.xaxis.get_major_locator()))
-    axes.set(xlim=times[[0, -1]], xlabel="UTC", ylabel="cumulative return, bps of the position")
-    axes.grid(alpha=0.25)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.set_title("\n".join(textwrap.wrap(title, 90)), loc="left", fontsize=10)
-    image = io.BytesIO()
-    figure.savefig(image, format="png", dpi=120)
-    write_atomic(path, image.getvalue())
-    return path
-
-
-def _curves(ledger: pl.DataFrame, fees: Fees) -> list[tuple[str, np.ndarray]]:
-    """(legend, returns): before fees first, then headline schedules of different cost, no more than
-    N_CURVES.
-    """
-    costs = {_cost_bps(fees[name], ledger): name for name in reversed(headline(fees))}
-    chosen = sorted(cost for cost in costs if cost)
-    if len(chosen) > N_CURVES:
-        chosen = [chosen[i] for i in np.linspace(0, len(chosen) - 1, N_CURVES).round().astype(int)]
-    nets = [(f"{costs[cost]}, {cost:g} bps", fees[costs[cost]].net_bps(ledger)) for cost in chosen]
-    curves = [("before fees", ledger["gross_bps"].to_numpy()), *nets]
-    return [(f"{label}: {returns.sum():+,.0f}", returns) for label, returns in curves]
+    write_json(folder / "scorecards.json", content, indent=1)

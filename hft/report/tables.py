@@ -12,166 +12,174 @@ import numpy as np
 
 from hft.clock import NS_PER_S
 from hft.metrics import metric
-from hft.report.scorecard import MARKOUTS, Scorecard, headline
+from hft.report.scorecard import MARKOUTS, Scorecard
 from hft.schema import CLASS_NAMES
+from hft.trading.fees import headline
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table
+
+Metrics = Mapping[str, float | None]
+# (heading, metric); headings are short, so that 80 columns hold every number. A majority is what
+# forecasting the class frequencies scores in the column to its left.
+OF_FIT = (
+    ("rows", "rows"),
+    ("log loss", "log_loss"),
+    ("majority", "majority_log_loss"),
+    ("macro F1", "macro_f1"),
+    ("majority", "majority_macro_f1"),
+    ("MCC", "mcc"),
+    ("ECE", "calibration_error"),
+)
+OF_RUN = (
+    metric("select", "log_loss"),
+    metric("select", "majority_log_loss"),
+    metric("select", "macro_f1"),
+    metric("select", "mcc"),
+    f"baseline/{metric('select', 'log_loss')}",
+)
+
+
+def print_whole(table: Table, *, console: Console | None = None) -> None:
+    """Prints a table with all its digits: where columns that do not wrap need more room than the
+    console has, lines are longer than its width. Rich would cut numbers short.
+    """
+    from rich.cells import cell_len
+    from rich.console import Console
+
+    def least(cell: object, *, whole: bool) -> int:
+        text = str(cell)
+        return cell_len(text) if whole else max(map(cell_len, text.split()), default=0)
+
+    console = console or Console()
+    needed = len(table.columns) + 1  # the box
+    for column in table.columns:
+        cells = [column.header, *column.cells]
+        needed += max(least(cell, whole=column.no_wrap) for cell in cells)
+        needed += table.padding[1] + table.padding[3]
+    if needed > console.width:
+        table.width = needed
+    console.print(table, crop=False)
 
 
 def print_scorecard(card: Scorecard, *, schedule: str, console: Console | None = None) -> None:
     """The headline schedules and, in bold, the strategy's own; `fees` are maker/taker, `fall` the
     maximum drawdown.
     """
-    from rich.box import SIMPLE_HEAD
     from rich.console import Console
-    from rich.table import Table
 
     console = console or Console()
-    gap = (
-        0,
-        int(console.width >= 100),
-        0,
-        0,
-    )  # an 80-column terminal has just room for the verdict
-    table = Table(
-        title=_period(card), title_justify="left", box=SIMPLE_HEAD, padding=gap, pad_edge=False
-    )
+    # A terminal of 80 columns has just room for the verdict.
+    table = _new_table(_period(card), gap=int(console.width >= 100))
     table.add_column("schedule", no_wrap=True, min_width=18)
     for name in ("fees", "a trade", "a day", "total", "hit", "Sharpe", "fall"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("verdict")
-    shown = {schedule, *headline(card.schedules)}
+    shown = {schedule, *headline({name: s.taker_bps for name, s in card.schedules.items()})}
     for name in (n for n in card.schedules if n in shown):
         row = card.schedules[name]
         cells = [
             f"{row.maker_bps:g}/{row.taker_bps:g}",
             _shown(row.net_bps_trade, "+.2f"),
             f"{row.net_bps_day:+.1f}",
-        ]
-        cells += [
             f"{row.net_bps_total:+.0f}",
             _shown(row.hit_rate, ".0%"),
             _shown(row.sharpe, ".1f"),
+            f"{row.max_drawdown_bps:.0f}",
         ]
-        look = "bold" if name == schedule else None
-        table.add_row(name, *cells, f"{row.max_drawdown_bps:.0f}", row.verdict, style=look)
-    console.print(table)
+        table.add_row(name, *cells, row.verdict, style="bold" if name == schedule else None)
+    print_whole(table, console=console)
     for line in _lines(card):
         console.print(line, highlight=False, markup=False)
 
 
 def print_fit(
-    metrics: Mapping[str, float], *, name: str, strategy: str, console: Console | None = None
+    metrics: Metrics, *, name: str, strategy: str, console: Console | None = None
 ) -> None:
     """What a training came to: label shares beside a random walk's, calibrated class metrics beside
     the majority's.
     """
-    from rich.box import SIMPLE_HEAD
     from rich.console import Console
-    from rich.table import Table
 
     console = console or Console()
-    title = f"{name}: calibrated, best epoch {metrics['train/best_epoch']:.0f}"
-    table = Table(
-        title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False
-    )
-    columns = (
-        "rows",
-        "log_loss",
-        "majority_log_loss",
-        "macro_f1",
-        "majority_macro_f1",
-        "mcc",
-        "calibration_error",
-    )
-    # Short, so that every number is whole on 80 columns; a majority is the class frequencies' value
-    # to its left's.
-    for header in ("split", "rows", "log loss", "majority", "macro F1", "majority", "MCC", "ECE"):
-        table.add_column(header, justify="left" if header == "split" else "right", no_wrap=True)
+    best_epoch = _shown(metrics[metric("train", "best_epoch")], ".0f")
+    table = _new_table(f"{name}: calibrated, best epoch {best_epoch}")
+    table.add_column("split", no_wrap=True)
+    for heading, _ in OF_FIT:
+        table.add_column(heading, justify="right", no_wrap=True)
     for split in ("tune", "select"):
         for row, prefix in ((split, ""), (f"{split}, baseline", "baseline/")):
             if prefix + metric(split, "log_loss") in metrics:
-                values = [metrics.get(prefix + metric(split, column)) for column in columns]
-                table.add_row(
-                    row, f"{values[0]:.0f}", *(_shown(value, ".4f") for value in values[1:])
-                )
-    console.print(table)
+                values = [metrics.get(prefix + metric(split, of)) for _, of in OF_FIT]
+                rows, *others = values
+                table.add_row(row, _shown(rows, ".0f"), *(_shown(v, ".4f") for v in others))
+    print_whole(table, console=console)
+    for line in _of_fit(metrics):
+        console.print(line, highlight=False, markup=False)
+    console.print(f"strategy: {strategy}", highlight=False, markup=False)
+
+
+def _of_fit(metrics: Metrics) -> Iterator[str]:
+    """What stands under the table of a fit."""
     shares = [
-        f"{c} {metrics[f'labels/{c}']:.1%} ({metrics[f'labels/random_walk_{c}']:.1%})"
-        for c in CLASS_NAMES
+        f"{label} {_shown(metrics[metric('labels', label)], '.1%')} "
+        f"({_shown(metrics[metric('labels', f'random_walk_{label}')], '.1%')})"
+        for label in CLASS_NAMES
     ]
-    console.print(
-        f"labels of train, in brackets a random walk's: {', '.join(shares)}", highlight=False
+    yield f"labels of train, in brackets a random walk's: {', '.join(shares)}"
+    excess, low, high = (
+        metrics[metric("select", f"log_loss_excess{end}")] for end in ("", "_low", "_high")
     )
-    low, high = (
-        metrics[metric("select", "log_loss_excess_low")],
-        metrics[metric("select", "log_loss_excess_high")],
-    )
-    excess = metrics[metric("select", "log_loss_excess")]
-    interval = f" [{low:+.4f}, {high:+.4f}]" if low is not None else ""
+    interval = f" [{low:+.4f}, {high:+.4f}]" if low is not None and high is not None else ""
     verdict = "skill" if high is not None and high < 0 else "no skill shown"
-    console.print(
-        f"log loss of select against class frequencies {excess:+.4f}{interval}: {verdict}",
-        highlight=False,
-    )
-    console.print(
-        f"loss of train in the last of {metrics['train/epochs']:.0f} epochs: {metrics['train/loss']:.4g}"
-    )
-    console.print(f"strategy: {strategy}", highlight=False)
+    against = "log loss of select against class frequencies"
+    yield f"{against} {_shown(excess, '+.4f')}{interval}: {verdict}"
+    epochs, loss = metrics[metric("train", "epochs")], metrics[metric("train", "loss")]
+    yield f"loss of train in the last of {_shown(epochs, '.0f')} epochs: {_shown(loss, '.4g')}"
 
 
-def print_over_seeds(
-    metrics: Mapping[str, float | None], *, objective: str, console: Console | None = None
-) -> None:
+def print_over_seeds(metrics: Metrics, *, objective: str, console: Console | None = None) -> None:
     """Means over folds and seeds of what matters; with several seeds, their standard deviation and
     worst.
     """
-    from rich.box import SIMPLE_HEAD
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(
-        title="over folds and seeds", title_justify="left", box=SIMPLE_HEAD, pad_edge=False
-    )
+    table = _new_table("over folds and seeds")
     for column in ("metric", "mean", "sd", "worst"):
         table.add_column(column, justify="left" if column == "metric" else "right", no_wrap=True)
-    names = [
-        metric("select", name) for name in ("log_loss", "majority_log_loss", "macro_f1", "mcc")
-    ]
-    for name in dict.fromkeys([*names, "baseline/select/log_loss", objective]):
+    for name in dict.fromkeys([*OF_RUN, objective]):
         if name in metrics:
             values = [metrics.get(key) for key in (name, f"{name}/sd", f"{name}/worst")]
             table.add_row(name, *(_shown(value, ".4f") for value in values))
-    (console or Console()).print(table)
+    print_whole(table, console=console)
 
 
 def print_spread(
     cards: Mapping[str, Scorecard], *, schedule: str, shown: str, console: Console | None = None
 ) -> None:
-    """Every series of one scoring, and their mean, standard deviation and worst; `shown` has its
-    card above.
+    """Every series of one scoring, and their mean, standard deviation and worst; `shown` names the
+    series whose card is printed above.
     """
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(
-        title=f"{len(cards)} series at {schedule}; the card above is that of {shown}",
-        title_justify="left",
-    )
+    table = _new_table(f"{len(cards)} series at {schedule}; the card above is that of {shown}")
     for column in ("series", "trades", "break-even bps", "net bps a day"):
-        table.add_column(column, justify="left" if column == "series" else "right")
-    for name, card in cards.items():
-        net = f"{card.schedules[schedule].net_bps_day:+.1f}"
-        table.add_row(name, str(card.trades), _shown(card.break_even_bps, "+.2f"), net)
+        table.add_column(column, justify="left" if column == "series" else "right", no_wrap=True)
     nets = np.array([card.schedules[schedule].net_bps_day for card in cards.values()])
-    margins = np.array(
-        [card.break_even_bps for card in cards.values() if card.break_even_bps is not None]
-    )
+    for (name, card), net in zip(cards.items(), nets, strict=True):
+        table.add_row(name, str(card.trades), _shown(card.break_even_bps, "+.2f"), f"{net:+.1f}")
+    margins = np.array([c.break_even_bps for c in cards.values() if c.break_even_bps is not None])
     for label, of in (("mean", np.mean), ("standard deviation", _deviation), ("worst", np.min)):
         margin = f"{of(margins):+.2f}" if len(margins) else "-"
         table.add_row(label, "", margin, f"{of(nets):+.1f}", style="bold")
-    (console or Console()).print(table)
+    print_whole(table, console=console)
+
+
+def _new_table(title: str, *, gap: int = 1) -> Table:
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    padding = (0, gap, 0, 0)
+    return Table(
+        title=title, title_justify="left", box=SIMPLE_HEAD, padding=padding, pad_edge=False
+    )
 
 
 def _deviation(values: np.ndarray) -> float:
@@ -180,16 +188,17 @@ def _deviation(values: np.ndarray) -> float:
 
 def _lines(card: Scorecard) -> Iterator[str]:
     """What stands under the table; every unit is bps unless said."""
-    yield f"{card.trades} trades, {card.trades / card.days:.1f} a day, turnover {card.turnover_day:.1f} positions a day"
+    turnover = f"turnover {card.turnover_day:.1f} positions a day"
+    yield f"{card.trades} trades, {card.trades / card.days:.1f} a day, {turnover}"
     if card.trades:
         ends = ", ".join(f"{name} {n / card.trades:.0%}" for name, n in card.reasons.items())
-        yield f"{card.long_share:.0%} long, held {card.holding_s:.3g} s (median), ended by {ends}"
+        held = f"held {_shown(card.holding_s, '.3g')} s (median)"
+        yield f"{_shown(card.long_share, '.0%')} long, {held}, ended by {ends}"
         marks = ", ".join(_shown(card.markouts[name], "+.2f") for name in MARKOUTS)
-        yield f"gross {card.gross_bps_trade:+.2f} per trade; markouts after 0.1, 1, 10 s: {marks}"
-    for reason in dict.fromkeys(
-        row.sharpe_reason for row in card.schedules.values() if row.sharpe_reason
-    ):
-        yield f"no Sharpe ratio: {reason}"
+        gross = f"gross {_shown(card.gross_bps_trade, '+.2f')} per trade"
+        yield f"{gross}; markouts after 0.1, 1, 10 s: {marks}"
+    reasons = [row.sharpe_reason for row in card.schedules.values() if row.sharpe_reason]
+    yield from (f"no Sharpe ratio: {reason}" for reason in dict.fromkeys(reasons))
     yield from (f"note: {note}" for note in card.notes)
     yield f"verdict: {card.verdict}"
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from hft.report.figures import new_panels
 from hft.study.trials import (
     MIN_FOR_IMPORTANCE,
     complete_trials,
@@ -61,7 +62,7 @@ def plot_history(study: Study) -> Figure | str:
     if not complete:
         return "No trial has completed."
     names = study.sweep.objectives
-    figure, panels = _grid(len(names), columns=1, width=8.5, height=3.2)
+    figure, panels = new_panels(len(names), columns=1, width=8.5, height=3.2)
     for k, (name, axes) in enumerate(zip(names, panels, strict=True)):
         _scatter(axes, study, complete, lambda t: t.number, k)
         if pruned:
@@ -98,7 +99,9 @@ def plot_importances(study: Study) -> Figure | str:
     )  # equal ones by name
     if not names or not any(value > 0 for shares in found for value in shares.values()):
         return "No parameter varies enough to tell their importance."
-    figure, (axes,) = _grid(1, columns=1, width=8.5, height=1.2 + 0.3 * len(names) * len(found))
+    figure, (axes,) = new_panels(
+        1, columns=1, width=8.5, height=1.2 + 0.3 * len(names) * len(found)
+    )
     height = 0.8 / len(found)
     for k, shares in enumerate(found):
         places = np.arange(len(names)) + (k - (len(found) - 1) / 2) * height
@@ -122,7 +125,7 @@ def plot_slices(study: Study) -> Figure | str:
     if not names:
         return "No parameter varies between complete trials."
     shown = names[:MAX_PANELS]
-    figure, panels = _grid(len(shown), columns=3, width=9.5, height=2.6)
+    figure, panels = new_panels(len(shown), columns=3, width=9.5, height=2.6)
     for name, axes in zip(shown, panels, strict=False):
         _slice(axes, study, [t for t in complete if name in t.params], name)
     if len(names) > len(shown):
@@ -156,7 +159,7 @@ def plot_pareto(study: Study) -> Figure | str:
     complete = complete_trials(study)
     if not complete:
         return "No trial has completed."
-    figure, (axes,) = _grid(1, columns=1, width=6.4, height=4.4)
+    figure, (axes,) = new_panels(1, columns=1, width=6.4, height=4.4)
     _scatter(axes, study, complete, lambda t: t.values[0], 1)
     front = sorted(study.best(), key=lambda t: t.values[0])
     axes.plot([t.values[0] for t in front], [t.values[1] for t in front], color="C3", linewidth=1)
@@ -174,7 +177,7 @@ def plot_intermediate(study: Study) -> Figure | str:
     if not ended:
         return "No trial reported on its way." if study.sweep.prunes else ""
     best = {t.number for t in study.best()}
-    figure, (axes,) = _grid(1, columns=1, width=8.5, height=3.6)
+    figure, (axes,) = new_panels(1, columns=1, width=8.5, height=3.6)
     for trial in sorted(ended, key=lambda t: t.number in best)[-MAX_CURVES:]:
         look = {"color": "0.7"} if trial.state.name == "PRUNED" else {"color": "C0"}
         look = (
@@ -257,16 +260,3 @@ def _number_first(text: str) -> tuple[int, float, str]:
 
 def _cut(text: str) -> str:
     return text if len(text) <= MAX_LABEL else text[: MAX_LABEL - 1] + "…"
-
-
-def _grid(n: int, *, columns: int, width: float, height: float) -> tuple[Figure, list[Axes]]:
-    from matplotlib.figure import Figure
-
-    rows = math.ceil(n / columns)
-    figure = Figure(figsize=(width, height * rows), layout="constrained")
-    panels = list(figure.subplots(rows, columns, squeeze=False).flat)
-    for spare in panels[n:]:
-        spare.set_visible(False)
-    for axes in panels[:n]:
-        axes.spines[["top", "right"]].set_visible(False)
-    return figure, panels[:n]

@@ -13,7 +13,7 @@ import torch
 from hft.dataset.rows import usable
 from hft.dataset.splits import ROLES
 from hft.learning.fit import predict
-from hft.learning.model import permutation_importance
+from hft.learning.insight import permutation_importance
 from hft.report import review
 from hft.report.review import review_fold
 from hft.statistics.classes import confusion

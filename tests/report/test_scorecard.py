@@ -1,28 +1,24 @@
-"""The scorecard by hand, its verdicts, what is printed, saved and drawn."""
+"""The scorecard by hand, its verdicts, what is saved and drawn."""
 
 from __future__ import annotations
 
-import io
 import json
-import stat
 
 import numpy as np
 import polars as pl
 import pytest
-from rich.console import Console
 
 from hft.clock import NS_PER_DAY, NS_PER_S
+from hft.report.figures import N_CURVES, plot_equity
 from hft.report.scorecard import (
     Scorecard,
-    headline,
     net_bps_day,
-    plot_equity,
     save_scorecard,
     score,
 )
-from hft.report.tables import print_scorecard
 from hft.schema import LEDGER, check
 from hft.spec import UserError, parse
+from hft.tracking.tracker import png
 from hft.trading.fees import FeeSchedule
 from tests.trading.fees.test_fees import shipped
 
@@ -162,58 +158,14 @@ def test_what_to_bear_in_mind():
 def test_objective_counts_a_gain_only_with_enough_trades():
     end = START + 10 * NS_PER_DAY
     cheap = FEES["ladder_cheap"]
-    value = lambda gross: net_bps_day(ledger(gross), cheap, START, end, min_trades=30)
+
+    def value(gross):
+        return net_bps_day(ledger(gross), cheap, START, end, min_trades=30)
+
     assert value([5.0] * 30) == pytest.approx(9.0)
     assert value([5.0] * 29) == 0.0
     assert value([-5.0] * 29) == pytest.approx(-7 * 29 / 10)
     assert value([]) == 0.0
-
-
-def test_headline_shows_both_ends_of_each_ladder():
-    assert headline(FEES) == ["free_all", "ladder_dear", "ladder_cheap"]
-    shown = headline(shipped())
-    assert {
-        "binance_usdm_vip0",
-        "binance_usdm_vip9",
-        "bybit_perp_supreme",
-        "maker_free",
-        "retail_taker",
-    } <= set(shown)
-    assert len(shown) == 11
-
-
-def printed(found: Scorecard, schedule: str = "ladder_mid") -> str:
-    out = io.StringIO()
-    print_scorecard(found, schedule=schedule, console=Console(file=out, width=160))
-    return out.getvalue()
-
-
-def test_print_names_everything_a_reader_needs():
-    text = printed(
-        score(
-            ledger(noisy(1.0)),
-            FEES,
-            START,
-            START + 10 * NS_PER_DAY,
-            notes=("half a spread of 0.1 bps",),
-        )
-    )
-    for words in (
-        "2024-01-01 00:00 to 2024-01-11 00:00 UTC",
-        "ladder_dear",
-        "ladder_mid",
-        "below cost",
-        "400 trades",
-    ):
-        assert words in text
-    for words in (
-        "turnover 80.0 positions a day",
-        "gross +1.00 per trade",
-        "note: half a spread of 0.1 bps",
-        "verdict: gross",
-    ):
-        assert words in text
-    assert "no trades" in printed(card([]))
 
 
 def test_saved_scorecard_parses_back(tmp_path):
@@ -224,10 +176,8 @@ def test_saved_scorecard_parses_back(tmp_path):
         == found.plain()
     )
     assert pl.read_parquet(tmp_path / "test" / "ledger.parquet").equals(trades)
-    assert sorted(p.name for p in (tmp_path / "test").iterdir()) == [
-        "ledger.parquet",
-        "scorecard.json",
-    ]
+    written = sorted(p.name for p in (tmp_path / "test").iterdir())
+    assert written == ["ledger.parquet", "ledger.sha256", "scorecard.json"]
 
 
 def test_a_folder_that_is_a_file_is_one_clear_message(tmp_path):
@@ -237,14 +187,17 @@ def test_a_folder_that_is_a_file_is_one_clear_message(tmp_path):
 
 
 @pytest.mark.parametrize("n", [0, 1, 400])
-def test_equity_plot_is_a_whole_png(tmp_path, n):
+def test_equity_is_the_running_return_before_and_after_fees(n):
     trades = ledger(noisy(1.0, n) if n > 1 else [1.0] * n)
     end = START + 10 * NS_PER_DAY
-    path = plot_equity(
-        trades, shipped(), tmp_path / "equity.png", start=START, end=end, title="no verdict " * 20
-    )
-    content = path.read_bytes()
+    figure = plot_equity(trades, shipped(), start=START, end=end, title="no verdict " * 20)
+    (axes,) = figure.axes
+    _, gross, *nets = axes.lines  # the first is the axis at 0
+    assert gross.get_ydata()[-1] == pytest.approx(trades["gross_bps"].sum())
+    assert len(gross.get_xdata()) == n + 2
+    assert len(nets) == N_CURVES
+    ends = [line.get_ydata()[-1] for line in nets]
+    assert ends == sorted(ends, reverse=True)  # cheap to dear
+    content = png(figure)
     assert content.startswith(b"\x89PNG")
     assert content.endswith(b"IEND\xaeB`\x82")
-    assert not stat.S_IMODE(path.stat().st_mode) & 0o111
-    assert list(tmp_path.iterdir()) == [path]

@@ -7,6 +7,7 @@ joins all.yaml. Light on purpose: the config imports it, so polars is named for 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -27,15 +28,37 @@ class FeeSchedule(Spec):
     def cost_bps(self, ledger: pl.DataFrame) -> np.ndarray:
         """Fees of both legs of each position, bps of its entry notional.
 
-        The exit leg is charged on the entry notional too; its own differs by the return, which
-        moves a 5 bps fee by 0.005 bps for a return of 10 bps, and this way net = gross - 2 x
-        break-even holds exactly.
+        The exit leg is charged on the entry notional too. Its own notional differs by the return,
+        which moves a 5 bps fee by 0.005 bps for a return of 10 bps; charged on the entry's,
+        net = gross - 2 x break-even holds exactly.
         """
-        maker_legs = (
-            ledger["maker_entry"].to_numpy().astype(float) + ledger["maker_exit"].to_numpy()
-        )
+        entered = ledger["maker_entry"].to_numpy().astype(float)
+        maker_legs = entered + ledger["maker_exit"].to_numpy()
         return self.maker_bps * maker_legs + self.taker_bps * (2 - maker_legs)
 
     def net_bps(self, ledger: pl.DataFrame) -> np.ndarray:
         """Return of each position after fees, bps of its entry notional, in the ledger's order."""
         return ledger["gross_bps"].to_numpy() - self.cost_bps(ledger)
+
+    def one_way_bps(self, ledger: pl.DataFrame) -> float:
+        """Mean fee of a leg, for these positions' own mix of maker and taker legs; as a taker
+        without positions.
+        """
+        return float(self.cost_bps(ledger).mean() / 2) if len(ledger) else self.taker_bps
+
+
+def headline(taker_bps: Mapping[str, float]) -> list[str]:
+    """The dearest and the cheapest tier of each ladder, in the order given: names up to their last
+    `_` are one ladder.
+    """
+    ladders: dict[str, list[str]] = {}
+    for name in sorted(taker_bps, key=lambda name: -taker_bps[name]):
+        ladders.setdefault(name.rpartition("_")[0], []).append(name)
+    ends = {name for tiers in ladders.values() for name in (tiers[0], tiers[-1])}
+    return [name for name in taker_bps if name in ends]
+
+
+def reported(fees: Mapping[str, FeeSchedule], *, own: str) -> list[str]:
+    """The schedules that reports show as numbers: the strategy's own first, then the headline."""
+    ends = headline({name: schedule.taker_bps for name, schedule in fees.items()})
+    return list(dict.fromkeys([own, *ends]))

@@ -1,4 +1,4 @@
-"""Fees by hand, and the shipped ladders against the table of QUANT 3."""
+"""Fees by hand, and the shipped ladders against the table of docs/definitions.md 3."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 from pydantic import Field
 
 from hft.spec import PACKAGE, Spec, SpecError, parse
-from hft.trading.fees import FeeSchedule
+from hft.trading.fees import FeeSchedule, headline, reported
 
 CONF = PACKAGE.parent / "conf"
 
@@ -102,3 +102,28 @@ def test_a_negative_taker_fee_is_refused():
         SpecError, match=r"fees.mine.taker_bps: must be greater than or equal to 0, got -1"
     ):
         parse(Config, {"fees": {"mine": {"maker_bps": 1.0, "taker_bps": -1.0}}})
+
+
+def test_one_way_is_the_mean_fee_of_a_leg():
+    schedule = FeeSchedule(maker_bps=-0.5, taker_bps=5.0)
+    trades = ledger((20.0, True, False), (20.0, False, False))
+    assert schedule.one_way_bps(trades) == (4.5 + 10.0) / 2 / 2
+    assert schedule.one_way_bps(ledger().cast({"gross_bps": pl.Float64})) == 5.0
+
+
+def test_headline_shows_both_ends_of_each_ladder():
+    tiers = {"free_all": 0.0, "ladder_dear": 5.0, "ladder_mid": 3.0, "ladder_cheap": 1.0}
+    assert headline(tiers) == ["free_all", "ladder_dear", "ladder_cheap"]
+    shown = headline({name: schedule.taker_bps for name, schedule in shipped().items()})
+    named = {"binance_usdm_vip0", "binance_usdm_vip9", "bybit_perp_supreme"}
+    assert {*named, "maker_free", "retail_taker"} <= set(shown)
+    assert len(shown) == 11
+
+
+def test_reports_show_the_strategys_own_schedule_first():
+    fees = shipped()
+    ends = headline({name: schedule.taker_bps for name, schedule in fees.items()})
+    assert reported(fees, own="binance_usdm_vip3") == ["binance_usdm_vip3", *ends]
+    first, *rest = reported(fees, own="binance_usdm_vip9")
+    assert first == "binance_usdm_vip9"
+    assert sorted([first, *rest]) == sorted(ends)
