@@ -50,7 +50,7 @@ def kernel(function: Callable[..., Any] | None = None, /, **options: Any) -> Any
     """
     if function is None:
         return functools.partial(kernel, **options)
-    from numba import njit
+    from numba import njit  # noqa: TID251 (banned everywhere else)
 
     compiled = njit(**options)(function)
     if hasattr(compiled, "_cache"):  # with NUMBA_DISABLE_JIT=1 it is the function itself
