@@ -1,9 +1,8 @@
-"""What a `-m` command asks for: arguments in, a study driven to its end out, with its table and
-reports.
+"""A `-m` command: arguments in, a study driven to its end out, with its table and reports.
 
-Everything is composed from a copy of conf/ taken first, which the study keeps: what is edited
-afterwards changes nothing. Nothing is trained before the settings, the space and the study's
-identity are known to be right.
+The command takes a copy of conf/ first, composes everything from it, and leaves it with the study:
+an edit afterwards changes nothing. No trial begins before the settings, the space and the study's
+identity are checked.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from typing import Any
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from hft.config.compose import CONF, Composer
+from hft.config.compose import Composer
 from hft.config.configs import TrainConfig
 from hft.search.driver import Driver, SweepInterrupted
 from hft.search.launcher import Where
@@ -29,12 +28,11 @@ from hft.study.export import export, log_study
 from hft.study.storage import read_address
 from hft.study.study import Study, conf_hash, create_study, freeze_conf
 from hft.study.tables import print_results
+from hft.study.trials import N_TRIALS
+from hft.system.conf import CONF
 
-WARM = (
-    "pytorch_lightning",
-    "lightgbm",
-    "hft.search.worker",
-)  # what a worker imports before its first trial
+# Modules that a worker imports before its first trial.
+WARM = ("pytorch_lightning", "lightgbm", "hft.search.worker")
 
 
 def run_sweep(arguments: list[str], *, config_loader: ConfigLoader) -> None:
@@ -59,7 +57,9 @@ def _begin(plan: Plan, conf: Path) -> Study:
     sweep = plan.sweep
     root = Path(plan.config.paths.sweeps)
     name = sweep.study or plan.default_name
-    read_address(sweep.storage, root / name)  # refuses what it must before anything is written
+    read_address(
+        sweep.storage, root / name
+    )  # a wrong address is refused before any file is written
     _check_writable(root)
     if (root / name).exists() and not (root / name).is_dir():
         raise SpecError(f"sweep.study: {root / name} is a file, no study; choose another name")
@@ -72,8 +72,8 @@ def _begin(plan: Plan, conf: Path) -> Study:
     )
     if conf_hash(study.folder / "conf") != conf_hash(conf):
         sys.stderr.write(
-            f"conf/ changed since study {name} began; it goes on with its own copy, {study.folder / 'conf'} "
-            "(sweep.study=new begins another with the new one)\n"
+            f"conf/ changed since study {name} began; it goes on with its own copy, "
+            f"{study.folder / 'conf'} (sweep.study=new begins another with the new one)\n"
         )
     return study
 
@@ -83,21 +83,22 @@ def _check_writable(root: Path) -> None:
         root.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise SpecError(
-            f"paths.sweeps: studies cannot be kept in {root} ({error.strerror}); choose another: paths.sweeps=<folder>"
+            f"paths.sweeps: studies cannot be kept in {root} ({error.strerror}); "
+            "choose another: paths.sweeps=<folder>"
         ) from None
 
 
 def _drive(study: Study, plan: Plan) -> None:
-    reap(study)  # what a killed driver left runs no more, and is counted as what it is
+    reap(study)  # trials that a killed driver left running count as what they are
     points, total = points_of(plan, study)
     before = study.counts()
-    if study.optuna.user_attrs.get("n_trials") != max(
-        total, before.points
-    ):  # status never says 3 of 1
-        study.optuna.set_user_attr("n_trials", max(total, before.points))
+    n_trials = max(total, before.points)  # a smaller total must not show as 3 of 1
+    if study.optuna.user_attrs.get(N_TRIALS) != n_trials:
+        study.optuna.set_user_attr(N_TRIALS, n_trials)
     left = max(0, total - before.points)
     sys.stderr.write(
-        f"study {study.name}: {total} trial{'s' * (total != 1)}, {left} to begin; storage {study.address.text}\n"
+        f"study {study.name}: {total} trial{'s' * (total != 1)}, {left} to begin; "
+        f"storage {study.address.text}\n"
     )
     stop_reason, interrupted = "", None
     if left or before.running or before.waiting:
@@ -107,7 +108,8 @@ def _drive(study: Study, plan: Plan) -> None:
             interrupted = error
     else:
         sys.stderr.write(
-            "all of it is done: sweep.study=new runs it again, a greater sweep.n_trials goes on\n"
+            "all trials are done: sweep.study=new runs them again, "
+            "a greater sweep.n_trials goes on\n"
         )
     _report(study, plan)
     if interrupted:
@@ -120,9 +122,7 @@ def _drive(study: Study, plan: Plan) -> None:
 
 
 def _run(study: Study, plan: Plan, points: list[Point], total: int) -> str:
-    """Why the sweep ended before its total, "" where it did not, or where only its time was
-    spent.
-    """
+    """Why the sweep ended before its total; "" where it did not, or where its time was spent."""
     where = Where(
         study.folder, device=plan.device, threads=max(1, plan.config.trainer.threads), warm=WARM
     )
@@ -130,7 +130,12 @@ def _run(study: Study, plan: Plan, points: list[Point], total: int) -> str:
         sys.stderr.write(f"{engine.describe()}\n")
         with Live(study, slots=engine.slots, n_total=total, in_place=not engine.in_process) as live:
             driver = Driver(
-                study, engine, compose=composer(study, plan), points=points, total=total, watch=live
+                study,
+                engine,
+                compose=composer(study, plan),
+                points=points,
+                total=total,
+                screen=live,
             )
             driver.run()
     if driver.out_of_time:

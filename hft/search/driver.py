@@ -1,9 +1,8 @@
-"""The driver of a sweep: it owns ask and tell, and keeps every slot of the engine at work.
+"""The driver of a sweep: it asks and tells, and keeps every slot of the engine at work.
 
-In: a study, an engine, and what makes a trial's config of a point. Any number of drivers may work
-on one study, at once or one after the other; what each may take is settled under the study's lock
-(hft/study/claims.py). A driver that is killed leaves trials that the next one finds by their free
-locks.
+In: a study, an engine, and a function that makes a trial's config of a point. Any number of drivers
+may work on one study, at once or one after the other; claims under the study's lock keep them apart
+(hft/study/claims.py). The next driver finds the trials of a killed one by their free locks.
 """
 
 from __future__ import annotations
@@ -16,16 +15,17 @@ import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from hft.search.launcher import Engine, Future, OverLimit, PlaceLost, WorkerDied
-from hft.search.worker import run_trial
+from hft.search.worker import Task, run_trial
 from hft.spec import SpecError, UserError
 from hft.study.claims import Claim, claim, release, settle
+from hft.study.outcome import RETURNED, Outcome, Status, read_outcome
 from hft.study.study import Study
 from hft.system.provenance import code_hash
 
-MIN_FAILURES = 3  # finally failed trials without one that worked, after which a sweep ends
+MIN_FAILURES = 3  # a sweep ends after so many trials that failed for good, while none worked
 IDLE_S = 0.5
 BUDGET_EVERY_S = 10.0
 
@@ -46,10 +46,18 @@ class Flight:
     future: Future
 
 
+class Screen(Protocol):
+    """What a user sees of the sweep (hft/search/screen.py)."""
+
+    def finished(self) -> None:
+        """A trial has ended."""
+
+    def update(self) -> None:
+        """Called in every turn of the loop."""
+
+
 class Driver:
-    """`compose(params)` gives a trial's plain config or raises SpecError; `watch` is told of
-    everything that ends.
-    """
+    """`compose(params)` gives a trial's plain config or raises SpecError."""
 
     def __init__(
         self,
@@ -59,18 +67,19 @@ class Driver:
         compose: Callable[[dict[str, Any]], dict[str, Any]],
         points: list[dict[str, Any]],
         total: int,
-        watch: Any,
+        screen: Screen,
     ) -> None:
-        self.study, self.engine, self.compose, self.watch = study, engine, compose, watch
+        self.study, self.engine, self.compose, self.screen = study, engine, compose, screen
         self.points, self.total = points, total
         self.id = uuid.uuid4().hex[:12]
         self.flights: dict[int, Flight] = {}
-        self.stop_reason = ""  # no new trials, once there is one
+        self.stop_reason = ""  # once there is one, no new trial begins
         self.out_of_time = False
         self.interrupts = 0
         self.stopping = False
         self.signal_number = 0
-        self.succeeded, self.failures = 0, []
+        self.succeeded = 0
+        self.failures: list[tuple[int, str]] = []
         self.started = time.monotonic()
         self.spent_before = study.spent_s()
 
@@ -93,7 +102,7 @@ class Driver:
             if self.interrupts > 1:
                 self._stop_now()
             exhausted = self._fill()
-            self.watch.update(self.flights)
+            self.screen.update()
             if not self.flights and (self.stop_reason or (exhausted and not self._others_run())):
                 return
             if time.monotonic() - noted > BUDGET_EVERY_S:
@@ -102,7 +111,7 @@ class Driver:
             self._wait()
 
     def _fill(self) -> bool:
-        """Takes trials while slots are free; True when there is none to take now."""
+        """Takes trials while slots are free; True when no trial can be taken now."""
         while len(self.flights) < self.engine.slots:
             self._check_may_go_on()
             if self.stop_reason:
@@ -117,77 +126,76 @@ class Driver:
         try:
             config = self.compose(taken.params)
         except SpecError as error:
-            self._finish(taken, {"status": "failed", "reason": str(error).replace("\n", "; ")})
+            reason = str(error).replace("\n", "; ")
+            self._finish(taken, Outcome(status=Status.FAILED, reason=reason))
             return
-        task = {
-            "study": self.study.name,
-            "storage": self.study.address.text,
-            "folder": str(self.study.folder),
-            "number": taken.number,
-            "config": config,
-            "sweep": self.study.sweep.plain(),
-            "code": self.study.about["code"],
-            "driver": self.id,
-            "continue_from": taken.retry_of,
-            "echo": self.engine.in_process,
-        }
-        self.flights[taken.number] = Flight(taken, self.engine.submit(run_trial, task))
+        task = Task(
+            study=self.study.name,
+            storage=self.study.address.text,
+            folder=str(self.study.folder),
+            number=taken.number,
+            config=config,
+            sweep=self.study.sweep,
+            code=self.study.about["code"],
+            driver=self.id,
+            continue_from=taken.retry_of,
+            echo=self.engine.in_process,
+        )
+        self.flights[taken.number] = Flight(taken, self.engine.submit(run_trial, task.plain()))
 
     def _land(self) -> None:
         for flight in [f for f in self.flights.values() if f.future.done()]:
             del self.flights[flight.claim.number]
-            try:
-                outcome = flight.future.result()
-            except PlaceLost as error:
-                outcome = self._stored(flight.claim) or {
-                    "status": "interrupted",
-                    "reason": str(error),
-                }
-            except WorkerDied as error:
-                outcome = self._stored(flight.claim) or {
-                    "status": "died",
-                    "reason": f"its worker died: {error}",
-                }
-            except OverLimit as error:
-                outcome = self._stored(flight.claim) or {"status": "failed", "reason": str(error)}
-            except CancelledError:  # it may have come to its end before it was told
-                outcome = self._stored(flight.claim) or {
-                    "status": "interrupted",
-                    "reason": "stopped",
-                }
-            self._finish(flight.claim, outcome)
+            self._finish(flight.claim, self._outcome_of(flight))
 
-    def _finish(self, taken: Claim, outcome: dict[str, Any]) -> None:
-        status, reason = outcome["status"], outcome.get("reason", "")
-        if status == "interrupted" and self.engine.in_process:  # the signal was the driver's too
-            self.signal_number = outcome["exit_status"] - 128
+    def _outcome_of(self, flight: Flight) -> Outcome:
+        """The engine's word on a flight that ended; where the engine has no outcome, what the
+        worker had stored before its end goes first.
+        """
+        try:
+            return read_outcome(flight.future.result())
+        except PlaceLost as error:
+            lost = Outcome(status=Status.INTERRUPTED, reason=str(error))
+        except WorkerDied as error:
+            lost = Outcome(status=Status.DIED, reason=f"its worker died: {error}")
+        except OverLimit as error:
+            lost = Outcome(status=Status.FAILED, reason=str(error))
+        except CancelledError:
+            lost = Outcome(status=Status.INTERRUPTED, reason="stopped")
+        stored = self.study.trials()[flight.claim.number].user_attrs.get("outcome")
+        return lost if stored is None else read_outcome(stored)
+
+    def _finish(self, taken: Claim, outcome: Outcome) -> None:
+        status, reason = outcome.status, outcome.reason
+        if status is Status.INTERRUPTED and self.engine.in_process:
+            # The signal was the driver's too.
+            self.signal_number = (outcome.exit_status or 128 + signal.SIGINT) - 128
             self.stop_reason = self.stop_reason or reason
-        if status in ("died", "interrupted", "refused"):
-            if not release(self.study, taken.number, reason, counted=self._is_death(taken, status)):
-                status = "failed" if status in ("died", "interrupted") else "settled elsewhere"
+        failed = status is Status.FAILED
+        if status in RETURNED:
+            counted = self._is_death(taken, status)
+            again = release(self.study, taken.number, reason, counted=counted)
+            if status is not Status.REFUSED:
+                failed = not again
+            elif again:  # else somebody else settled it
+                self.stop_reason = self.stop_reason or reason
         else:
             settle(self.study, taken.number, outcome)
-        if status == "refused":
-            self.stop_reason = self.stop_reason or reason
-        self._count(taken.number, status, reason)
-        self.watch.finished()
+        self.succeeded += status in (Status.COMPLETE, Status.PRUNED)
+        if failed:
+            self._count_failure(taken.number, reason)
+        self.screen.finished()
 
-    def _is_death(self, taken: Claim, status: str) -> bool:
-        """A signal from outside (preemption, a time limit) that let the trial save is no fault of
-        the trial.
+    def _is_death(self, taken: Claim, status: Status) -> bool:
+        """Whether an end counts against the trial: not where a signal from outside (preemption, a
+        time limit) let it save.
         """
         saved = any(self.study.trial_folder(taken.number).glob("fold-*/seed-*/*"))
-        return status == "died" or (status == "interrupted" and not saved and not self.stop_reason)
+        interrupted = status is Status.INTERRUPTED and not saved and not self.stop_reason
+        return status is Status.DIED or interrupted
 
-    def _stored(self, taken: Claim) -> dict[str, Any] | None:
-        """What a worker had stored before it died."""
-        return self.study.trials()[taken.number].user_attrs.get("outcome")
-
-    def _count(self, number: int, status: str, reason: str) -> None:
-        if status in ("complete", "pruned"):
-            self.succeeded += 1
-        elif status == "failed":
-            self.failures.append((number, reason))
+    def _count_failure(self, number: int, reason: str) -> None:
+        self.failures.append((number, reason))
         limit = max(MIN_FAILURES, self.engine.slots)
         if not self.succeeded and len(self.failures) >= limit and not self.stop_reason:
             self.stop_reason = (
@@ -211,8 +219,8 @@ class Driver:
             self.stop_reason = f"its time is spent (sweep.timeout={self.study.sweep.timeout})"
         elif code_hash() != self.study.about["code"]:
             self.stop_reason = (
-                f"hft/ changed since study {self.study.name} began, and its trials must be comparable; restore it, or "
-                "begin another study: sweep.study=new"
+                f"hft/ changed since study {self.study.name} began, and its trials must be "
+                "comparable; restore it, or begin another study: sweep.study=new"
             )
 
     def _others_run(self) -> bool:
@@ -224,15 +232,15 @@ class Driver:
     def _wait(self) -> None:
         if self.flights:
             self.engine.wait([flight.future for flight in self.flights.values()], timeout_s=IDLE_S)
-        else:  # others' trials are running; their orphans are adopted by the next claim
+        else:  # trials of other drivers run; the next claim adopts what a dead driver leaves
             time.sleep(IDLE_S)
 
     def _stop_now(self) -> None:
-        """Ends what runs: each worker saves its state if it can, and its trial waits for the next
-        call.
+        """Cancels what runs: each worker saves its state if it can, and its trial waits for the
+        next call.
 
-        From now on a Ctrl-C waits for nobody: a Slurm that does not answer says of no job that it
-        ended.
+        From now on a Ctrl-C ends the driver at once: a Slurm that gives no answer would keep it
+        waiting for ever.
         """
         self.stopping = True
         for flight in self.flights.values():
@@ -251,8 +259,8 @@ class Driver:
             self.stop_reason = self.stop_reason or f"stopped by {signal.Signals(number).name}"
             if self.interrupts == 1:
                 told = (
-                    f"\nno new trials; {len(self.flights)} running ones finish (Ctrl-C again stops them now, to go on "
-                    "with later)\n"
+                    f"\nno new trials; {len(self.flights)} running ones finish "
+                    "(Ctrl-C again stops them now; the same command goes on with them)\n"
                 )
                 os.write(2, told.encode())  # sys.stderr may be in the middle of a write
 

@@ -4,9 +4,10 @@ finished trial.
 
 from __future__ import annotations
 
+import datetime as dt
 import sys
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from hft.study.tables import finished_line, progress
 from hft.study.trials import (
@@ -22,6 +23,7 @@ from hft.study.trials import (
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
+    from rich.live import Live as Screen
 
     from hft.study.study import Study
 
@@ -29,10 +31,10 @@ EVERY_S = 0.5  # between two looks at the storage
 
 
 class Live:
-    """A context around the driver's loop, which calls `update` as often as it likes.
+    """A context around the driver's loop, which calls `update` in every turn.
 
-    Other drivers' trials are seen as well: everything is read from the storage. `in_place=False`
-    where the trials write to this terminal themselves.
+    Everything is read from the storage, so that the trials of other drivers are shown too.
+    `in_place=False` where the trials write to this terminal themselves.
     """
 
     def __init__(
@@ -60,13 +62,13 @@ class Live:
             if self.screen:
                 self.screen.stop()
 
-    def finished(self, *_: object) -> None:
+    def finished(self) -> None:
         """Makes the next `update` look at once."""
         self.looked = float("-inf")
 
-    def update(self, *_: object, now: bool = False) -> None:
-        """Shows what changed; does nothing within EVERY_S of the last look unless `now` or
-        something finished.
+    def update(self, *, now: bool = False) -> None:
+        """Shows what changed; does nothing within EVERY_S of the last look, unless `now` or after
+        `finished`.
         """
         if not now and time.monotonic() - self.looked < EVERY_S:
             return
@@ -85,7 +87,9 @@ class Live:
             self._tell_finished()
 
     def _shares(self) -> dict[str, float]:
-        """Importances, anew only when the trials have doubled: columns that jump cannot be read."""
+        """Importances, computed again when the trials have doubled: nobody can read columns that
+        jump.
+        """
         if (n := len(complete_trials(self.study))) >= self.rank_at:
             self.shares, self.rank_at = importances(self.study), 2 * n
         return self.shares
@@ -94,7 +98,7 @@ class Live:
         ended = self._ended()
         fresh = [(trial, state) for trial, state in ended if trial.number not in self.told]
         done = sum(state in ENDED for _, state in ended) - sum(state in ENDED for _, state in fresh)
-        for trial, state in sorted(fresh, key=lambda f: f[0].datetime_complete):
+        for trial, state in sorted(fresh, key=lambda f: f[0].datetime_complete or dt.datetime.max):
             done += state in ENDED
             place = f"{done}/{self.n_total}"
             line = finished_line(
@@ -111,13 +115,11 @@ class Live:
         states = [(t, state_of(t, repeated)) for t in trials]
         return [(t, s) for t, s in states if s in (*ENDED, "retried")]
 
-    def _open_screen(self) -> Any:
+    def _open_screen(self) -> Screen | None:
         from rich.console import Console
         from rich.live import Live as Screen
 
         console = Console(stderr=True, markup=False, highlight=False)
-        return (
-            Screen(console=console, auto_refresh=False, transient=True)
-            if console.is_terminal
-            else None
-        )
+        if not console.is_terminal:
+            return None
+        return Screen(console=console, auto_refresh=False, transient=True)

@@ -1,10 +1,10 @@
-"""One trial of a sweep, in the worker that an engine gave it: a task in, an outcome out, a run
+"""One trial of a sweep, in the worker that an engine gave it: a Task in, an Outcome out, a run
 folder in between.
 
-The worker reports through the study's storage and never tells: the driver does, by the outcome,
-which is also stored as the trial's user attribute `outcome`, so that a driver that died loses
-nothing. While it works it holds the lease `trial-<number>`; what it prints is in the folder's
-`log.txt`. torch and Optuna wait until a trial begins.
+The worker reports values through the study's storage, and leaves it to the driver to end the trial.
+It also stores the outcome as the trial's attribute `outcome`, so that the death of a driver loses
+nothing. While a trial runs, its worker holds the lease `trial-<number>`; what the trial prints is
+in its folder's `log.txt`. torch and Optuna are imported when a trial begins.
 """
 
 from __future__ import annotations
@@ -24,17 +24,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import Field
+from pydantic import Field, SerializeAsAny
 
 from hft.runs.folder import Run, RunError
 from hft.runs.registry import create_trial
-from hft.spec import Kind, Room, Spec, UserError, did_you_mean, parse
+from hft.spec import Room, Spec, UserError, did_you_mean, parse
+from hft.study.outcome import Outcome, Status
+from hft.study.shown import shown_metrics
 from hft.study.storage import Locks, StorageError, read_address
+from hft.study.sweep import Bound, SweepSpec
 from hft.system.files import FileError, writable
 from hft.system.provenance import code_hash
 
 if TYPE_CHECKING:
     import optuna
+    from optuna.trial import FrozenTrial
 
     from hft.config.configs import TrainConfig
     from hft.dataset.stages import Last
@@ -48,16 +52,16 @@ class Refused(UserError):
 
 
 class Task(Spec):
-    """What the driver asks of a worker, as it is sent."""
+    """What the driver asks of a worker."""
 
     study: str
     storage: str = Field(description="the text of an Address; no password")
     folder: str = Field(description="the study's")
     number: int = Field(ge=0, description="the trial's")
     config: dict[str, Any] = Field(description="TrainConfig.plain()")
-    sweep: Annotated[Kind, Room("hft.study.sweep")]
+    sweep: Annotated[SweepSpec, SerializeAsAny(), Room("hft.study.sweep")]
     code: str = Field(description="hash of the code that the study began with")
-    driver: str = Field(description="whose lease the trial hangs on")
+    driver: str = Field(description="the driver whose lease the trial needs")
     continue_from: int | None = Field(
         ge=0, description="the trial whose worker died, of which this one is a copy that goes on"
     )
@@ -65,12 +69,11 @@ class Task(Spec):
 
 
 def run_trial(task: dict[str, Any]) -> dict[str, Any]:
-    """The outcome: `status` (complete, pruned, failed, interrupted, died, refused), `values` of the
-    objectives when it is complete, `constraints` (at most 0: kept), `reason` and `log`. An
-    interrupted one has an `exit_status`, 128 + the signal; one that died lost its storage or its
-    disk; a refused one could not begin, and nor could the next.
-    """
-    asked = parse(Task, task)
+    """Runs a Task and gives its Outcome, both plain, as engines send them."""
+    return _run(parse(Task, task)).plain()
+
+
+def _run(asked: Task) -> Outcome:
     try:
         address = read_address(asked.storage, Path(asked.folder))
         locks, lease = address.locks(), f"trial-{asked.number}"
@@ -81,21 +84,20 @@ def run_trial(task: dict[str, Any]) -> dict[str, Any]:
             _check_may_begin(asked, trial, locks)
             source = _find_progress(trial, Path(asked.folder), asked.continue_from)
             run = _take_folder(asked, source)
-            trial.set_user_attr(
-                "host", platform.node()
-            )  # from here on a death counts (hft/study/claims.py)
+            # From here on a death counts (hft/study/claims.py).
+            trial.set_user_attr("host", platform.node())
             with contextlib.nullcontext() if asked.echo else redirected(run.folder / LOG):
                 outcome = _attempt(asked, trial, run, source)
                 _store(trial, outcome)
-    except Exception as error:  # of the training they are part of its outcome
+    except Exception as error:  # those of the training are in its outcome already
         if isinstance(error, Refused) or is_outside(error):
-            return _outcome("refused", reason=str(error))
+            return Outcome(status=Status.REFUSED, reason=str(error))
         raise
     return outcome
 
 
 def is_outside(error: BaseException) -> bool:
-    """What is no fault of the trial: a storage that gives no answer, a disk that takes nothing."""
+    """Whether the trial is not to blame: a storage gives no answer, or a disk takes nothing."""
     from optuna.exceptions import StorageInternalError
 
     full = isinstance(error, OSError) and error.errno in NO_ROOM
@@ -110,10 +112,12 @@ def _take_folder(asked: Task, source: Path | None) -> Run:
 
 
 def open_trial(storage: optuna.storages.BaseStorage, asked: Task) -> optuna.Trial:
-    """The driver's trial, to report to. It is asked nothing, so the sampler is one that costs
-    nothing.
+    """The driver's trial, to report to. Nobody asks it for parameters, so its sampler is the
+    cheapest.
     """
     import optuna
+
+    from hft.study import optuna_internals
 
     study = optuna.load_study(
         study_name=asked.study,
@@ -121,29 +125,28 @@ def open_trial(storage: optuna.storages.BaseStorage, asked: Task) -> optuna.Tria
         sampler=optuna.samplers.RandomSampler(seed=0),
         pruner=optuna.pruners.NopPruner(),
     )
-    return optuna.Trial(
-        study, storage.get_trial_id_from_study_id_trial_number(study._study_id, asked.number)
-    )
+    return optuna_internals.open_trial(study, asked.number)
 
 
 def _check_may_begin(asked: Task, trial: optuna.Trial, locks: Locks) -> None:
-    state = trial.storage.get_trial(trial._trial_id).state.name
+    state = _frozen(trial, asked.number).state.name
     if state != "RUNNING":
         raise Refused(f"trial {asked.number}: is {state}, so that somebody else settled it")
     if code_hash() != asked.code:
         raise Refused(
-            f"trial {asked.number}: hft/ here is not what study {asked.study} began with, and its trials must be "
-            "comparable; restore it, or begin another study: sweep.study=new"
+            f"trial {asked.number}: hft/ here is not what study {asked.study} began with, and its "
+            "trials must be comparable; restore it, or begin another study: sweep.study=new"
         )
     if not _has_driver(asked, locks):
         raise Refused(
-            f"trial {asked.number}: its driver's lease is not held as seen from here: the driver is gone, or this "
-            "machine does not share its locks; take sweep.storage=postgresql+psycopg://user@host/database"
+            f"trial {asked.number}: its driver's lease is not held as seen from here: the driver "
+            "is gone, or this machine does not share its locks; take "
+            "sweep.storage=postgresql+psycopg://user@host/database"
         )
 
 
 def _has_driver(asked: Task, locks: Locks) -> bool:
-    """Looks twice, where a driver may be about to take its lease again."""
+    """Looks twice where a living driver may have to take its lease again."""
     lease = f"driver-{asked.driver}"
     if locks.is_held(lease):
         return True
@@ -152,63 +155,68 @@ def _has_driver(asked: Task, locks: Locks) -> bool:
 
 
 def _find_progress(trial: optuna.Trial, folder: Path, number: int | None) -> Path | None:
-    """The folder to go on from: of trial `number`, or where that one had not begun of the one it
-    was to go on from. On a machine that has none the trial begins anew.
+    """The folder of trial `number`, to go on from; where that trial had not begun, the folder of
+    the one before it. None on a machine that has neither: the trial begins anew.
     """
     while number is not None:
         source = folder / f"{number:04d}"
         if (source / "config.json").is_file():
             return source
         before = _frozen(trial, number).user_attrs.get("retry_of")
-        number = (
-            before if before is not None and before < number else None
-        )  # a file may lead in a circle
+        # A stranger's storage may lead in a circle.
+        number = before if before is not None and before < number else None
     return None
 
 
-def _attempt(asked: Task, trial: optuna.Trial, run: Run, source: Path | None) -> dict[str, Any]:
+def _attempt(asked: Task, trial: optuna.Trial, run: Run, source: Path | None) -> Outcome:
     log = "" if asked.echo else str(run.folder / LOG)
     try:
-        return _train(asked, trial, run, source) | {"log": log}
-    except (
-        BaseException
-    ) as error:  # polars panics below BaseException; a trial never ends its worker
-        if isinstance(error, KeyboardInterrupt) or hasattr(error, "exit_status"):
-            status = getattr(error, "exit_status", 128 + signal.SIGINT)
-            reason = str(error) or "interrupted by SIGINT"
-            return _outcome("interrupted", reason=reason, log=log) | {"exit_status": int(status)}
-        status = "died" if is_outside(error) else "failed"
-        if isinstance(error, UserError):
-            sys.stderr.write(f"error: {error}\n")
-            return _outcome(status, reason=str(error), log=log)
-        traceback.print_exc()
-        return _outcome(status, reason=_last_line(error), log=log)
+        outcome = _train(asked, trial, run, source)
+    except BaseException as error:  # polars' panics are no Exception; the worker serves on
+        outcome = _failure(error)
+    return outcome.model_copy(update={"log": log})
 
 
-def _train(asked: Task, trial: optuna.Trial, run: Run, source: Path | None) -> dict[str, Any]:
+def _failure(error: BaseException) -> Outcome:
+    """What the training raised, as an outcome; its traceback goes to the log."""
+    if isinstance(error, KeyboardInterrupt) or hasattr(error, "exit_status"):
+        return Outcome(
+            status=Status.INTERRUPTED,
+            reason=str(error) or "interrupted by SIGINT",
+            exit_status=int(getattr(error, "exit_status", 128 + signal.SIGINT)),
+        )
+    if isinstance(error, UserError):
+        sys.stderr.write(f"error: {error}\n")
+        reason = str(error)
+    else:
+        traceback.print_exception(error)
+        reason = _last_line(error)
+    return Outcome(status=Status.DIED if is_outside(error) else Status.FAILED, reason=reason)
+
+
+def _train(asked: Task, trial: optuna.Trial, run: Run, source: Path | None) -> Outcome:
     from hft.config.configs import TrainConfig
     from hft.runs.train import train
 
     quiet = {"show_config": False, "trainer": asked.config["trainer"] | {"progress": False}}
     config = parse(TrainConfig, asked.config | quiet)
     watch = _make_watch(asked, trial, config, source)
-    outcome = train(config, run=run, watch=watch, group=asked.study, last=_last_market())
+    ended = train(config, run=run, watch=watch, group=asked.study, last=_last_market())
     metrics = run.read_metrics()
-    constraints = {
-        name: _excess(bound, metrics.get(name)) for name, bound in asked.sweep.constraints.items()
-    }
-    if outcome.pruned:
-        return _outcome("pruned", constraints=constraints)
-    return _outcome(
-        "complete", values=_values(asked.sweep.objectives, metrics), constraints=constraints
+    return Outcome(
+        status=Status.PRUNED if ended.pruned else Status.COMPLETE,
+        values=None if ended.pruned else _values(asked.sweep.objectives, metrics),
+        constraints={
+            name: _excess(bound, metrics.get(name))
+            for name, bound in asked.sweep.constraints.items()
+        },
+        metrics={name: metrics.get(name) for name in shown_metrics(config)},
     )
 
 
 @functools.cache
 def _last_market() -> Last:
-    """Of this process: a trial that shares its data with the one before spends a few milliseconds
-    on them.
-    """
+    """One per process: a trial with the data of the one before spends milliseconds on them."""
     from hft.dataset.stages import Last
 
     return Last()
@@ -216,8 +224,8 @@ def _last_market() -> Last:
 
 @dataclass
 class Reports:
-    """The watch of a trial (hft/learning/watch.py): what it is told goes to the storage, and the
-    sweep's pruner decides.
+    """The watch of a trial (hft/learning/watch.py): stores each value; the sweep's pruner decides
+    whether to stop.
     """
 
     trial: optuna.Trial
@@ -254,58 +262,41 @@ def _make_watch(
 
 
 def count_units(config: TrainConfig) -> int:
-    """Trainings of a run, known before its data are: how many folds there are does not depend on
+    """Trainings of a run, known before its data are read: the number of folds does not depend on
     the range.
     """
     return len(config.splits.periods(0, 2**62)) * config.seeds
 
 
-def _frozen(trial: optuna.Trial, number: int) -> optuna.trial.FrozenTrial:
-    storage = trial.storage
-    return storage.get_trial(
-        storage.get_trial_id_from_study_id_trial_number(trial.study._study_id, number)
-    )
+def _frozen(trial: optuna.Trial, number: int) -> FrozenTrial:
+    from hft.study.optuna_internals import frozen_trial
+
+    return frozen_trial(trial.study, number)
 
 
-def _excess(bound: Any, value: float | None) -> float:
-    """At most 0 where the metric keeps the bound; a run without the metric does not."""
+def _excess(bound: Bound, value: float | None) -> float:
+    """At most 0 where the metric keeps the bound; a run without the metric breaks it."""
     return bound.excess(math.nan if value is None else float(value))
 
 
-def _values(objectives: tuple[str, ...], metrics: Mapping[str, float | None]) -> list[float]:
-    for name in objectives:
-        if name not in metrics:
-            raise UserError(
-                f"objective {name}: no metric of the run{did_you_mean(name, list(metrics))}"
-            )
-        if metrics[name] is None:
-            raise UserError(
-                f"objective {name}: has no finite value in this run; see its metrics.json"
-            )
-    return [float(metrics[name]) for name in objectives]
+def _values(objectives: tuple[str, ...], metrics: Mapping[str, float | None]) -> tuple[float, ...]:
+    return tuple(_value(name, metrics) for name in objectives)
 
 
-def _outcome(
-    status: str,
-    *,
-    values: list[float] | None = None,
-    constraints: dict[str, float] | None = None,
-    reason: str = "",
-    log: str = "",
-) -> dict[str, Any]:
-    return {
-        "status": status,
-        "values": values,
-        "constraints": constraints or {},
-        "reason": reason,
-        "log": log,
-    }
+def _value(name: str, metrics: Mapping[str, float | None]) -> float:
+    if name not in metrics:
+        raise UserError(
+            f"objective {name}: no metric of the run{did_you_mean(name, list(metrics))}"
+        )
+    if (value := metrics[name]) is None:
+        raise UserError(f"objective {name}: has no finite value in this run; see its metrics.json")
+    return float(value)
 
 
-def _store(trial: optuna.Trial, outcome: dict[str, Any]) -> None:
-    """Where it fails the outcome still goes back to the driver by the engine."""
+def _store(trial: optuna.Trial, outcome: Outcome) -> None:
+    """A failure costs nothing: the outcome goes back to the driver through the engine too."""
     try:
-        trial.storage.set_trial_user_attr(trial._trial_id, "outcome", outcome)
+        trial.set_user_attr("outcome", outcome.plain())
     except Exception:
         traceback.print_exc()
 
@@ -316,8 +307,8 @@ def _last_line(error: BaseException) -> str:
 
 @contextlib.contextmanager
 def redirected(path: Path) -> Iterator[None]:
-    """Standard output and error of the process and its children go to `path`, and back afterwards,
-    whatever happens.
+    """Sends standard output and error of the process and its children to `path`, and back
+    afterwards, whatever happens.
     """
     _flush()
     with contextlib.ExitStack() as undo:
@@ -328,7 +319,7 @@ def redirected(path: Path) -> Iterator[None]:
             undo.callback(os.close, kept)
             undo.callback(os.dup2, kept, number)
             os.dup2(file.fileno(), number)
-        # Where sys.stdout is not descriptor 1 (a notebook, a test) its text goes along.
+        # In a notebook or a test sys.stdout is not descriptor 1.
         undo.enter_context(contextlib.redirect_stdout(file))
         undo.enter_context(contextlib.redirect_stderr(file))
         undo.callback(_flush)

@@ -11,23 +11,18 @@ from typing import Annotated, Any, Literal
 import pydantic
 from pydantic import Field
 
-from hft.runs.folder import MAX_JSON_BYTES, NAME
+from hft.runs.folder import NAME
 from hft.space import Scalar
-from hft.spec import Kind, Room, Spec, SpecError, UserError, parse
+from hft.spec import Room, Spec, SpecError, UserError, parse
 from hft.study.storage import read_address
-from hft.system.files import write_atomic
+from hft.study.sweep import SweepSpec
+from hft.system.files import read_json, read_note, write_json
 from hft.system.provenance import INERT, flat
 
-FREE = (
-    "study",
-    "n_trials",
-    "timeout",
-    "storage",
-    "max_retry",
-    "enqueue",
-    "space",
-)  # of `sweep`: may differ by call
+# Fields of `sweep` that may differ by call.
+FREE = ("study", "n_trials", "timeout", "storage", "max_retry", "enqueue", "space")
 ELSEWHERE = ("paths.", "data.path")  # of `base`: where things lie on one machine
+FIRST_VERSION = "0.1.0"  # made the studies that record no version
 INSIDE = ("journal", "sqlite")  # storages in the study's own folder
 SHOWN = 20  # lines of a difference
 ANOTHER = "or begin another study: sweep.study=new"
@@ -38,7 +33,7 @@ class StudyError(UserError):
 
 
 class StoredDimension(Spec):
-    """What `Dimension.plain` writes, which leaves out what a dimension does not have."""
+    """What `Dimension.plain` writes: it leaves out what a dimension does not have."""
 
     path: str = Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_@./-]*$")
     prefix: Literal["", "+", "++"] = ""
@@ -56,18 +51,29 @@ class About(Spec):
     """study.json; `overrides` are those that every trial has."""
 
     name: str = Field(pattern=rf"^{NAME.pattern}$")
+    version: str = Field(
+        pattern=r"^[0-9A-Za-z.+-]{1,32}$",
+        description="of hft, which began the study",
+        json_schema_extra={"before": FIRST_VERSION},
+    )
     storage: str
     code: str = Field(pattern=r"^[0-9a-f]{64}$")
     conf: str = Field(pattern=r"^[0-9a-f]{64}$")
     base: dict[str, Any]
     space: tuple[StoredDimension, ...]
-    sweep: Annotated[Kind, Room("hft.study.sweep")]
+    sweep: Annotated[SweepSpec, Room("hft.study.sweep")]
     overrides: tuple[str, ...]
 
 
 def refuse_other(stored: dict[str, Any], asked: dict[str, Any], folder: Path) -> None:
     """Raises StudyError where what is asked for is not the study that the storage has."""
     name, lines = stored["name"], differences(stored, asked)
+    before, now = (about.get("version", FIRST_VERSION) for about in (stored, asked))
+    if before != now:  # between versions everything below may differ, through no fault of the user
+        raise StudyError(
+            f"study {name}: hft {before} began it, this is hft {now}, and its trials must be "
+            f"comparable; go on with it in hft {before}, {ANOTHER}"
+        )
     if lines:
         more = [f"... and {len(lines) - SHOWN} more"] if len(lines) > SHOWN else []
         shown = "\n  ".join(lines[:SHOWN] + more)
@@ -76,19 +82,20 @@ def refuse_other(stored: dict[str, Any], asked: dict[str, Any], folder: Path) ->
         )
     if stored["conf"] != asked["conf"]:
         raise StudyError(
-            f"study {name}: its conf/ is {stored['conf'][:12]}, the one here is {asked['conf'][:12]}; restore "
-            f"{folder / 'conf'}, or come with the conf/ that it was begun with, {ANOTHER}"
+            f"study {name}: its conf/ is {stored['conf'][:12]}, the one here is "
+            f"{asked['conf'][:12]}; restore {folder / 'conf'}, or come with the conf/ that it was "
+            f"begun with, {ANOTHER}"
         )
     if stored["code"] != asked["code"]:
         raise StudyError(
-            f"study {name}: its code, hft/, is {stored['code'][:12]}, the one here is {asked['code'][:12]}, and its "
-            f"trials must be comparable; restore it, {ANOTHER}"
+            f"study {name}: its code, hft/, is {stored['code'][:12]}, the one here is "
+            f"{asked['code'][:12]}, and its trials must be comparable; restore it, {ANOTHER}"
         )
 
 
 def differences(stored: dict[str, Any], asked: dict[str, Any]) -> list[str]:
-    """`model.channels: 32 -> 64`, and `space.` or `sweep.` before what is not of the base
-    config.
+    """Lines such as `model.channels: 32 -> 64`; fields outside of the base config begin with
+    `space.` or `sweep.`.
     """
     before, after = _identity(stored), _identity(asked)
     names = sorted(
@@ -117,48 +124,45 @@ def check_name(folder: Path) -> None:
 
 
 def read_about(folder: Path) -> dict[str, Any]:
+    """The mapping in study.json, checked. Raises StudyError."""
     path = folder / "study.json"
-    try:
-        if path.stat().st_size > MAX_JSON_BYTES:
-            raise ValueError(f"must have at most {MAX_JSON_BYTES} bytes")
-        about = json.loads(path.read_bytes())
-    except FileNotFoundError:
-        raise StudyError(f"{path}: missing, so there is no study in {folder}") from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise StudyError(f"{path}: cannot be read ({error}); restore it, {ANOTHER}") from None
+    about = read_json(
+        path,
+        remedy=f"restore it, {ANOTHER}",
+        missing=f"so there is no study in {folder}",
+        error=StudyError,
+    )
     parse_about(about, str(path))
     if about["name"] != folder.name:
         raise StudyError(
-            f"{path}: is of study {about['name']}, so the folder must be named that, got {folder.name}"
+            f"{path}: is of study {about['name']}, so the folder must be named that, "
+            f"got {folder.name}"
         )
     return about
 
 
 def remember_storage(folder: Path, storage: str) -> None:
-    """Beside the studies, not in one, since a study may come from a stranger: what lies elsewhere
-    is known here.
+    """Notes an address outside of the study's folder, beside the studies: a study itself may come
+    from a stranger.
     """
     if storage not in INSIDE and _known_storage(folder) != storage:
-        write_atomic(_note(folder), json.dumps({"storage": storage}).encode())
+        write_json(_note(folder), {"storage": storage})
 
 
 def refuse_unknown(folder: Path, storage: str) -> None:
-    """A stranger's study.json could send us, and our database password, to a server of theirs, or
-    write to any file.
+    """A stranger's study.json could send our database password to their server, or have us write
+    to any file.
     """
-    read_address(storage, folder)  # its own complaints come first
+    read_address(storage, folder)  # a wrong address is reported first
     if storage not in INSIDE and _known_storage(folder) != storage:
         raise StudyError(
-            f"{folder / 'study.json'}: names storage {storage}, which no sweep has used from here; if you trust it, "
-            f"give it yourself: storage={storage}"
+            f"{folder / 'study.json'}: names storage {storage}, which no sweep has used from here; "
+            f"if you trust it, give it yourself: storage={storage}"
         )
 
 
 def _known_storage(folder: Path) -> str | None:
-    try:
-        return str(json.loads(_note(folder).read_text())["storage"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
+    return read_note(_note(folder), "storage")
 
 
 def _note(folder: Path) -> Path:
@@ -180,5 +184,5 @@ def parse_about(about: Any, where: str) -> About:
 
 
 def as_stored(value: Any) -> Any:
-    """As it comes back from JSON."""
+    """`value` as it comes back from JSON."""
     return json.loads(json.dumps(value, allow_nan=False))

@@ -1,21 +1,21 @@
 """Who works on what: drivers take trials, settle them, and give back those whose worker or driver
 died.
 
-All of it happens under the study's lock, one step after the other of all drivers, so that the
-study's total is exact, every point is tried by one worker at a time, and a kill between any two
-steps leaves what the next call mends:
+All of it happens under the study's lock, which orders the steps of all drivers. So the study's
+total is exact, one worker at a time tries a point, and the next call mends what a kill between any
+two steps leaves:
 
-* a trial is taken when its `driver` attribute is written, the last step of a claim; one that runs
-without it was cut
-  short in between, and goes back as it is;
-* a retry is enqueued before the trial that it repeats is told to have failed, and never twice;
-* a RUNNING trial is an orphan when nobody holds `driver-<id>` or `trial-<number>`: the kernel or
-the database says so.
+* A trial is taken when its `driver` attribute is written, the last step of a claim. A running trial
+  without the attribute was cut short in between, and goes back as it is.
+* A retry is enqueued before the trial that it repeats is told to have failed, and never twice.
+* A RUNNING trial is an orphan when nobody holds `driver-<id>` or `trial-<number>`: the kernel or
+  the database says so.
 
 So a driver holds `driver-<id>` before it claims, and a worker takes `trial-<number>` before it
-looks whether the trial still runs and its driver lives. Each trial's attributes: `driver`; the
-worker's `host`, once it is at it; of a retry `retry_of` (the trial before), `origin` (the first
-one) and `attempt` (how many deaths came before); `reason` of a failed one; the worker's `outcome`.
+looks whether the trial still runs and its driver lives. The attributes of a trial are: `driver`;
+`host`, which its worker writes when it begins; `outcome`, which its worker writes when it ends
+(hft/study/outcome.py); `reason`, why it failed; and of a retry `retry_of` (the trial before),
+`origin` (the first one) and `attempt` (how many deaths came before).
 """
 
 from __future__ import annotations
@@ -24,12 +24,14 @@ import contextlib
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from optuna.exceptions import StorageInternalError
 from optuna.trial import FrozenTrial, TrialState
 
 from hft.space import Scalar
+from hft.study.optuna_internals import enqueued_params, set_attribute, set_constraint
+from hft.study.outcome import RETURNED, Outcome, Status, read_outcome
 from hft.study.storage import StorageError
 from hft.study.study import Study, n_points
 from hft.study.sweep import trial_seed
@@ -37,8 +39,7 @@ from hft.study.sweep import trial_seed
 if TYPE_CHECKING:
     import optuna
 
-BEGAN = "host"  # attribute with which a worker says that it is at it
-CONSTRAINT = "constraints:"  # Optuna's prefix of what `Trial.set_constraint` keeps
+BEGAN = "host"  # attribute that a worker writes when it begins
 
 
 @dataclass(frozen=True)
@@ -74,9 +75,9 @@ def claim(
         return _ask(study, driver, waiting.number if waiting else len(trials))
 
 
-def settle(study: Study, number: int, outcome: dict[str, Any]) -> bool:
-    """Tells what the worker's `outcome` came to; False where the trial had ended before, which
-    changes nothing.
+def settle(study: Study, number: int, outcome: Outcome) -> bool:
+    """Ends the trial as the worker's `outcome` says; False where it had ended before, which changes
+    nothing.
     """
     with _turn(study):
         return _settle(study, study.trials()[number], outcome)
@@ -85,7 +86,7 @@ def settle(study: Study, number: int, outcome: dict[str, Any]) -> bool:
 def release(study: Study, number: int, reason: str, *, counted: bool) -> bool:
     """Gives a trial back that ended without an outcome, to be tried again from where it stopped.
 
-    False where it is not tried again: it had ended before, or it died (`counted`) more than
+    False where nobody tries it again: it had ended before, or it died (`counted`) more than
     max_retry times.
     """
     with _turn(study):
@@ -119,7 +120,7 @@ def _ask(study: Study, driver: str, number: int) -> Claim:
     try:
         params = study.space.suggest(trial)
     except Exception as error:
-        # A point that the space does not have: it would come back for ever.
+        # The space does not have this point, which would come back for ever.
         _fail(study, study.trials()[trial.number], f"no point of the space: {error}")
         raise
     trial.set_user_attr("driver", driver)
@@ -134,8 +135,8 @@ def _reap(study: Study, trials: Sequence[FrozenTrial], *, mine: str = "") -> lis
             continue
         trial = study.trials()[trial.number]  # the worker may have finished just before it let go
         outcome, owner = trial.user_attrs.get("outcome"), trial.user_attrs.get("driver")
-        if isinstance(outcome, dict):
-            _settle(study, trial, outcome)
+        if outcome is not None:
+            _settle(study, trial, read_outcome(outcome))
         elif owner is None:
             _release(study, trial, "its driver died while it took the trial", counted=False)
         elif BEGAN in trial.user_attrs:
@@ -149,7 +150,7 @@ def _reap(study: Study, trials: Sequence[FrozenTrial], *, mine: str = "") -> lis
 def _is_alive(study: Study, trial: FrozenTrial, mine: str) -> bool:
     owner = trial.user_attrs.get("driver")
     if owner is None:
-        return False  # not even taken, and nobody is taking one: this process has the lock
+        return False  # the claim was cut short: nobody else claims while this process has the lock
     return (
         owner == mine
         or study.locks.is_held(f"driver-{owner}")
@@ -157,33 +158,38 @@ def _is_alive(study: Study, trial: FrozenTrial, mine: str) -> bool:
     )
 
 
-def _settle(study: Study, trial: FrozenTrial, outcome: dict[str, Any]) -> bool:
+def _settle(study: Study, trial: FrozenTrial, outcome: Outcome) -> bool:
     if trial.state is not TrialState.RUNNING:
         return False
-    status, reason = outcome.get("status"), str(outcome.get("reason") or "no reason given")
-    if status in ("interrupted", "refused", "died"):
-        _release(study, trial, reason, counted=status == "died")
+    if outcome.status in RETURNED:
+        _release(study, trial, _reason(outcome), counted=outcome.status is Status.DIED)
         return True
     storage = study.address.open()
     if "outcome" not in trial.user_attrs:
-        storage.set_trial_user_attr(trial._trial_id, "outcome", outcome)
-    for name, value in (outcome.get("constraints") or {}).items():
-        storage.set_trial_system_attr(trial._trial_id, CONSTRAINT + name, float(value))
-    if status == "pruned":
+        set_attribute(storage, trial, "outcome", outcome.plain())
+    for name, value in outcome.constraints.items():
+        set_constraint(storage, trial, name, value)
+    if outcome.status is Status.PRUNED:
         study.optuna.tell(trial.number, state=TrialState.PRUNED)
-    elif status == "complete" and not (wrong := _wrong_values(study.optuna, outcome.get("values"))):
-        study.optuna.tell(trial.number, outcome["values"])
+    elif outcome.status is Status.FAILED:
+        _fail(study, trial, _reason(outcome))
+    elif wrong := _wrong_values(study.optuna, outcome.values or ()):
+        _fail(study, trial, wrong)
     else:
-        _fail(study, trial, wrong if status == "complete" else reason)
+        study.optuna.tell(trial.number, outcome.values)
     return True
 
 
-def _wrong_values(study: optuna.Study, values: Any) -> str:
+def _reason(outcome: Outcome) -> str:
+    return outcome.reason or "no reason given"
+
+
+def _wrong_values(study: optuna.Study, values: Sequence[float]) -> str:
     """Why Optuna could not take them, "" where it can."""
     n = len(study.directions)
-    if not isinstance(values, list) or len(values) != n:
-        return f"the outcome must have {n} value(s), got {values}"
-    bad = [v for v in values if not isinstance(v, int | float) or math.isnan(v)]
+    if len(values) != n:
+        return f"the outcome must have {n} value(s), got {list(values)}"
+    bad = [value for value in values if math.isnan(value)]
     return f"an objective is no number: {bad[0]}" if bad else ""
 
 
@@ -194,7 +200,7 @@ def _release(study: Study, trial: FrozenTrial, reason: str, *, counted: bool) ->
     again = attempt <= study.sweep.max_retry
     if again and not any(t.user_attrs.get("retry_of") == trial.number for t in study.trials()):
         origin = trial.user_attrs.get("origin", trial.number)
-        params = trial.system_attrs.get("fixed_params", {}) | trial.params
+        params = (enqueued_params(trial) or {}) | trial.params
         attributes = {"retry_of": trial.number, "origin": origin, "attempt": attempt}
         study.optuna.enqueue_trial(params, user_attrs=attributes)
     _fail(study, trial, reason)
@@ -202,5 +208,5 @@ def _release(study: Study, trial: FrozenTrial, reason: str, *, counted: bool) ->
 
 
 def _fail(study: Study, trial: FrozenTrial, reason: str) -> None:
-    study.address.open().set_trial_user_attr(trial._trial_id, "reason", reason)
+    set_attribute(study.address.open(), trial, "reason", reason)
     study.optuna.tell(trial.number, state=TrialState.FAIL)

@@ -2,7 +2,7 @@
 PostgreSQL joins several.
 
 Both fall free when their holder's process ends, however it ends; no clock decides who is dead. To
-add a kind of storage: a class with what Locks has.
+add a kind of storage: a class with the methods of Locks.
 """
 
 from __future__ import annotations
@@ -21,15 +21,16 @@ from typing import Any, Protocol
 from hft.spec import UserError
 from hft.system.files import is_locked, locked, writable
 
-RENEW_S = 3  # between two looks of a holder at whether its connection, and with it its lock, is still there
-GRACE_S = 10  # a server that came up less than this ago has forgotten every lock, so that nobody counts as dead yet
+RENEW_S = 3  # a holder checks this often whether its connection, and with it its lock, still lives
+# A restarted server has forgotten every lock: nobody counts as dead in its first seconds.
+GRACE_S = 10
 # The server looks after 10 s of silence and gives up 15 s later: the locks of a node that lost
 # power are free then.
 SERVER_OPTIONS = (
     "-c tcp_keepalives_idle=10 -c tcp_keepalives_interval=5 -c tcp_keepalives_count=3 "
     "-c lock_timeout=0 -c statement_timeout=0"
 )
-CLIENT_OPTIONS = {
+CLIENT_OPTIONS: dict[str, Any] = {
     "connect_timeout": 10,
     "keepalives_idle": 10,
     "keepalives_interval": 5,
@@ -48,31 +49,32 @@ class Locks(Protocol):
     """`hold` and `is_held` take names such as `driver-<id>` and `trial-<number>`."""
 
     def study(self) -> contextlib.AbstractContextManager[None]:
-        """The only one, of all processes that work on the study, that claims and settles; not
-        reentrant.
+        """One process at a time, of all that work on the study, is in here: it claims and settles.
+        Not reentrant.
         """
 
     def hold(self, name: str) -> contextlib.AbstractContextManager[None]:
-        """Tells the others for as long as it lasts that this process is alive; waits while another
-        one holds it.
+        """Shows the others, for as long as it lasts, that this process is alive; waits while
+        another one holds the name.
         """
 
     def is_held(self, name: str) -> bool: ...
 
     @property
     def renew_s(self) -> float:
-        """How long a living holder may be without its lock, because it has to take it again."""
+        """How long a living holder may be without its lock, until it has taken it again."""
 
 
 @contextlib.contextmanager
-def flocked(path: Path) -> Iterator[int]:
+def flocked(path: Path, *, create: bool = True) -> Iterator[int]:
     """Waits for a kernel lock on `path` and yields the descriptor; the file stays."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    flags = os.O_RDWR | os.O_CLOEXEC | (os.O_CREAT if create else 0)
+    descriptor = os.open(path, flags, 0o644)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield descriptor
     finally:
-        # Said, not left to close: a fork of this moment shares the lock, and would keep it.
+        # `close` alone would leave the lock to a fork of this moment, which shares it.
         fcntl.flock(descriptor, fcntl.LOCK_UN)
         os.close(descriptor)
 
@@ -87,7 +89,7 @@ class FileLocks:
 
     @contextlib.contextmanager
     def study(self) -> Iterator[None]:
-        # Blocks in the kernel: `locked` looks every 50 ms, too slow for the claims of short trials.
+        # `locked` polls every 50 ms, too slow for the claims of short trials; this one blocks.
         with contextlib.ExitStack() as held:
             with writable(self.folder):
                 self.folder.mkdir(parents=True, exist_ok=True)
@@ -148,7 +150,7 @@ class SessionLocks:
         try:
             yield
         finally:
-            if os.getpid() == holder:  # a fork that ends here must not end its parent's session
+            if os.getpid() == holder:  # a fork must not end its parent's session
                 done.set()
                 keeper.join()
 
@@ -167,8 +169,9 @@ class SessionLocks:
         high, low = divmod(self._key(name) % 2**64, 2**32)
         seen = self._ask(
             connection,
-            "select pg_postmaster_start_time() > now() - make_interval(secs => %s) or exists (select from pg_locks"
-            " where locktype = 'advisory' and classid::bigint = %s and objid::bigint = %s and objsubid = 1 and granted"
+            "select pg_postmaster_start_time() > now() - make_interval(secs => %s) or exists ("
+            "select from pg_locks where locktype = 'advisory' and classid::bigint = %s"
+            " and objid::bigint = %s and objsubid = 1 and granted"
             " and database = (select oid from pg_database where datname = current_database()))",
             [GRACE_S, high, low],
         )
@@ -195,7 +198,7 @@ class SessionLocks:
             try:
                 if connection.closed:
                     connection, held = self._connect(), False
-                if not held:  # nor perhaps yet: the server keeps a session that it has not missed, and its lock
+                if not held:  # the server may not have missed the old session, which has the lock
                     (held,) = connection.execute(
                         "select pg_try_advisory_lock(%s)", [self._key(name)]
                     ).fetchone()
@@ -235,6 +238,6 @@ class SessionLocks:
 def no_answer(address: str, error: BaseException) -> StorageError:
     reason = (str(error) or repr(error)).splitlines()[0]
     return StorageError(
-        f"storage {address}: does not answer ({reason}); start the server, and the same command goes on, or mend the "
-        "address; a password belongs in the file that PGPASSFILE names"
+        f"storage {address}: does not answer ({reason}); start the server, and the same command "
+        "goes on, or mend the address; a password belongs in the file that PGPASSFILE names"
     )

@@ -1,8 +1,8 @@
 """Where a study is kept: its address, Optuna's storage behind it, and the locks that go with it.
 
 In: the text of `sweep.storage` and the study's folder. Out: an Address, which is safe to show,
-store and send, because no password can be part of one: libpq takes it from the file that PGPASSFILE
-names, or from the environment.
+store and send, because it holds no password: libpq takes that from the file that PGPASSFILE names,
+or from the environment.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ if TYPE_CHECKING:
 FORMS = ("journal", "sqlite", "postgresql+psycopg://user@host/database", "sqlite:///path")
 # What may follow the `?`: nothing in which a password could hide.
 OPTIONS = (
-    "application_name", "channel_binding", "connect_timeout", "gssencmode", "host", "hostaddr", "options", "passfile",
-    "port", "sslcert", "sslkey", "sslmode", "sslrootcert", "target_session_attrs",
+    "application_name", "channel_binding", "connect_timeout", "gssencmode", "host", "hostaddr",
+    "options", "passfile", "port", "sslcert", "sslkey", "sslmode", "sslrootcert",
+    "target_session_attrs",
 )  # fmt: skip
 
-_OPEN: dict[
-    tuple[int, Address], BaseStorage
-] = {}  # by process too: a fork must not use its parent's connections
+# By process too: a fork must not use its parent's connections.
+_OPEN: dict[tuple[int, Address], BaseStorage] = {}
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Address:
 
     @property
     def text(self) -> str:
-        """What `read_address` makes an equal address of, for the same folder."""
+        """The text from which `read_address` makes an equal address, for the same folder."""
         ours = self.path in (self.folder / "journal.log", self.folder / "study.db")
         return self.kind if ours else self.url
 
@@ -56,8 +56,8 @@ class Address:
         return self.path is None or self.path.is_file()
 
     def open(self) -> BaseStorage:
-        """Optuna's storage, made where it is missing; one per process, so that later calls cost
-        nothing.
+        """Optuna's storage, made where it is missing; one per process and address, so that later
+        calls cost nothing.
         """
         key = (os.getpid(), self)
         if key not in _OPEN:
@@ -83,7 +83,7 @@ class Address:
         if self.path is not None:
             with writable(self.path):
                 self.path.parent.mkdir(parents=True, exist_ok=True)
-        if self.kind == "journal":
+        if self.path is not None and self.kind == "journal":
             from hft.study.journal import open_journal
 
             return open_journal(self.path)
@@ -94,7 +94,7 @@ class Address:
             return self._open_tables(CLIENT_OPTIONS)
 
     def _open_tables(self, connect_args: dict[str, Any]) -> BaseStorage:
-        """Under a lock: two that create Optuna's tables at once fail."""
+        """Call it under a lock: two processes that create Optuna's tables at once fail."""
         from optuna.storages import RDBStorage, get_storage
         from sqlalchemy.exc import SQLAlchemyError
 
@@ -107,9 +107,7 @@ class Address:
         return get_storage(storage)
 
     def _explain_failures(self, engine: Any) -> None:
-        """A server that goes away later, whoever reads or writes then, is the user's affair: a
-        StorageError too.
-        """
+        """Makes a StorageError of a server that goes away later, whoever reads or writes then."""
         from sqlalchemy import event
 
         @event.listens_for(engine, "handle_error")
@@ -153,13 +151,16 @@ def _postgresql(text: str) -> str:
     secret = [name for name in options if "pass" in name.lower() and name != "passfile"]
     if parts.password or secret:
         raise StorageError(
-            "storage postgresql: a password must not stand in the address, which is logged and stored; take it out and "
-            "put a line host:port:database:user:password into a file of mode 600 that PGPASSFILE names"
+            "storage postgresql: a password must not stand in the address, which is logged and "
+            "stored; take it out and put a line host:port:database:user:password into a file of "
+            "mode 600 that PGPASSFILE names"
         )
     for name in options:
         if name not in OPTIONS:
-            raise StorageError(f"storage postgresql: no such option{did_you_mean(name, list(OPTIONS))}; "
-                               f"one of {', '.join(OPTIONS)}")  # fmt: skip
+            hint = did_you_mean(name, list(OPTIONS))
+            raise StorageError(
+                f"storage postgresql: no such option{hint}; one of {', '.join(OPTIONS)}"
+            )
     user, at, host = parts.netloc.rpartition("@")
     return (
         f"postgresql+psycopg://{user.removesuffix(':')}{at}{host}{parts.path}"
@@ -181,7 +182,7 @@ def _split(text: str) -> SplitResult:
         or not parts.path.strip("/")
     ):
         raise StorageError(
-            "storage postgresql: cannot be read (it is not repeated here, a password may stand in it); must be "
-            "postgresql+psycopg://user@host:port/database, without a password"
+            "storage postgresql: cannot be read (it is not repeated here, a password may stand in "
+            "it); must be postgresql+psycopg://user@host:port/database, without a password"
         )
     return parts

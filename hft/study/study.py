@@ -2,22 +2,21 @@
 lie.
 
 In: the folder `<sweeps>/<study>/`, the sweep's spec, the space, the base config and the conf/ to
-freeze. Out: a Study. Its identity (code, conf, base config, space, method) is kept in `study.json`
-and with the trials, so that another machine, which shares only the storage, is measured by it too.
-Who works on which trial is hft/study/claims.py.
+freeze. Out: a Study. Its identity (version, code, conf, base config, space, method) is in
+`study.json` and in the storage, so that it also binds a machine that shares only the storage.
+hft/study/claims.py decides who works on which trial.
 
-`study.json` may come from a stranger: it is parsed strictly, names kinds and numbers, and no code.
+`study.json` may come from a stranger: it is parsed strictly, and names kinds and numbers, no code.
 """
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from hft.space import Space
 from hft.study.about import (
@@ -34,8 +33,9 @@ from hft.study.about import StudyError as StudyError
 from hft.study.frozen_conf import conf_hash as conf_hash
 from hft.study.frozen_conf import freeze_conf as freeze_conf
 from hft.study.storage import Address, Locks, read_address
-from hft.system.files import write_atomic
+from hft.system.files import write_json
 from hft.system.provenance import code_hash
+from hft.system.version import VERSION
 
 if TYPE_CHECKING:
     import optuna
@@ -48,13 +48,11 @@ IDENTITY = "hft"  # the attribute of Optuna's study that holds `about`
 
 @dataclass(frozen=True)
 class Counts:
-    """Trials by what became of them; `points` are those that count towards n_trials, whatever their
-    state.
-    """
+    """Trials by what became of them; `points` counts all that are no retry, in any state."""
 
     complete: int
     pruned: int
-    failed: int  # finally: no other trial repeats them
+    failed: int  # for good: no other trial repeats them
     retried: int
     running: int
     waiting: int
@@ -63,8 +61,8 @@ class Counts:
 
 @dataclass(eq=False)
 class Study:
-    """`sweep` is that of the call: its total, its budget in time and its retries may differ from
-    the first one's.
+    """`sweep` is that of the present call: its total, its time and its retries may differ from the
+    first call's.
     """
 
     name: str
@@ -76,9 +74,7 @@ class Study:
 
     @property
     def optuna(self) -> optuna.Study:
-        """One per process. Its sampler and pruner are of no meaning: claims and trials bring their
-        own.
-        """
+        """One per process. Nobody uses its sampler and pruner: claims and trials have their own."""
         if getattr(self, "_of", None) != os.getpid():
             self._study, self._of = _load(self.address, self.name), os.getpid()
         return self._study
@@ -112,14 +108,14 @@ class Study:
             return self.optuna.best_trials
         complete = [t for t in self.trials() if t.state.name == "COMPLETE" and _is_feasible(t)]
         sign = 1 if self.optuna.direction.name == "MINIMIZE" else -1
-        return sorted(complete, key=lambda t: sign * t.value)[:1]
+        return sorted(complete, key=lambda t: sign * t.values[0])[:1]
 
     def spent_s(self) -> float:
         """Time that all drivers have swept so far, in seconds."""
         return sum(v for k, v in self.optuna.user_attrs.items() if k.startswith("spent:"))
 
     def note_spent(self, driver: str, seconds: float) -> None:
-        """What `driver` has spent since it began."""
+        """Notes what `driver` has spent since it began."""
         self.optuna.set_user_attr(f"spent:{driver}", seconds)
 
 
@@ -127,7 +123,7 @@ _STATES = ("COMPLETE", "PRUNED", "FAIL", "RUNNING", "WAITING")
 
 
 def n_points(trials: Sequence[FrozenTrial]) -> int:
-    """How many trials count towards n_trials: all that repeat no other."""
+    """How many trials count towards n_trials: all that are no retry."""
     return sum(t.user_attrs.get("retry_of") is None for t in trials)
 
 
@@ -144,17 +140,18 @@ def create_study(
     conf: Path,
     overrides: Sequence[str] = (),
 ) -> Study:
-    """The study in `folder`: begun, joined where only its storage knows it, or gone on with.
+    """Begins the study in `folder`, joins it where only its storage knows it, or goes on with it.
 
     Raises StudyError, with the differences, where the study of that name is another one. `base` is
-    what all trials share, `overrides` what to say on the command line for it; `conf` is frozen
-    where the study is new to this folder.
+    what all trials share, `overrides` are the command-line words for it; `conf` is frozen where the
+    study is new to this folder.
     """
     folder = folder.absolute()
     check_name(folder)
     address = read_address(sweep.storage, folder)
     asked = {
         "name": folder.name,
+        "version": VERSION,
         "storage": address.text,
         "code": code_hash(),
         "base": base,
@@ -170,48 +167,51 @@ def create_study(
         else:
             _begin(address, asked, sweep.directions())
         about = (stored or asked) | {"storage": address.text}
-        if not known:  # study.json is the last: whatever was cut short before it is done again
+        if not known:  # study.json comes last: the next call does again what is cut short before it
             freeze_conf(conf, folder / "conf")
-            write_atomic(
-                folder / "study.json", json.dumps(about, indent=1, allow_nan=False).encode() + b"\n"
-            )
+            write_json(folder / "study.json", about, indent=1)
         remember_storage(folder, address.text)
     return Study(folder.name, folder, address, about, sweep, space)
 
 
 def open_study(folder: Path, *, storage: str = "") -> Study:
-    """The study as it was begun, for looking at it. `storage` is another address of it; with one,
-    the folder may be missing. Without one, an address outside of the folder is followed where a
-    sweep from here has used it.
+    """The study as it was begun, to look at it. `storage` is another address of it; with one, the
+    folder may be missing. Without one, an address outside of the folder is followed where a sweep
+    from here has used it.
     """
     folder = folder.absolute()
     check_name(folder)
-    if known := (folder / "study.json").exists() or not storage:
-        about = read_about(folder)
-    if not storage:
+    known = (folder / "study.json").exists() or not storage
+    about = read_about(folder) if known else None
+    if about and not storage:
         refuse_unknown(folder, about["storage"])
-    address = read_address(storage or about["storage"], folder)
-    stored = _stored(address, folder.name, begun=about["storage"] if known else address.text)
-    if known:
+    address = read_address(storage or (about["storage"] if about else ""), folder)
+    begun = about["storage"] if about else address.text
+    stored = _stored(address, folder.name, begun=begun)
+    assert stored is not None, "a study that was begun is there, or StudyError says so"
+    if about:
         refuse_other(stored, about, folder)
     sweep = parse_about(stored, f"study {folder.name}").sweep
     return Study(folder.name, folder, address, stored, sweep, Space.from_plain(stored["space"]))
 
 
-def _begin(address: Address, about: dict[str, Any], directions: list[str]) -> None:
+def _begin(
+    address: Address, about: dict[str, Any], directions: list[Literal["minimize", "maximize"]]
+) -> None:
     import optuna
 
-    parts = {"sampler": optuna.samplers.RandomSampler(), "pruner": optuna.pruners.NopPruner()}
     study = optuna.create_study(
         study_name=about["name"],
         storage=address.open(),
         directions=directions,
         load_if_exists=True,
-        **parts,
+        sampler=optuna.samplers.RandomSampler(),
+        pruner=optuna.pruners.NopPruner(),
     )
     if [d.name.lower() for d in study.directions] != directions:
         raise StudyError(
-            f"study {study.study_name} in storage {address.text} has other objectives; choose another name"
+            f"study {study.study_name} in storage {address.text} has other objectives; "
+            "choose another name"
         )
     study.set_user_attr(IDENTITY, about)
 
@@ -219,13 +219,17 @@ def _begin(address: Address, about: dict[str, Any], directions: list[str]) -> No
 def _load(address: Address, name: str) -> optuna.Study:
     import optuna
 
-    parts = {"sampler": optuna.samplers.RandomSampler(), "pruner": optuna.pruners.NopPruner()}
-    return optuna.load_study(study_name=name, storage=address.open(), **parts)
+    return optuna.load_study(
+        study_name=name,
+        storage=address.open(),
+        sampler=optuna.samplers.RandomSampler(),
+        pruner=optuna.pruners.NopPruner(),
+    )
 
 
 def _stored(address: Address, name: str, *, begun: str) -> dict[str, Any] | None:
-    """What the storage knows of the study; where it has none None, or StudyError if it was begun
-    there or elsewhere.
+    """What the storage knows of the study. Without one there it is None, or StudyError where the
+    study was `begun` in some storage.
     """
     try:
         study = _load(address, name) if address.exists() else None
@@ -237,7 +241,7 @@ def _stored(address: Address, name: str, *, begun: str) -> dict[str, Any] | None
         return None
     about = study.user_attrs.get(IDENTITY)
     if about is None and not begun and not study.get_trials(deepcopy=False):
-        return None  # whoever began it was killed; under the lock nobody is at it now
+        return None  # its first driver was killed; under the lock nobody else begins it now
     if about is None:
         raise StudyError(
             f"study {name} in storage {address.text} is not one of ours; choose another name"

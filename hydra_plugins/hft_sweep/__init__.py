@@ -1,3 +1,3 @@
-"""The Sweeper behind every -m. Hydra imports this package at each start, so everything heavy waits
-in `_impl`.
+"""The sweeper behind every -m (sweeper.py). Hydra imports this package at each start: it must stay
+light.
 """

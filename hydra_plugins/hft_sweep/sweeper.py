@@ -1,6 +1,7 @@
-"""The light half of the sweeper: its config entry, and the class that Hydra constructs.
+"""The sweeper behind every -m: its config entry, and the class that Hydra constructs.
 
-No `from __future__ import annotations`: Hydra executes the file before it is in sys.modules, where
+Hydra imports this file at each start, so everything heavy is imported where it is used. No `from
+__future__ import annotations`: Hydra executes the file before it is in sys.modules, where
 dataclasses looks.
 """
 
@@ -23,27 +24,20 @@ ConfigStore.instance().store(group="hydra/sweeper", name="hft", node=HftSweeperC
 
 
 class HftSweeper(Sweeper):
-    """A study of the app's `sweep` group where it has one (train.py), else a plain grid
+    """Runs a study of the app's `sweep` group (train.py), or a plain grid where the app has none
     (backtest.py).
     """
 
     def setup(
         self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
     ) -> None:
-        self.hydra_context = hydra_context
-        self.task_function = task_function
-        self.config = config
+        self.context, self.task, self.app = hydra_context, task_function, config
 
     def sweep(self, arguments: list[str]) -> Any:
-        if "sweep" in self.config:
+        if "sweep" in self.app:
             from hft.search.command import run_sweep
 
-            return run_sweep(arguments, config_loader=self.hydra_context.config_loader)
+            return run_sweep(arguments, config_loader=self.context.config_loader)
         from hydra_plugins.hft_sweep._grid import run_grid
 
-        return run_grid(
-            arguments,
-            context=self.hydra_context,
-            task_function=self.task_function,
-            config=self.config,
-        )
+        return run_grid(arguments, context=self.context, task_function=self.task, config=self.app)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import signal
 from types import SimpleNamespace
 
@@ -10,6 +12,10 @@ import pytest
 
 from hft.search.driver import Driver, SweepInterrupted
 from hft.search.launcher import Engine, PlaceLost, TrialTimeout, WorkerDied
+from hft.search.worker import Task
+from hft.spec import PACKAGE, parse
+from hft.study.optuna_internals import set_attribute
+from hft.study.outcome import Outcome, Status
 from tests.study.claimers import make_study
 
 
@@ -45,18 +51,20 @@ class Saying(Engine):
         pass
 
 
+SCREEN = SimpleNamespace(update=lambda: None, finished=lambda: None)
+
+
 def drive(study, say, *, total):
     engine = Saying(say)
-    watch = SimpleNamespace(update=lambda *_: None, finished=lambda *_: None)
     driver = Driver(
-        study, engine, compose=lambda params: params, points=[], total=total, watch=watch
+        study, engine, compose=lambda params: params, points=[], total=total, screen=SCREEN
     )
     driver.run()
     return driver, engine
 
 
 def complete(task):
-    return Said({"status": "complete", "values": [1.0], "constraints": {}, "reason": ""})
+    return Said(Outcome(status=Status.COMPLETE, values=(1.0,)).plain())
 
 
 def test_takes_every_trial_and_no_more(tmp_path):
@@ -102,6 +110,40 @@ def test_what_was_saved_is_gone_on_with(tmp_path):
     assert study.counts().complete == 1
 
 
+def test_the_task_is_one_that_a_worker_reads(tmp_path):
+    study = make_study(tmp_path / "sweeps" / "s", n_trials=1, kind="tpe")
+    driver, engine = drive(study, complete, total=1)
+    (sent,) = engine.tasks
+    task = parse(Task, json.loads(json.dumps(sent)))
+    assert (task.study, task.number, task.driver) == ("s", 0, driver.id)
+    assert task.sweep == study.sweep  # with the fields of its own kind
+    assert task.config == study.trials()[0].params
+
+
+def test_an_outcome_that_nobody_can_read_is_a_failure(tmp_path):
+    study = make_study(tmp_path / "sweeps" / "s", n_trials=1)
+    drive(study, lambda task: Said({"status": "well"}), total=1)
+    (trial,) = study.trials()
+    assert trial.state.name == "FAIL"
+    assert trial.user_attrs["reason"].startswith("the outcome cannot be read: status: must be ")
+
+
+def test_an_edit_of_the_driver_ends_the_sweep(tmp_path, monkeypatch):
+    package = tmp_path / "hft"
+    shutil.copytree(PACKAGE, package, ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr("hft.system.provenance.PACKAGE", package)
+    study = make_study(tmp_path / "sweeps" / "s", n_trials=5)
+
+    def edit(task):
+        with (package / "search" / "driver.py").open("a") as file:
+            file.write("# edited\n")
+        return complete(task)
+
+    driver, engine = drive(study, edit, total=5)
+    assert len(engine.tasks) == study.counts().complete == 1
+    assert driver.stop_reason.startswith("hft/ changed since study s began")
+
+
 def test_a_limit_of_the_engine_is_final(tmp_path):
     study = make_study(tmp_path / "sweeps" / "s", n_trials=1)
     _, engine = drive(study, lambda task: Said(TrialTimeout("90 min")), total=1)
@@ -112,8 +154,8 @@ def test_what_was_stored_before_the_end_counts(tmp_path):
     study = make_study(tmp_path / "sweeps" / "s", n_trials=1)
 
     def died_after_storing(task):
-        trial_id = study.trials()[task["number"]]._trial_id
-        study.address.open().set_trial_user_attr(trial_id, "outcome", complete(task).outcome)
+        trial = study.trials()[task["number"]]
+        set_attribute(study.address.open(), trial, "outcome", complete(task).outcome)
         return Said(WorkerDied("exit code -9"))
 
     _, engine = drive(study, died_after_storing, total=1)
@@ -134,8 +176,7 @@ def test_the_third_control_c_waits_for_nobody(tmp_path):
             os.kill(os.getpid(), signal.SIGINT)
 
     engine = Interrupting(never_ends)
-    watch = SimpleNamespace(update=lambda *_: None, finished=lambda *_: None)
-    driver = Driver(study, engine, compose=lambda params: params, points=[], total=1, watch=watch)
+    driver = Driver(study, engine, compose=lambda params: params, points=[], total=1, screen=SCREEN)
     with pytest.raises(KeyboardInterrupt):
         driver.run()
     assert study.counts().running == 1  # for the next call to find

@@ -62,7 +62,7 @@ def test_the_same_command_goes_on_to_an_exact_total(sweep, tmp_path):
     assert study.counts().complete == study.counts().points == 4
     again = sweep(*SEARCH, NAME, "sweep.n_trials=4")
     assert again.status == 0
-    assert "all of it is done" in again.err
+    assert "all trials are done" in again.err
     assert study_in(tmp_path).counts().points == 4
     # In one go, with the same seed, the same points.
     assert sweep(*SEARCH, "sweep.study=other", "sweep.n_trials=4").status == 0

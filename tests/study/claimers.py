@@ -7,6 +7,7 @@ everything it holds.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -20,7 +21,10 @@ import optuna
 import hft.study.claims
 import hft.study.locks as locks_module
 from hft.space import Dimension, Space
+from hft.study import journal
 from hft.study.claims import claim, settle
+from hft.study.optuna_internals import set_attribute, trial_id
+from hft.study.outcome import Outcome, Status
 from hft.study.storage import read_address
 from hft.study.study import Study, create_study, open_study
 from hft.study.sweep.random import Random
@@ -105,21 +109,14 @@ def check_complete(study: Study, n_points: int) -> None:
             assert trial.params.items() >= trials[trial.user_attrs["retry_of"]].params.items()
 
 
-def work(study: Study, taken, pause: float) -> dict:
-    storage = study.address.open()
-    trial_id = study.trials()[taken.number]._trial_id
+def work(study: Study, taken, pause: float) -> Outcome:
+    storage, trial = study.address.open(), study.trials()[taken.number]
     for step in range(3):
-        storage.set_trial_intermediate_value(trial_id, step, step + 0.5)
+        storage.set_trial_intermediate_value(trial_id(trial), step, step + 0.5)
     time.sleep(pause)
     value = taken.params.get("optim.lr", 0.5) + taken.params.get("model.channels", 0)
-    outcome = {
-        "status": "complete",
-        "values": [float(value)],
-        "constraints": {},
-        "reason": "",
-        "log": "",
-    }
-    storage.set_trial_user_attr(trial_id, "outcome", outcome)
+    outcome = Outcome(status=Status.COMPLETE, values=(float(value),))
+    set_attribute(storage, trial, "outcome", outcome.plain())
     return outcome
 
 
@@ -184,18 +181,17 @@ def arm(step: str, count: int):
         before_driver,
     )
     if step == "journal":
-        from hft.study.journal import TailLock
+        tail_locked = journal.tail_locked
 
-        acquire = TailLock.acquire
+        @contextlib.contextmanager
+        def locked(path):
+            with tail_locked(path):
+                if seen["n"] == count - 1:
+                    os.write(os.open(path, os.O_WRONLY | os.O_APPEND), b'{"op_code": 4, "worker')
+                pass_by("journal")
+                yield
 
-        def acquired(self):
-            done = acquire(self)
-            if seen["n"] == count - 1:
-                os.write(os.open(self._path, os.O_WRONLY | os.O_APPEND), b'{"op_code": 4, "worker')
-            pass_by("journal")
-            return done
-
-        TailLock.acquire = acquired
+        journal.tail_locked = locked
     return pass_by
 
 

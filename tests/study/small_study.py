@@ -10,6 +10,8 @@ from typing import Any
 
 from hft.space import Dimension, Space
 from hft.study.claims import claim, release, settle
+from hft.study.optuna_internals import trial_id
+from hft.study.outcome import Outcome, Status
 from hft.study.study import Study, create_study
 from hft.study.sweep import SweepSpec
 from hft.study.sweep.asha import Asha
@@ -85,7 +87,7 @@ def begin(
     )
     storage, trial = study.address.open(), study.trials()[taken.number]
     for step, value in (steps or {}).items():
-        storage.set_trial_intermediate_value(trial._trial_id, step, value)
+        storage.set_trial_intermediate_value(trial_id(trial), step, value)
     return taken.number
 
 
@@ -96,6 +98,7 @@ def end(
     status="complete",
     steps=None,
     broken=0.0,
+    metrics=None,
     reason="",
     number=None,
 ) -> int:
@@ -103,16 +106,15 @@ def end(
     failed.
     """
     number = begin(study, params, steps=steps) if number is None else number
-    if status == "complete" and not values:
-        status = "failed"
-    constraints = {} if status == "failed" else {"select/trades": broken}
-    outcome = {
-        "status": status,
-        "values": list(values) or None,
-        "constraints": constraints,
-        "reason": reason,
-    }
-    assert settle(study, number, outcome | {"log": ""})
+    failed = status == "complete" and not values
+    outcome = Outcome(
+        status=Status.FAILED if failed else Status(status),
+        values=values or None,
+        constraints={} if failed else {"select/trades": broken},
+        metrics=metrics or {},
+        reason=reason,
+    )
+    assert settle(study, number, outcome)
     return number
 
 

@@ -11,11 +11,17 @@ import pytest
 from optuna.trial import TrialState
 
 from hft.study.claims import claim, reap, release, settle
+from hft.study.optuna_internals import set_attribute, trial_id
+from hft.study.outcome import Outcome, Status
 from hft.study.study import open_study
 from hft.study.sweep import trial_seed
 from tests.study.claimers import GRID, SPACE, check_complete, drive, end, make_study, start
 
-COMPLETE = {"status": "complete", "values": [0.5], "constraints": {}, "reason": ""}
+COMPLETE = Outcome(status=Status.COMPLETE, values=(0.5,))
+
+
+def with_values(*values):
+    return COMPLETE.model_copy(update={"values": values})
 
 
 @pytest.fixture
@@ -27,9 +33,7 @@ def take(study, driver="a", points=(), total=4, *, begun=True):
     """A claim that a worker, when `begun`, is already at."""
     taken = claim(study, driver=driver, points=list(points), total=total)
     if taken is not None and begun:
-        study.address.open().set_trial_user_attr(
-            study.trials()[taken.number]._trial_id, "host", "here"
-        )
+        set_attribute(study.address.open(), study.trials()[taken.number], "host", "here")
     return taken
 
 
@@ -49,7 +53,7 @@ def test_what_no_worker_began_is_no_death(study):
 def test_a_worker_that_lost_its_storage_is_tried_again(study):
     with study.locks.hold("driver-a"):
         take(study)
-        assert settle(study, 0, {"status": "died", "reason": "storage: no answer"})
+        assert settle(study, 0, Outcome(status=Status.DIED, reason="storage: no answer"))
     assert states(study) == ["FAIL", "WAITING"]
     assert study.trials()[1].user_attrs["attempt"] == 1
 
@@ -74,18 +78,12 @@ def test_every_end_counts_and_is_told_once(study):
     with study.locks.hold("driver-a"):
         for _ in range(4):
             take(study)
-        study.address.open().set_trial_intermediate_value(study.trials()[1]._trial_id, 3, 0.25)
+        study.address.open().set_trial_intermediate_value(trial_id(study.trials()[1]), 3, 0.25)
         assert settle(study, 0, COMPLETE)
-        assert settle(
-            study, 1, {"status": "pruned", "values": None, "constraints": {}, "reason": ""}
-        )
-        assert settle(
-            study,
-            2,
-            {"status": "failed", "values": None, "constraints": {}, "reason": "loss is nan"},
-        )
-        assert settle(study, 3, COMPLETE | {"values": [float("nan")]})
-        assert not settle(study, 0, COMPLETE | {"values": [9.0]})
+        assert settle(study, 1, Outcome(status=Status.PRUNED))
+        assert settle(study, 2, Outcome(status=Status.FAILED, reason="loss is nan"))
+        assert settle(study, 3, with_values(float("nan")))
+        assert not settle(study, 0, with_values(9.0))
         assert not release(study, 2, "late", counted=True)
         assert take(study) is None
     assert states(study) == ["COMPLETE", "PRUNED", "FAIL", "FAIL"]
@@ -135,7 +133,7 @@ def test_an_interruption_does_not_count(study):
             taken = take(study)
             assert (taken.retry_of, taken.attempt) == (number, 0)
             number = taken.number
-        assert settle(study, number, {"status": "interrupted", "reason": "SIGTERM"})
+        assert settle(study, number, Outcome(status=Status.INTERRUPTED, reason="SIGTERM"))
         assert take(study).retry_of == number
     assert study.counts().retried == 6
 
@@ -153,9 +151,10 @@ def test_what_the_worker_finished_is_not_repeated(study):
     with study.locks.hold("driver-a"):
         for _ in range(3):
             take(study)
-        storage, ids = study.address.open(), [t._trial_id for t in study.trials()]
-        storage.set_trial_user_attr(ids[0], "outcome", COMPLETE | {"constraints": {"trades": -2.0}})
-        storage.set_trial_user_attr(ids[1], "outcome", {"status": "failed", "reason": "no data"})
+        storage, trials = study.address.open(), study.trials()
+        kept = COMPLETE.plain() | {"constraints": {"trades": -2.0}}
+        set_attribute(storage, trials[0], "outcome", kept)
+        set_attribute(storage, trials[1], "outcome", {"status": "failed", "reason": "no data"})
         assert reap(study) == []
     assert reap(study) == [0, 1, 2]
     assert states(study) == ["COMPLETE", "FAIL", "FAIL", "WAITING"]
@@ -210,7 +209,7 @@ def searched(study, drivers):
         driver = drivers[i % len(drivers)]
         with study.locks.hold(f"driver-{driver}"):
             taken = take(study, driver=driver, total=12)
-            settle(study, taken.number, COMPLETE | {"values": [taken.params["optim.lr"]]})
+            settle(study, taken.number, with_values(taken.params["optim.lr"]))
         found.append(tuple(taken.params.values()))
     return found
 

@@ -19,6 +19,7 @@ from optuna.trial import TrialState
 
 import hft.study.locks as locks_module
 from hft.study.claims import reap
+from hft.study.optuna_internals import study_id
 from hft.study.storage import StorageError, read_address
 from hft.study.study import StudyError, open_study
 from tests.study.claimers import GRID, ROOT, check_complete, drive, end, make_study, start
@@ -136,7 +137,7 @@ def test_another_machine_joins(tmp_path, url):
     (tmp_path / "else" / "conf").mkdir(parents=True)
     with pytest.raises(StudyError, match="its conf/ is"):
         make_study(tmp_path / "else" / "s", storage=url)
-    here.address.open().delete_study(here.optuna._study_id)
+    here.address.open().delete_study(study_id(here.optuna))
     with pytest.raises(StudyError, match=r"is not in storage .* restore it"):
         open_study(there)
 

@@ -18,6 +18,7 @@ import optuna
 import pytest
 
 from hft.study.journal import cut_torn_tail
+from hft.study.optuna_internals import study_id
 from hft.study.storage import StorageError, read_address
 from tests.study.claimers import ROOT
 
@@ -246,10 +247,11 @@ def test_a_writer_killed_with_the_lock_in_hand_stops_nobody(folder):
     study = optuna.create_study(study_name="s", storage=address.open())
     script = (
         "import os, sys, pathlib\n"
-        "from hft.study.journal import TailLock\n"
-        "lock = TailLock(pathlib.Path(sys.argv[1])); lock.acquire()\n"
-        "os.write(lock._descriptor, b'') or os.pwrite(lock._descriptor, b'{\"op_c', os.path.getsize(sys.argv[1]))\n"
-        "sys.stdout.write('held\\n'); sys.stdout.flush(); sys.stdin.read()\n"
+        "from hft.study.journal import tail_locked\n"
+        "path = pathlib.Path(sys.argv[1])\n"
+        "with tail_locked(path), path.open('ab') as file:\n"
+        "    file.write(b'{\"op_c'); file.flush()\n"
+        "    sys.stdout.write('held\\n'); sys.stdout.flush(); sys.stdin.read()\n"
     )
     command = [sys.executable, "-c", script, str(address.path)]
     process = subprocess.Popen(
@@ -291,7 +293,7 @@ def test_a_journal_that_is_gone_is_not_begun_anew(folder):
     study = optuna.create_study(study_name="s", storage=address.open())
     address.path.unlink()
     with pytest.raises(StorageError, match=r"journal\.log: cannot be written"):
-        address.open().create_new_trial(study._study_id)
+        address.open().create_new_trial(study_id(study))
     assert not address.path.exists()
 
 

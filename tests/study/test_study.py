@@ -14,10 +14,12 @@ import pytest
 from hft.space import Dimension, Space
 from hft.spec import PACKAGE
 from hft.study.claims import claim, settle
+from hft.study.outcome import Outcome, Status
 from hft.study.storage import read_address
 from hft.study.study import StudyError, conf_hash, freeze_conf, open_study
 from hft.study.sweep import Bound
 from hft.system.provenance import code_hash
+from hft.system.version import VERSION
 from tests.study.claimers import CHANNELS, GRID, LR, SPACE, make_study
 
 BASE = {"model": {"kind": "tcn", "channels": 32}, "seed": 7, "paths": {"runs": "runs"}, "tags": ["a"],
@@ -61,7 +63,10 @@ def test_what_a_new_study_is(study, folder):
     ]
     about = json.loads((folder / "study.json").read_text())
     assert about == study.about
-    assert set(about) == {"name", "storage", "code", "conf", "base", "space", "sweep", "overrides"}
+    assert set(about) == {
+        "name", "version", "storage", "code", "conf", "base", "space", "sweep", "overrides"
+    }  # fmt: skip
+    assert about["version"] == VERSION
     assert (about["name"], about["storage"], about["code"]) == ("maker_v1", "journal", code_hash())
     assert about["conf"] == conf_hash(conf(folder)) == conf_hash(folder / "conf")
     assert study.trial_folder(7) == folder / "0007"
@@ -154,6 +159,25 @@ def test_other_code_is_refused(study, folder, monkeypatch):
     assert "its code, hft/, is " in refusal(folder)
     assert "the one here is 000000000000" in refusal(folder)
     assert open_study(folder).about == study.about  # to look at, any code will do
+
+
+def test_another_version_is_refused_by_name(study, folder, monkeypatch):
+    monkeypatch.setattr("hft.study.study.VERSION", "9.9.0")
+    message = refusal(folder, base=changed(seed=8))
+    assert message == (
+        f"study maker_v1: hft {VERSION} began it, this is hft 9.9.0, and its trials must be "
+        f"comparable; go on with it in hft {VERSION}, or begin another study: sweep.study=new"
+    )
+    assert open_study(folder).about == study.about  # to look at, any version will do
+
+
+def test_a_study_without_a_version_is_of_the_first(study, folder):
+    old = {name: value for name, value in study.about.items() if name != "version"}
+    study.optuna.set_user_attr("hft", old)
+    (folder / "study.json").write_text(json.dumps(old))
+    assert "maker_v1: hft 0.1.0 began it" in refusal(folder)
+    seen = open_study(folder)
+    assert (seen.sweep, seen.space) == (study.sweep, study.space)
 
 
 def test_an_edited_copy_of_conf_is_refused(study, folder):
@@ -295,6 +319,7 @@ def tampered(study, edit):
         (lambda a: a["base"]["model"].update(channels=64), "model.channels: 32 -> 64"),
         (lambda a: a.update(conf="0" * 64), "its conf/ is "),
         (lambda a: a.update(code="0" * 64), "its code, hft/, is "),
+        (lambda a: a.update(version="<b>"), "version: "),
     ],
 )
 def test_a_stranger_s_study_is_data_only(study, edit, message):
@@ -350,11 +375,8 @@ def settled(study, values, constraints=()):
         for i, value in enumerate(values):
             number = claim(study, driver="a", points=[], total=len(values)).number
             kept = {"trades": constraints[i]} if constraints else {}
-            settle(
-                study,
-                number,
-                {"status": "complete", "values": value, "constraints": kept, "reason": ""},
-            )
+            outcome = Outcome(status=Status.COMPLETE, values=tuple(value), constraints=kept)
+            settle(study, number, outcome)
 
 
 def test_the_best_keeps_its_constraints(folder):
@@ -405,6 +427,16 @@ def test_only_regular_yaml_is_frozen(tmp_path):
     assert freeze_conf(source, copy) == copy
     assert (copy / "train.yaml").read_text() == "train.yaml"
     assert conf_hash(copy) != conf_hash(source)
+
+
+@pytest.mark.parametrize("part", ["search/driver.py", "search/plan.py", "study/claims.py"])
+def test_what_decides_the_trials_is_in_the_hash(tmp_path, monkeypatch, part):
+    shutil.copytree(PACKAGE, tmp_path / "hft", ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr("hft.system.provenance.PACKAGE", tmp_path / "hft")
+    before = code_hash()
+    with (tmp_path / "hft" / part).open("a") as file:
+        file.write("# edited\n")
+    assert code_hash() != before
 
 
 def test_the_hash_covers_names_and_bytes(tmp_path, monkeypatch):

@@ -1,10 +1,11 @@
-"""A function and its task in, a future with its outcome out: where the trials of a sweep run.
+"""Where the trials of a sweep run: a function and its task in, a future with its outcome out.
 
-Functions stand at the top level of a module, tasks and outcomes are JSON-ready dicts, so that every
-engine can send them as text. What a function raises comes back as an outcome too; an engine's own
-errors say that it gave none. No engine tries anything twice. To add one: one module here with a
-LauncherSpec subclass whose `open` gives an Engine, `conf/launcher/<kind>.yaml`, one test that runs
-the conformance suite (tests/launcher/conformance.py).
+Functions stand at the top level of a module; tasks and outcomes are JSON-ready dicts, which every
+engine sends as text. An outcome also carries what a function raises; where there is none, the
+engine raises an error of its own. No engine runs a task twice. To add an engine: a module here with
+a LauncherSpec subclass whose `open` gives an Engine, `conf/launcher/<kind>.yaml`, and a test that
+runs the conformance suite (tests/search/launcher/conformance.py). Files that begin with `_` hold
+the facts of one engine.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from hft.spec import Kind, UserError
+from hft.study.outcome import Outcome, Status
 
 POLL_S = 0.1
 
@@ -27,7 +29,7 @@ Function = Callable[[dict[str, Any]], dict[str, Any]]
 
 
 class LauncherError(UserError):
-    """An engine that cannot be had as configured."""
+    """An engine that cannot be opened as configured."""
 
 
 class WorkerDied(Exception):
@@ -35,13 +37,13 @@ class WorkerDied(Exception):
 
 
 class PlaceLost(WorkerDied):
-    """The worker's place was taken away, through no fault of its task: a preempted job, a node that
-    did not boot.
+    """The worker lost its place, and its task is not to blame: a preempted job, a node that did
+    not boot.
     """
 
 
 class OverLimit(Exception):
-    """The engine ended the task for a limit of the launcher's; trying it again would end alike."""
+    """The engine ended the task at a limit of the launcher; another attempt would end alike."""
 
 
 class TrialTimeout(OverLimit):
@@ -56,19 +58,22 @@ class Future(Protocol):
     """The outcome to come of one task."""
 
     def done(self) -> bool:
-        """Whether the task has ended: after `cancel` too only when its worker holds nothing of it
-        any more.
+        """Whether the task has ended; a cancelled one has when its worker holds nothing of it any
+        more.
         """
+        ...
 
     def result(self) -> dict[str, Any]:
         """Waits for the outcome. Raises WorkerDied, OverLimit, and
         concurrent.futures.CancelledError after `cancel`.
         """
+        ...
 
     def cancel(self) -> None:
-        """Asks the task by SIGTERM to save and end, then kills it; returns at once. Nothing when it
-        is done.
+        """Has the task save and end by SIGTERM, and kills it if it does not; returns at once. Does
+        nothing when the task is done.
         """
+        ...
 
 
 @dataclass(frozen=True)
@@ -82,14 +87,12 @@ class Where:
 
 
 class Engine:
-    """Runs at most `slots` tasks at a time: `submit` is for a caller who has counted those that are
-    not done.
+    """Runs at most `slots` tasks at a time; the caller of `submit` counts those that are not
+    done.
     """
 
     slots: int
-    in_process: bool = (
-        False  # tasks run in the caller's own process, and see its terminal and its signals
-    )
+    in_process: bool = False  # tasks share the caller's process, its terminal and its signals
 
     def submit(self, function: Function, task: dict[str, Any]) -> Future:
         raise NotImplementedError
@@ -118,17 +121,16 @@ class Engine:
 
 class LauncherSpec(Kind):
     def open(self, where: Where) -> Engine:
-        """Starts workers where the engine keeps any, without waiting for them. LauncherError where
-        it cannot.
+        """Starts workers where the engine keeps any, without waiting for them. Raises
+        LauncherError where it cannot.
         """
         raise NotImplementedError
 
 
 def to_text(function: Function, task: dict[str, Any]) -> tuple[str, str]:
-    """(name of the function, task) as text for `perform`, wherever it runs."""
+    """The function's name and the task as text, for `perform` in another process."""
     module, name = function.__module__, function.__qualname__
-    # A worker's __main__ is another module; a function inside of another has no name that a worker
-    # could look up.
+    # A worker's __main__ is another module, and it cannot look up a function inside of a function.
     assert module != "__main__", f"{name} must stand in a module that a worker can import"
     assert getattr(sys.modules[module], name, None) is function, (
         f"{module}.{name} must be at the top level"
@@ -137,8 +139,7 @@ def to_text(function: Function, task: dict[str, Any]) -> tuple[str, str]:
 
 
 def perform(function: str, task: str) -> str:
-    """In the worker: the outcome as text, `{"status": "failed", "reason": ...}` when the function
-    raises.
+    """In the worker: the outcome as text, a failed one when the function raises.
 
     The traceback goes to standard error; of a UserError the message alone.
     """
@@ -154,4 +155,4 @@ def perform(function: str, task: str) -> str:
         traceback.print_exc()
         reason = f"{type(error).__name__}: {error}"
     sys.stderr.flush()
-    return json.dumps({"status": "failed", "reason": reason})
+    return json.dumps(Outcome(status=Status.FAILED, reason=reason).plain())

@@ -1,8 +1,8 @@
 """One slot of the local engine: a Pebble pool of one worker process, and the one task that it runs.
 
-Pebble keeps the worker alive and tells how it ended. The ends that the engine brings about (cancel,
-limits) go from here to the process itself, because Pebble would call a cancelled future done while
-its worker still saves.
+Pebble keeps the worker alive and says how it ended. The engine itself ends a task (cancel, limits)
+by signals to the process, because Pebble calls a cancelled future done while its worker still
+saves.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Limits:
 
 
 class WorkerProcess(SpawnProcess):
-    """Lets its slot start it; what the slot holds stays in this process."""
+    """Has its slot start it; the slot's state stays in this process."""
 
     begin: Begin
 
@@ -56,16 +56,15 @@ class WorkerProcess(SpawnProcess):
 
 
 class _Context(SpawnContext):
-    """Starts one worker. Pebble would start the next on the same pipes, whose locks the dead one
-    may have held, and takes a worker that left with exit code 0 for a good end, its task for
-    unfinished for ever; refused, it gives up the pool and all that it was given, and the slot opens
-    another.
+    """Starts one worker and refuses a second. Pebble would start it on the same pipes, whose locks
+    the dead worker may have held; and Pebble treats exit code 0 as success, so that the task would
+    never finish. Refused, Pebble gives up the pool and its task, and the slot opens another pool.
     """
 
     def __init__(self, begin: Begin) -> None:
         self._begin: Begin | None = begin
 
-    def Process(self, **given: Any) -> WorkerProcess:
+    def Process(self, **given: Any) -> WorkerProcess:  # type: ignore[override]  # a class there
         if self._begin is None:
             raise OSError("the worker of this pool has ended")
         process = WorkerProcess(**given)
@@ -74,7 +73,7 @@ class _Context(SpawnContext):
 
 
 class SlotFuture:
-    def __init__(self, slot: Slot, pebbles: ProcessFuture) -> None:
+    def __init__(self, slot: Slot, pebbles: ProcessFuture[str]) -> None:
         self.slot = slot
         self.inner: concurrent.futures.Future[str] = concurrent.futures.Future()
         self.since = time.monotonic()
@@ -101,14 +100,17 @@ class SlotFuture:
         with contextlib.suppress(InvalidStateError):
             self.inner.set_exception(BrokenProcessPool())
 
-    def _take(self, pebbles: ProcessFuture) -> None:
+    def _take(self, pebbles: concurrent.futures.Future[str]) -> None:
         error = pebbles.exception()
-        with contextlib.suppress(InvalidStateError):  # it was given up
-            self.inner.set_exception(error) if error else self.inner.set_result(pebbles.result())
+        with contextlib.suppress(InvalidStateError):  # the slot gave it up
+            if error:
+                self.inner.set_exception(error)
+            else:
+                self.inner.set_result(pebbles.result())
 
 
 class Slot:
-    """`spawner` is the thread that starts every worker: on Linux they end with it."""
+    """`spawner` is the thread that starts every worker: on Linux workers end with it."""
 
     def __init__(
         self,
@@ -135,31 +137,32 @@ class Slot:
     def open(self) -> None:
         """Starts a worker where there is none."""
         with self._lock:
-            # Pebble says how a worker died before it gives up its pool, and would lose what comes
-            # in between.
-            if (
-                self._pool
-                and self._pool.active
-                and (self._worker is None or self._worker.exitcode is None)
-            ):
-                return
-            self.stop()
-            self.join()
-            self._given = self._broken = False
-            self._pool = ProcessPool(
-                1, initializer=start, initargs=self._initial, context=_Context(self._begin)
-            )
-            assert self._pool.active  # asking is what starts it
+            self._live_pool()
 
     def submit(self, function: str, task: str) -> SlotFuture:
         with self._lock:
-            self.open()
+            pool = self._live_pool()
             self._given = True
-            self.future = SlotFuture(self, self._pool.schedule(serve, args=(function, task)))
+            self.future = SlotFuture(self, pool.schedule(serve, args=(function, task)))
             return self.future
 
+    def _live_pool(self) -> ProcessPool:
+        # Pebble says how a worker died before it gives up its pool, and would lose a task given in
+        # between.
+        dead = self._worker is not None and self._worker.exitcode is not None
+        if self._pool and self._pool.active and not dead:
+            return self._pool
+        self.stop()
+        self.join()
+        self._given = self._broken = False
+        self._pool = ProcessPool(
+            1, initializer=start, initargs=self._initial, context=_Context(self._begin)
+        )
+        assert self._pool.active  # to ask is to start it
+        return self._pool
+
     def end(self, future: SlotFuture, why: Exception, *, grace_s: float | None = None) -> None:
-        """SIGTERM, on which a training saves, and the kill when it did not end in time."""
+        """Sends SIGTERM, on which a training saves; `tend` kills what does not end in time."""
         with self._lock:
             if future.done() or future.ending:
                 return
@@ -168,8 +171,8 @@ class Slot:
             self._signal(signal.SIGTERM if grace_s else signal.SIGKILL)
 
     def tend(self, *, weigh: bool) -> None:
-        """Called a few times a second: limits, kills that are due, and what Pebble does not
-        notice.
+        """Called a few times a second: checks limits, kills what is due, and mends what Pebble does
+        not notice.
         """
         with self._lock:
             self._mend()
@@ -185,11 +188,11 @@ class Slot:
                 self._check_memory(future)
 
     def stop(self) -> None:
-        """Ends the pool and its worker; what it ran must be done, Pebble would leave it pending for
+        """Ends the pool and its worker. Its task must be done: Pebble would leave it pending for
         ever.
         """
         if self._pool:
-            self._pool.stop()
+            self._pool.stop()  # type: ignore[no-untyped-call]  # Pebble has no types for it
             self._signal(signal.SIGKILL)
 
     def join(self) -> None:
@@ -197,13 +200,15 @@ class Slot:
             self._pool.join()
             self._pool = None
         self._bury()
-        if not self.free:
+        if self.future and not self.free:
             self.future.give_up()
 
     def last_words(self, error: Exception) -> str:
         """How the worker ended that has given `error`."""
         worker = self._worker or self._buried
-        code = error.exitcode if isinstance(error, ProcessExpired) else worker and worker.exitcode
+        code = worker.exitcode if worker else None
+        if isinstance(error, ProcessExpired):
+            code = error.exitcode
         if code is None or code >= 0:
             return f"the worker ended without an outcome (exit code {code})"
         hint = ", as the kernel does when memory runs out" if -code == signal.SIGKILL else ""
@@ -228,46 +233,46 @@ class Slot:
     def _held_gb(self) -> float:
         import psutil
 
-        try:
+        if self._worker is None:  # it is being replaced
+            return 0.0
+        held = 0
+        with contextlib.suppress(psutil.Error):  # processes that end meanwhile
             process = psutil.Process(self._worker.pid)
-            held = 0
             for member in (process, *process.children(recursive=True)):
                 with contextlib.suppress(psutil.Error):
                     held += member.memory_info().rss
-        except (psutil.Error, AttributeError):  # it is being replaced
-            return 0.0
         return held / GIB
 
     def _mend(self) -> None:
-        """Where the worker has died: ends what it left running, and starts another.
+        """Ends what a dead worker left running, and starts another.
 
-        A worker that died before it was given anything would do so again: the next `submit` tries
-        once more.
+        A worker that died before it had a task would do so again: the next `submit` tries once
+        more.
         """
         broken = self._pool is not None and not self._pool.active
         if broken:
             self._bury()
-        if broken and self._broken and not self.free:
-            self.future.give_up()  # Pebble itself gives up what it knows of, but not what came in meanwhile
+        if broken and self._broken and self.future and not self.free:
+            self.future.give_up()  # Pebble gives up the tasks it knows, not one that came meanwhile
         if broken and self.free and self._given:
             self.open()
             broken = False
         self._broken = broken
 
     def _signal(self, number: signal.Signals) -> None:
-        worker = self._worker
-        if worker is None:
+        if self._worker is None:
             return
+        pid = _pid(self._worker)
         if number == signal.SIGKILL:
-            kill_group(worker.pid)
+            kill_group(pid)
         with contextlib.suppress(ProcessLookupError):  # it may not lead its group yet
-            os.kill(worker.pid, number)
+            os.kill(pid, number)
 
     def _begin(self, process: WorkerProcess, spawn: Callable[[], None]) -> None:
         """Starts `process`, this slot's next worker."""
         self._spawner.submit(self._spawn, spawn).result()
         self._worker = process
-        self._guard.add(process.pid)
+        self._guard.add(_pid(process))
 
     def _spawn(self, spawn: Callable[[], None]) -> None:
         with _environment(self.environment):
@@ -277,16 +282,19 @@ class Slot:
         """Kills what a dead worker left running."""
         worker, self._worker = self._worker, None
         if worker:
-            kill_group(worker.pid)
-            self._guard.remove(worker.pid)
+            kill_group(_pid(worker))
+            self._guard.remove(_pid(worker))
             self._buried = worker
+
+
+def _pid(process: WorkerProcess) -> int:
+    assert process.pid is not None, "the process has been started"
+    return process.pid
 
 
 @contextlib.contextmanager
 def _environment(values: dict[str, str | None]) -> Iterator[None]:
-    """This process's environment with `values`, None for those that must not be there, while a
-    child starts.
-    """
+    """Sets `values` in this process's environment while a child starts; None takes one out."""
     with _environment_lock:
         before = {name: os.environ.get(name) for name in values}
         try:

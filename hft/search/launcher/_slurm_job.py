@@ -1,4 +1,4 @@
-"""A trial as a Slurm job: what the driver holds of it, and what runs in it."""
+"""A trial as a Slurm job: the driver's future, and the function that runs in the job."""
 
 from __future__ import annotations
 
@@ -21,13 +21,11 @@ from hft.search.launcher import (
 from hft.search.launcher._squeue import COMPLETED, ENDED, Queue, ask
 
 LATE_S = 3.0  # a result may show up on a shared folder after its job has gone ...
-LATE_COMPLETED_S = 15.0  # ... and does so for certain when the job says that all went well
-RETRY_S, REFUSED_S = (
-    30.0,
-    3600.0,
-)  # a controller restarts, a limit on jobs in the queue frees itself
+LATE_COMPLETED_S = 15.0  # ... and certainly does when the job says that all went well
+# A controller restarts, and a full queue empties: sbatch is asked again, for an hour.
+RETRY_S, REFUSED_S = 30.0, 3600.0
 TAKEN_AWAY = frozenset(("PREEMPTED", "BOOT_FAIL", "REVOKED"))
-# sbatch takes such jobs, at many sites without a word, and they wait for ever.
+# At many sites sbatch takes such jobs without a warning, and they wait for ever.
 HOPELESS = frozenset((
     "PartitionTimeLimit", "PartitionNodeLimit", "BadConstraints", "InvalidAccount", "InvalidQOS",
     "QOSMaxWallDurationPerJobLimit", "AssocMaxWallDurationPerJobLimit",
@@ -35,8 +33,8 @@ HOPELESS = frozenset((
 
 
 class SlurmFuture:
-    """`sbatch` submits: submitit's job, or RuntimeError or OSError where Slurm takes none for
-    now.
+    """`sbatch` submits and gives submitit's job, or raises RuntimeError or OSError where Slurm takes
+    no job now.
     """
 
     def __init__(self, name: str, sbatch: Callable[[], Any], queue: Queue) -> None:
@@ -101,15 +99,14 @@ class SlurmFuture:
 
         try:
             return json.loads(self.job.result())
-        except (
-            UncompletedJobError
-        ) as error:  # what was raised outside of `perform`, such as in finding our modules
+        except UncompletedJobError as error:  # raised outside of `perform`: a module not found
             raise WorkerDied(f"Slurm job {self.job.job_id}: {error}") from None
 
     def _death(self) -> Exception:
         if self._hopeless:
             return OverLimit(
-                f"Slurm would never start the job ({self._hopeless}); see launcher.time_min and the others"
+                f"Slurm would never start the job ({self._hopeless}); "
+                "lower launcher.time_min or another field of the launcher"
             )
         job = self._queue.state(self.job.job_id)
         log = self.job.paths.stderr
@@ -124,7 +121,7 @@ class SlurmFuture:
 
 
 def work(function: str, task: str) -> str:
-    """In the job, in place of submitit's handlers, which requeue on SIGUSR2 and shrug at
+    """Runs in the job. Replaces submitit's handlers, which requeue on SIGUSR2 and ignore
     SIGTERM.
     """
     signal.signal(signal.SIGUSR2, lambda *_: signal.raise_signal(signal.SIGTERM))
@@ -132,8 +129,6 @@ def work(function: str, task: str) -> str:
     try:
         return perform(function, task)
     finally:
-        for number in (
-            signal.SIGUSR2,
-            signal.SIGTERM,
-        ):  # they come in pairs, and the outcome is yet to be written
+        # Signals come in pairs, and submitit has yet to write the outcome.
+        for number in (signal.SIGUSR2, signal.SIGTERM):
             signal.signal(number, signal.SIG_IGN)

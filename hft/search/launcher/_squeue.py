@@ -1,10 +1,10 @@
 """What Slurm knows of a driver's jobs: one squeue for all of them, and sacct for those that squeue
 has forgotten.
 
-squeue names a finished job for a while (MinJobAge, 300 s by default), also where no accounting
-runs; submitit's own watcher asks sacct alone, and without accounting never learns of a death
-(measured). A squeue that fails tells nothing: only one that answers and does not name a job speaks
-for its loss.
+squeue names a finished job for a while (MinJobAge, 300 s by default), with or without accounting.
+submitit's own watcher asks sacct alone, and without accounting it never learns of a death
+(measured). A squeue that fails says nothing; one that answers without naming a job hints at its
+loss.
 """
 
 from __future__ import annotations
@@ -17,20 +17,14 @@ from dataclasses import dataclass
 LOST = "LOST"
 COMPLETED = "COMPLETED"
 ENDED = frozenset((
-    "BOOT_FAIL", "CANCELLED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "PREEMPTED", "REVOKED", "TIMEOUT",
-    COMPLETED, LOST,
+    "BOOT_FAIL", "CANCELLED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "PREEMPTED",
+    "REVOKED", "TIMEOUT", COMPLETED, LOST,
 ))  # fmt: skip
-LOST_AFTER_S = 30.0  # without a word from squeue or sacct: a controller that has just changed may answer too early
+LOST_AFTER_S = 30.0  # a controller that has just changed may answer without having read its jobs
 ANSWER_S = 60.0
-OURS = ("SLURM_CONF", "SLURM_CLUSTERS")  # what says which Slurm is asked
-FOREIGN = (
-    "SLURM_",
-    "SRUN_",
-    "SQUEUE_",
-    "SACCT_",
-    "SCANCEL_",
-    "SUBMITIT_",
-)  # of the job or the taste of who asks
+OURS = ("SLURM_CONF", "SLURM_CLUSTERS")  # they choose the Slurm that is asked
+# Prefixes of variables of a job, and of what a user prefers to see.
+FOREIGN = ("SLURM_", "SRUN_", "SQUEUE_", "SACCT_", "SCANCEL_", "SUBMITIT_")
 
 
 @dataclass(frozen=True)
@@ -44,13 +38,15 @@ UNKNOWN = JobState("UNKNOWN")
 
 
 def environment() -> dict[str, str]:
-    """Ours without what a job that the driver itself may run in would pass on to its children."""
+    """This process's environment, without what a job passes on to its children: the driver itself
+    may run in one.
+    """
     return {k: v for k, v in os.environ.items() if k in OURS or not k.startswith(FOREIGN)}
 
 
 def ask(*command: str) -> tuple[bool, str]:
-    """(True, output) or (False, the complaint); in a session of its own, where a Ctrl-C does not
-    reach it.
+    """(True, output) or (False, the complaint). The command runs in a session of its own, which a
+    Ctrl-C does not reach.
     """
     try:
         done = subprocess.run(
@@ -63,15 +59,13 @@ def ask(*command: str) -> tuple[bool, str]:
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         return False, f"{command[0]}: {error}"
-    return (
-        (True, done.stdout)
-        if done.returncode == 0
-        else (False, " ".join((done.stderr or done.stdout).split()))
-    )
+    if done.returncode == 0:
+        return True, done.stdout
+    return False, " ".join((done.stderr or done.stdout).split())
 
 
 def read_squeue(text: str) -> dict[str, JobState]:
-    """Of lines `id|state|nodes|reason`."""
+    """Reads lines `id|state|nodes|reason`."""
     rows = [line.strip().split("|", 3) for line in text.splitlines() if line.count("|") >= 3]
     return {
         job: JobState(state, node, "" if reason == "None" else reason)
@@ -80,7 +74,7 @@ def read_squeue(text: str) -> dict[str, JobState]:
 
 
 def read_sacct(text: str) -> dict[str, JobState]:
-    """Of lines `id|state|nodes`, where a state may go on: `CANCELLED by 0`; only of jobs that have
+    """Reads lines `id|state|nodes`, with states such as `CANCELLED by 0`; keeps the jobs that have
     ended.
     """
     rows = [line.strip().split("|", 2) for line in text.splitlines() if line.count("|") >= 2]
@@ -89,7 +83,7 @@ def read_sacct(text: str) -> dict[str, JobState]:
         for job, state, node in rows
         if state.split()
     }
-    # The accounts may keep a job running that the controller lost.
+    # In the accounts a job may run on that the controller has lost.
     return {job: state for job, state in states.items() if state.state in ENDED}
 
 
@@ -105,7 +99,7 @@ class Queue:
         self._jobs[job] = UNKNOWN
 
     def state(self, job: str, *, soon: bool = False) -> JobState:
-        """As of `poll_s` ago at most, or of 1 s ago when `soon`."""
+        """The state at most `poll_s` ago, or 1 s ago when `soon`."""
         age = time.monotonic() - self._asked
         if self._jobs[job].state not in ENDED and age >= (
             min(1.0, self.poll_s) if soon else self.poll_s
@@ -114,11 +108,11 @@ class Queue:
         return self._jobs[job]
 
     def known(self) -> list[JobState]:
-        """The last word on the jobs that have not ended."""
+        """The latest states of the jobs that have not ended."""
         return [state for state in self._jobs.values() if state.state not in ENDED]
 
     def _update(self) -> None:
-        # By user, not by job: squeue fails as a whole when the one job it is asked for is too old.
+        # Ask by user: asked for one job that is too old, squeue fails as a whole.
         known, answer = ask(
             "squeue", f"--user={os.getuid()}", "--states=all", "--noheader", "-o", "%i|%T|%N|%r"
         )
@@ -137,14 +131,8 @@ class Queue:
 
     def _look_for(self, missing: list[str]) -> None:
         known, answer = ask(
-            "sacct",
-            "-X",
-            "--noheader",
-            "--parsable2",
-            "-o",
-            "JobID,State,NodeList",
-            "-j",
-            ",".join(missing),
+            *("sacct", "-X", "--noheader", "--parsable2", "-o", "JobID,State,NodeList"),
+            *("-j", ",".join(missing)),
         )
         seen = read_sacct(answer) if known else {}
         for job in missing:

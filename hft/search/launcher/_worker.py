@@ -1,4 +1,4 @@
-"""What a worker process of the local engine runs: once when it starts, and for each task."""
+"""What a worker process of the local engine runs: `start` once, `serve` for each task."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import signal
 import traceback
 
 from hft.search.launcher import perform
+from hft.study.outcome import Outcome, Status
 from hft.system.processes import end_with_parent
 
 
@@ -21,7 +22,7 @@ def start(warm: tuple[str, ...], share: float) -> None:
             importlib.import_module(module)
         if share < 1:
             limit_card(share)
-    except Exception:  # the task that needs it will fail with a reason; a worker that ends here is only started again
+    except Exception:  # a task will fail with a reason; a worker that ends here starts again
         traceback.print_exc()
 
 
@@ -33,12 +34,12 @@ def limit_card(share: float) -> None:
 
 
 def serve(function: str, task: str) -> str:
-    # Pebble's handler would end the process at once, and Lightning saves on SIGTERM only where it
-    # finds the default.
+    # Pebble's handler would end the process at once; Lightning saves on SIGTERM only where it finds
+    # the default one.
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     try:
         return perform(function, task)
-    except KeyboardInterrupt:  # not the terminal's, which does not reach a worker
-        return json.dumps({"status": "failed", "reason": "KeyboardInterrupt"})
+    except KeyboardInterrupt:  # the terminal's does not reach a worker: the task raised it
+        return json.dumps(Outcome(status=Status.FAILED, reason="KeyboardInterrupt").plain())
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -1,5 +1,5 @@
-"""Runs a task where it is submitted, for debuggers: Ctrl-C and breakpoints reach it; no limits,
-nothing in parallel.
+"""Runs a task in the process that submits it, for debuggers: Ctrl-C and breakpoints work; there are
+no limits, and nothing runs in parallel.
 """
 
 from __future__ import annotations

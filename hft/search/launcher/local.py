@@ -36,13 +36,13 @@ from hft.system.processes import GroupGuard
 if TYPE_CHECKING:
     from hft.search.launcher._slot import Limits, SlotFuture
 
-GRACE_S = 10.0  # a step of a training and the writing of its state are well under a second; a cold compile is not
+GRACE_S = 10.0  # a step and the writing of its state take under a second, a compilation more
 LOOK_S = 0.25
 SURE_S = 5.0
-WEIGH_EVERY = 4  # looks between two at the memory, which walks all processes of the machine
+WEIGH_EVERY = 4  # looks; one at the memory walks all processes of the machine
 THREAD_LIMITS = (
-    "OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "VECLIB_MAXIMUM_THREADS", "NUMEXPR_NUM_THREADS",
-    "NUMBA_NUM_THREADS", "POLARS_MAX_THREADS",
+    "OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "VECLIB_MAXIMUM_THREADS",
+    "NUMEXPR_NUM_THREADS", "NUMBA_NUM_THREADS", "POLARS_MAX_THREADS",
 )  # fmt: skip
 
 
@@ -64,14 +64,17 @@ class Local(LauncherSpec):
     def open(
         self, where: Where, *, cards: Sequence[str] | None = None, grace_s: float = GRACE_S
     ) -> LocalEngine:
-        """`cards` are the GPUs by what CUDA_VISIBLE_DEVICES calls them; found when not given."""
+        """`cards` are the GPUs by their names in CUDA_VISIBLE_DEVICES; None: those of this
+        machine.
+        """
         from hft.search.launcher._slot import Limits
 
         limits = Limits(timeout_s=self.timeout_min * 60, memory_gb=self.memory_gb, grace_s=grace_s)
         if where.device == "cpu":
             if self.per_gpu > 1:
                 raise LauncherError(
-                    f"launcher.per_gpu: trainer=cpu has no GPU to share, got {self.per_gpu}; leave it at 1"
+                    f"launcher.per_gpu: trainer=cpu has no GPU to share, got {self.per_gpu}; "
+                    "leave it at 1"
                 )
             shown = [""] * (self.workers or max(1, n_cores() // max(1, where.threads)))
         else:
@@ -83,14 +86,15 @@ class Local(LauncherSpec):
         if not cards:
             raise LauncherError(
                 "launcher=local: trainer=gpu, but no GPU is found (CUDA_VISIBLE_DEVICES is "
-                f"{os.environ.get('CUDA_VISIBLE_DEVICES', 'not set')}; nvidia-smi -L lists what there is); "
-                "set trainer=cpu, or a launcher that has GPUs"
+                f"{os.environ.get('CUDA_VISIBLE_DEVICES', 'not set')}; nvidia-smi -L lists what "
+                "there is); set trainer=cpu, or a launcher that has GPUs"
             )
         shares = list(cards) * self.per_gpu
         if self.workers > len(shares):
             raise LauncherError(
-                f"launcher.workers: {self.workers} trials need as many shares of a GPU, got {len(cards)} GPU(s) with "
-                f"launcher.per_gpu={self.per_gpu}; lower it, or set launcher.per_gpu={-(-self.workers // len(cards))}"
+                f"launcher.workers: {self.workers} trials need as many shares of a GPU, got "
+                f"{len(cards)} GPU(s) with launcher.per_gpu={self.per_gpu}; lower it, or set "
+                f"launcher.per_gpu={-(-self.workers // len(cards))}"
             )
         return shares[: self.workers or None]
 
@@ -127,8 +131,11 @@ class LocalEngine(Engine):
         return free[0].submit(*to_text(function, task))
 
     def wait(self, futures: Sequence[Future], timeout_s: float) -> None:
+        from hft.search.launcher._slot import SlotFuture
+
         if futures:
-            wait_first([future.inner for future in futures], timeout_s, FIRST_COMPLETED)
+            inner = [future.inner for future in futures if isinstance(future, SlotFuture)]
+            wait_first(inner, timeout_s, FIRST_COMPLETED)
         else:
             time.sleep(timeout_s)
 
@@ -150,7 +157,7 @@ class LocalEngine(Engine):
         if self._closed.is_set():
             return
         try:
-            running = [slot.future for slot in self._slots if not slot.free]
+            running = [slot.future for slot in self._slots if slot.future and not slot.free]
             for future in running:
                 future.cancel()
             # The keeper kills those that do not end in time; Pebble looks ten times a second.
@@ -158,7 +165,7 @@ class LocalEngine(Engine):
         finally:
             self._closed.set()
             self._keeper.join()
-            for slot in self._slots:  # all first: to join one takes a tenth of a second
+            for slot in self._slots:  # all stop before one is joined, which takes 0.1 s
                 slot.stop()
             for slot in self._slots:
                 slot.join()
@@ -166,7 +173,7 @@ class LocalEngine(Engine):
             self._guard.close()
 
     def _keep(self) -> None:
-        for slot in self._slots:  # here, so that whoever opens the engine need not wait
+        for slot in self._slots:  # in this thread, so that nobody waits who opens the engine
             self._try(slot.open)
         for look in itertools.count():
             if self._closed.wait(LOOK_S):
@@ -175,15 +182,14 @@ class LocalEngine(Engine):
                 self._try(partial(slot.tend, weigh=look % WEIGH_EVERY == 0))
 
     def _try(self, act: Callable[[], None]) -> None:
-        with contextlib.suppress(
-            OSError, BrokenProcessPool
-        ):  # no process to be had: `submit` will say so
+        # Where no process can be started `submit` will say so.
+        with contextlib.suppress(OSError, BrokenProcessPool):
             if not self._closed.is_set():
                 act()
 
     def _environment(self, card: str) -> dict[str, str | None]:
         limits = dict.fromkeys(THREAD_LIMITS, str(self._threads))
-        # W&B's own service of this process would hear of a worker's runs, and end with it.
+        # Else workers would share the W&B service of this process, which ends with it.
         return limits | {"CUDA_VISIBLE_DEVICES": card, "WANDB_SERVICE": None}
 
 
@@ -193,7 +199,7 @@ def n_cores() -> int:
 
 
 def find_cards() -> list[str]:
-    """The GPUs that this process may use, by what CUDA_VISIBLE_DEVICES calls them; parts of one
+    """The GPUs that this process may use, by their names in CUDA_VISIBLE_DEVICES; parts of a GPU
     (MIG) count as GPUs.
     """
     given = os.environ.get("CUDA_VISIBLE_DEVICES")
@@ -208,9 +214,9 @@ def find_cards() -> list[str]:
 
 
 def read_cards(listing: str) -> list[str]:
-    """The UUIDs that `nvidia-smi -L` lists: its numbers are in another order than CUDA's."""
+    """The UUIDs that `nvidia-smi -L` lists; its numbers are in another order than CUDA's."""
     cards: list[str] = []
-    whole = False  # whether the last one is a GPU that no part was listed of yet
+    whole = False  # whether the last card is a GPU of which no part is listed so far
     for line in listing.splitlines():
         uuid = line.rpartition("UUID: ")[2].rstrip(") ")
         if line.startswith("GPU"):
@@ -221,8 +227,8 @@ def read_cards(listing: str) -> list[str]:
 
 
 def _shield_children() -> None:
-    """Keeps Ctrl-C from the children of this thread also before they can ignore it: a blocked
-    signal is inherited.
+    """Keeps Ctrl-C from the children of this thread from their first moment: they inherit a blocked
+    signal.
     """
     from multiprocessing import resource_tracker
 

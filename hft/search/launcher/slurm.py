@@ -1,16 +1,16 @@
-"""`slurm`: a trial is a Slurm job, at most `max_jobs` at a time, submitted by submitit and watched
-by squeue.
+"""`slurm`: each trial is a Slurm job, at most `max_jobs` at a time; submitit submits it, and squeue
+tells its state.
 
 The driver and the nodes see the study's folder, this code and this Python under the same paths. A
-trial that meets its time limit or a preemption gets SIGTERM (the SIGUSR2 that comes
-`signal_delay_s` before the limit becomes one), saves itself and comes back as an outcome. Slurm
-itself runs no trial twice (--no-requeue). Jobs outlive a driver that is killed and run to their
-end: whether their trials still count is for the study's leases to say.
+trial at its time limit or before a preemption gets SIGTERM (SIGUSR2, which comes `signal_delay_s`
+before the limit, becomes one), saves its state and returns an outcome. Slurm itself runs no trial
+twice (--no-requeue). Jobs outlive a killed driver and run to their end; the study's leases decide
+whether their trials still count.
 
-submitit keeps tasks and outcomes as pickles in `<study>/slurm/<driver>/`: what lies there is
-trusted as code is, since only our own jobs write there and nobody but their user can (mode 0700,
-checked). What we have it keep is the name of a function and JSON text, with no password: those go
-by PGPASSFILE or the environment.
+submitit keeps tasks and outcomes as pickles in `<study>/slurm/<driver>/`. We trust that folder as
+we trust code: only our own jobs write there, and only their user can (mode 0700, checked). We give
+submitit the name of a function and JSON text without a password, which goes by PGPASSFILE or the
+environment.
 """
 
 from __future__ import annotations
@@ -48,11 +48,12 @@ from hft.system.files import writable
 
 ROOT = Path(__file__).parents[3]
 COMMANDS = ("sbatch", "srun", "squeue", "scancel")
-EARLY_S = 60  # Slurm may send the signal so much before its time; a limit too short was met with it at the start
+EARLY_S = 60  # Slurm may send the signal so early; with a short limit it came at the start
 CLOSE_S = 120.0  # sites give a job 30 s between SIGTERM and SIGKILL
 SET_BY_US = frozenset((
-    "account", "array", "constraint", "cpus-per-task", "error", "gpus-per-node", "job-name", "mem", "no-requeue",
-    "nodes", "ntasks", "ntasks-per-node", "open-mode", "output", "partition", "qos", "requeue", "signal", "time",
+    "account", "array", "constraint", "cpus-per-task", "error", "gpus-per-node", "job-name", "mem",
+    "no-requeue", "nodes", "ntasks", "ntasks-per-node", "open-mode", "output", "partition", "qos",
+    "requeue", "signal", "time",
 ))  # fmt: skip
 
 
@@ -75,7 +76,8 @@ class Slurm(LauncherSpec):
     account: str = Field(description="who pays; empty for the site's default")
     constraint: str = Field(description="features that a node must have; empty for none")
     options: dict[str, Literal[True] | int | str] = Field(
-        description="further options of sbatch, such as {exclude: n3, gres: 'shard:1'}; true for one without a value"
+        description="further options of sbatch, such as {exclude: n3, gres: 'shard:1'}; true for "
+        "one without a value"
     )
     setup: tuple[str, ...] = Field(
         description="lines of shell before a trial, such as module load cuda"
@@ -98,28 +100,29 @@ class Slurm(LauncherSpec):
     def _has_time_to_work(self) -> Slurm:
         if self.time_min * 60 < 2 * (self.signal_delay_s + EARLY_S):
             raise ValueError(
-                f"time_min must be at least {2 * (self.signal_delay_s + EARLY_S) / 60:g} with signal_delay_s="
-                f"{self.signal_delay_s}, got {self.time_min}: Slurm may send the signal {EARLY_S} s early, and a trial "
-                "would spend its time on saving itself"
+                f"time_min must be at least {2 * (self.signal_delay_s + EARLY_S) / 60:g} with "
+                f"signal_delay_s={self.signal_delay_s}, got {self.time_min}: Slurm may send the "
+                f"signal {EARLY_S} s early, and a trial would spend its time on saving itself"
             )
         return self
 
     def open(self, where: Where) -> SlurmEngine:
         if missing := [c for c in COMMANDS if shutil.which(c) is None]:
             raise LauncherError(
-                f"launcher=slurm: {missing[0]} is not on the PATH; start the sweep where Slurm's commands are (a login "
-                "node), or use launcher=local"
+                f"launcher=slurm: {missing[0]} is not on the PATH; start the sweep where Slurm's "
+                "commands are (a login node), or use launcher=local"
             )
         if where.device == "cuda" and not self.has_card():
             raise LauncherError(
-                f"launcher.gpus={self.gpus}: trials with trainer=gpu need a card each: launcher.gpus=1"
+                f"launcher.gpus={self.gpus}: trials with trainer=gpu need a card each: "
+                "launcher.gpus=1"
             )
         if where.threads > self.cpus:
             raise LauncherError(
-                f"launcher.cpus: {self.cpus} are too few for trainer.threads={where.threads}; set as many"
+                f"launcher.cpus: {self.cpus} are too few for trainer.threads={where.threads}; "
+                "set as many"
             )
-        # Slurm may count its jobs anew, and their number is all that submitit's files are called
-        # by.
+        # submitit names its files by the job's number alone, and Slurm may restart its count.
         folder = (
             _private(where.folder / "slurm")
             / f"{time.strftime('%m%d-%H%M%S')}-{secrets.token_hex(3)}"
@@ -129,11 +132,11 @@ class Slurm(LauncherSpec):
         return engine
 
     def parameters(self) -> dict[str, Any]:
-        """As submitit's SlurmExecutor names them."""
+        """The fields under the names that submitit's SlurmExecutor has for them."""
         words = {
             name: getattr(self, name) for name in ("partition", "qos", "account", "constraint")
         }
-        # The later Slurms give a step the cores of its job only when it asks for them again.
+        # Recent Slurms give a step the cores of its job only when it asks for them again.
         return {name: word for name, word in words.items() if word} | {
             "time": self.time_min,
             "cpus_per_task": self.cpus,
@@ -160,35 +163,35 @@ class Slurm(LauncherSpec):
         return self.gpus > 0 or "gres" in self.options
 
     def python(self) -> str:
-        """A trial's, as the shell reads it. Without a card of its own it would see every card of an
-        open node.
+        """The command of a trial's Python, for a shell. Without a card of its own a trial would see
+        every card of an open node.
         """
         return "env CUDA_VISIBLE_DEVICES= " * (not self.has_card()) + shlex.quote(sys.executable)
 
 
 class SlurmEngine(Engine):
     def __init__(self, spec: Slurm, folder: Path) -> None:
-        from submitit import SlurmExecutor
+        from hft.search.submitit_internals import make_executor
 
         self.slots = spec.max_jobs
         self.spec = spec
         self.queue = Queue(spec.poll_s)
-        self._executor = SlurmExecutor(folder, max_num_timeout=0, python=spec.python())
-        self._executor.update_parameters(**spec.parameters())
-        self._executor._throttling = 0.0  # it would sleep 0.2 s between two jobs
+        self._executor = make_executor(folder, python=spec.python(), parameters=spec.parameters())
         self._open: list[SlurmFuture] = []
 
     def check(self) -> None:
         """LauncherError when sbatch would refuse every job."""
+        from hft.search.submitit_internals import submission_text
+
         folder = self._executor.folder
         with writable(folder):
             folder.mkdir(parents=True)
-            (folder / "check.sh").write_text(self._executor._make_submission_file_text("true", ""))
+            (folder / "check.sh").write_text(submission_text(self._executor, "true"))
         accepted, answer = ask("sbatch", "--test-only", str(folder / "check.sh"))
         if not accepted:
             raise LauncherError(
-                f"launcher=slurm: sbatch refuses such jobs ({answer}); sinfo and scontrol show partition tell what "
-                "there is, launcher.<field> asks for it"
+                f"launcher=slurm: sbatch refuses such jobs ({answer}); sinfo and scontrol show "
+                "partition list what there is, launcher.<field> asks for it"
             )
 
     def submit(self, function: Function, task: dict[str, Any]) -> SlurmFuture:
@@ -225,7 +228,7 @@ class SlurmEngine(Engine):
         return "; ".join(filter(None, parts))
 
     def _news(self) -> Iterator[str]:
-        """What the jobs do, wait for, or are refused for."""
+        """What the jobs do, what they wait for, and why Slurm refuses some."""
         for state, n in Counter((s.state, s.reason) for s in self.queue.known()).items():
             yield f"{n} {state[0].lower()}" + f" ({state[1]})" * bool(state[1])
         complaints = [f.complaint for f in self._open if f.complaint and not f.ended]
@@ -248,12 +251,13 @@ class SlurmEngine(Engine):
 
 
 def _private(folder: Path) -> Path:
-    """`folder`, ours alone: what is read from it runs as code."""
+    """`folder`, which only its owner may read and write: what is read from it runs as code."""
     with writable(folder):
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         if folder.is_symlink() or folder.stat().st_uid != os.getuid():
             raise LauncherError(
-                f"{folder}: must be a folder of yours, since what lies there runs as code; remove it"
+                f"{folder}: must be a folder of yours, since what lies there runs as code; "
+                "remove it"
             )
         folder.chmod(0o700)
     return folder
@@ -261,8 +265,8 @@ def _private(folder: Path) -> Path:
 
 @contextlib.contextmanager
 def _like_a_login_shell() -> Iterator[None]:
-    """For sbatch, which submitit starts: outside of a job that the driver itself may be, and deaf
-    to Ctrl-C.
+    """The environment of sbatch, which submitit starts: as outside of the job that the driver
+    itself may run in, and with Ctrl-C blocked.
     """
     foreign = {name: os.environ.pop(name) for name in os.environ.keys() - environment().keys()}
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})

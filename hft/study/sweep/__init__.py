@@ -1,4 +1,4 @@
-"""How a sweep searches: which points to try, and which trials to end before their time.
+"""How a sweep searches: which points to try, and which trials to end early.
 
 In: a space, the trials so far. Out: an Optuna sampler and pruner. To add one:
 `hft/study/sweep/<kind>.py` with a subclass of SweepSpec, `conf/sweep/<kind>.yaml` with a space
@@ -54,7 +54,8 @@ class SweepSpec(Kind):
 
     study: str = Field(
         max_length=64,
-        description="the study's name; empty: named after the sweep and a hash of base config and space; new: another",
+        description="the study's name; empty: named after the sweep and a hash of base config and "
+        "space; new: another",
     )
     n_trials: int = Field(
         ge=0, description="trials of the whole study, over all calls; 0 (grid only): every point"
@@ -63,11 +64,11 @@ class SweepSpec(Kind):
         description="sweeping time of the whole study, such as 45s, 90m, 8h or 2d; empty: no limit"
     )
     seed: int = Field(
-        ge=0, lt=2**31, description="seed of the search; that of the trainings is the config's own"
+        ge=0, lt=2**31, description="seed of the search; trainings have the config's own"
     )
     storage: str = Field(
         min_length=1,
-        description="journal, sqlite, or postgresql+psycopg://user@host/database (never a password)",
+        description="journal, sqlite, or postgresql+psycopg://user@host/database; no password",
     )
     max_retry: int = Field(
         ge=0, le=100, description="times that a trial is tried again when its worker died"
@@ -76,7 +77,8 @@ class SweepSpec(Kind):
         min_length=1, description="metrics of a run; the direction follows the name"
     )
     constraints: dict[str, Bound] = Field(
-        description="metric -> {min, max} that a trial must keep to count, such as {select/trades: {min: 30}}"
+        description="metric -> {min, max} that a trial must keep to count, such as "
+        "{select/trades: {min: 30}}"
     )
     enqueue: tuple[Any, ...] = Field(
         description="points to try first: defaults, study:<name> or a mapping of paths to values"
@@ -93,8 +95,8 @@ class SweepSpec(Kind):
     @field_validator("study", "timeout", mode="before")
     @classmethod
     def _number_is_text(cls, text: Any) -> Any:
-        """`sweep.study=2024` reaches us as a number; of a time, what is said next is that it lacks
-        its unit.
+        """`sweep.study=2024` reaches us as a number. A number for a time becomes text that lacks
+        its unit, which the next check says.
         """
         return str(text) if isinstance(text, int | float) and not isinstance(text, bool) else text
 
@@ -132,7 +134,8 @@ class SweepSpec(Kind):
                 continue
             hint = did_you_mean(str(entry), ["defaults", "study:"])
             raise ValueError(
-                f"each must be defaults, study:<name> or a mapping of paths to values, got {entry!r}{hint}"
+                "each must be defaults, study:<name> or a mapping of paths to values, "
+                f"got {entry!r}{hint}"
             )
         return enqueue
 
@@ -144,7 +147,8 @@ class SweepSpec(Kind):
             )
         if self.prunes and len(self.objectives) > 1:
             raise ValueError(
-                f"{self.kind} prunes by one objective, got {', '.join(self.objectives)}; take sweep=nsga2"
+                f"{self.kind} prunes by one objective, got {', '.join(self.objectives)}; "
+                "take sweep=nsga2"
             )
         return self
 

@@ -30,8 +30,8 @@ class Folds(TpeSpec):
 
 
 class _Quiet(optuna.pruners.WilcoxonPruner):
-    """Where trials cannot be compared (no common unit, a value that is not finite) none is pruned,
-    without a word.
+    """Prunes no trial that cannot be compared (no common unit, a value that is not finite), and
+    does not warn.
     """
 
     def prune(self, study: Any, trial: optuna.trial.FrozenTrial) -> bool:

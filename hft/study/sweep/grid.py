@@ -13,5 +13,5 @@ class Grid(SweepSpec):
     kind: Literal["grid"]
 
     def sampler(self, seed: int) -> optuna.samplers.RandomSampler:
-        """Never draws: the driver hands out `Space.grid()` point by point."""
+        """Draws nothing: the driver hands out `Space.grid()` point by point."""
         return optuna.samplers.RandomSampler(seed=seed)

@@ -1,6 +1,4 @@
-"""NSGA-II (Deb et al. 2002): the front between objectives that pull apart, such as gain and
-turnover.
-"""
+"""NSGA-II (Deb et al. 2002): the front between conflicting objectives: gain and turnover."""
 
 from __future__ import annotations
 
@@ -23,8 +21,8 @@ class Nsga2(SweepSpec):
 
 
 class DistinctChildren(optuna.samplers.NSGAIISampler):
-    """A child that repeats a trial is drawn again: of 400 children, 28 with six parameters and 66
-    with two did.
+    """Draws a child again that repeats a trial: 28 of 400 children did with six parameters, 66 with
+    two.
     """
 
     def sample_relative(
@@ -33,6 +31,7 @@ class DistinctChildren(optuna.samplers.NSGAIISampler):
         known = [other.params for other in study.get_trials(deepcopy=False)]
         for _ in range(DRAWS):
             child = super().sample_relative(study, trial, search_space)
-            if len(child) < len(search_space) or child not in known:  # what mutates is drawn later
+            # Parameters that mutate are drawn later, so that such a child is new.
+            if len(child) < len(search_space) or child not in known:
                 break
         return child
