@@ -149,15 +149,25 @@ def test_cfg_job_shows_what_was_composed(shell, script):
     assert "hydra:" not in ended.out
 
 
-def test_help_names_the_choices(shell):
+def test_help_names_the_choices_on_one_screen(shell):
     ended = shell("train.py", "--help")
     assert ended.status == 0
-    for line in (
-        "bars: dollar, dollar_adaptive",
-        "experiment: binance_capture, demo, smoke",
-        "logger: csv",
-    ):
-        assert line in ended.out
+    words = {line.split()[0]: line.split()[1:] for line in lines(ended.out)}
+    assert words["bars"][:3] == ["[dollar]", "dollar_adaptive", "tick"]
+    assert words["experiment"] == ["binance_capture", "demo", "smoke"]
+    assert words["fees"][0] == "[all]"  # ladders, not the schedules in them
+    assert "_common" not in words["sweep"]  # part of a sweep, and none itself
+    assert "from_run" not in ended.out  # train refuses it
+    assert len(ended.out.splitlines()) <= 45
+    assert max(map(len, ended.out.splitlines())) <= 90
+
+
+def test_help_of_backtest_offers_what_the_run_had(shell):
+    ended = shell("backtest.py", "--help")
+    assert ended.status == 0
+    assert "logger     csv [from_run] none wandb" in ended.out
+    assert "ckpt=???" in ended.out
+    assert "sweep" not in ended.out
 
 
 @pytest.mark.parametrize(
