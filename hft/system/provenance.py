@@ -73,8 +73,9 @@ def _git(*arguments: str) -> str | None:
 
 
 def differences(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
-    """What two runs' accounts of themselves (`Run.read_about`) say apart: code, data keys,
-    versions, config.
+    """What two runs' accounts of themselves (`Run.read_about`) say apart: the commit, what bars,
+    features and labels are made by, the versions, the config. What the older one did not record
+    cannot differ.
     """
     lines = []
     if before["git"].get("commit") != after["git"].get("commit"):
@@ -84,7 +85,11 @@ def differences(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
         for when, about in (("the repeated", before), ("this", after))
         if about["git"].get("dirty")
     ]
-    lines += _changes("data_keys", flat(before["data_keys"]), flat(after["data_keys"]))
+    lines += [
+        f"{name}: other data, code or libraries make them"
+        for name, key in before["data_keys"].items()
+        if key != after["data_keys"].get(name)
+    ]
     # A library that the older run did not record says nothing of what it had.
     recorded = {
         name: version for name, version in after["versions"].items() if name in before["versions"]
