@@ -18,8 +18,8 @@ from hft.config.compose import make_config
 from hft.config.configs import TrainConfig
 from hft.dataset.splits import make_periods, reads_until
 from hft.dataset.stages import build_market
+from hft.learning.classifier import fit_classifier
 from hft.learning.fit import fit, predict
-from hft.learning.model import fit_classifier
 from hft.runs.frames import Unit, build_frames, make_unit
 from hft.statistics.classes import log_losses
 from hft.system.cache import Cache

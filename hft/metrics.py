@@ -26,8 +26,8 @@ MAJORITY = "majority_"  # what a forecast of the majority's shares would score
 @dataclass(frozen=True)
 class Metric:
     """`results` are the places where a run or a backtest has one number of it, `curves` those where
-    a training logs one per epoch. `class` metrics mean nothing across different labels, `money`
-    does; `timing` differs when a run is repeated.
+    a training logs one per epoch. `class` metrics cannot be compared across different labels,
+    `money` can; `timing` differs when a run is repeated.
     """
 
     name: str
@@ -101,12 +101,28 @@ ALL = (
     Metric("best_epoch", "training", "neither", "epochs", results=("train",)),
     Metric("epochs", "training", "neither", "epochs", results=("train",)),
     Metric("lr", "training", "neither", "1", curves=("train",)),
+    Metric("lr_min", "training", "neither", "1", curves=("train",)),
+    Metric("lr_max", "training", "neither", "1", curves=("train",)),
+    Metric("gate", "training", "neither", "share", curves=("tune",)),
+    Metric("gate_spread", "training", "neither", "share", curves=("tune",)),
     Metric("grad_norm", "training", "neither", "1", curves=("train",)),
     Metric("grad_norm_max", "training", "neither", "1", curves=("train",)),
     Metric("examples_per_s", "timing", "higher", "rows/s", results=("train",), curves=("train",)),
     Metric("stages_s", "timing", "lower", "s", results=("train",)),
 )  # fmt: skip
 METRICS = {metric.name: metric for metric in ALL}
+# What a tracker's summary has of a run: some forty numbers by which runs are told apart and sorted.
+SHOWN = frozenset(
+    {
+        *("loss", "log_loss", "majority_log_loss", "log_loss_excess", "log_loss_excess_low"),
+        *("log_loss_excess_high", "macro_f1", "mcc", "calibration_error"),
+        *("trades", "turnover_day", "net_bps_day", "max_drawdown_bps", "net_bps_trade"),
+        *("hit_rate", "sharpe", "psr", "gross_bps_trade", "long_share", "days"),
+        *("break_even_bps", "break_even_low_bps", "break_even_high_bps"),
+        *(*CLASS_NAMES, "n_eff", "holding_s"),
+        *("best_epoch", "epochs", "examples_per_s", "stages_s"),
+    }
+)
 
 
 def metric(place: str, name: str) -> str:

@@ -1,10 +1,8 @@
-"""`last.ckpt`, the state of a training that was cut short: for resume only, on this machine's own
-terms.
+"""`last.ckpt`, the state of a training that was cut short: for resume only.
 
 In: a dict of tensors, numbers, text, lists and dicts. Out: a file that holds all of it or, after a
-kill, all of the one before. A first line with the payload's hash goes ahead, so that a damaged or
-foreign file is refused before anything of it is read, and the rest is loaded with
-`weights_only=True`.
+kill, all of the one before. The first line holds the payload's hash, so that a damaged or foreign
+file is refused before anything of it is read; the rest is loaded with `weights_only=True`.
 """
 
 from __future__ import annotations
@@ -16,7 +14,7 @@ from typing import Any
 
 import torch
 
-from hft.learning.model import CheckpointError
+from hft.learning.classifier import CheckpointError
 from hft.system.files import write_atomic
 
 MAGIC = b"hft training state 1 "
@@ -32,8 +30,8 @@ def save_state(path: Path, state: dict[str, Any], *, identity: dict[str, Any]) -
 
 
 def load_state(path: Path, *, identity: dict[str, Any]) -> dict[str, Any] | None:
-    """The state saved last, None where there is none yet; CheckpointError for any other file or
-    training.
+    """The state saved last, None where there is none yet. Raises CheckpointError for any other file
+    or training.
     """
     try:
         head, _, payload = path.read_bytes().partition(b"\n")
@@ -48,9 +46,10 @@ def load_state(path: Path, *, identity: dict[str, Any]) -> dict[str, Any] | None
     if head != MAGIC + _digest(payload):
         raise CheckpointError(f"{path}: damaged, its content does not match its hash; {_REMEDY}")
     try:
-        content = torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
+        file = io.BytesIO(payload)
+        content = torch.load(file, map_location="cpu", weights_only=True)  # noqa: TID251 # only here
         stored, state = dict(content["identity"]), dict(content["state"])
-    except Exception as error:  # whatever a forged file makes the reader raise
+    except Exception as error:  # a forged file can make the reader raise anything
         raise CheckpointError(
             f"{path}: not a training's state ({type(error).__name__}); {_REMEDY}"
         ) from None

@@ -1,7 +1,7 @@
-"""Who may end a run early: told what it comes to, epoch by epoch or unit by unit, it answers
-whether to stop.
+"""A watch may end a run early: it gets the value of each epoch, or of each fold and seed, and
+returns True to stop.
 
-A sweep's pruner is one (hft/search/worker.py). What a stopped run has is kept: the best weights so
+A sweep's pruner is one (hft/search/worker.py). A stopped run keeps what it has: the best weights so
 far, calibrated and scored.
 """
 
@@ -19,9 +19,9 @@ class WatchError(UserError):
 
 
 class Watch(Protocol):
-    """`objective` names the metric to report. After each epoch of each unit (fold and seed) in turn
-    the step is finished units * epochs + epoch; with `per_epoch` False it is the unit's index,
-    after each unit.
+    """`objective` names the metric to report. A report comes after each epoch of each unit (fold
+    and seed) in turn; its step is finished units * epochs + epoch. With `per_epoch` False it comes
+    after each unit, and its step is the unit's index.
     """
 
     objective: str
@@ -34,7 +34,7 @@ class Watch(Protocol):
 
 @dataclass
 class Watched:
-    """A run of `n_units` trainings of at most `epochs` each, before its watch, if it has one."""
+    """A run of `n_units` trainings of at most `epochs` each, and its watch, if it has one."""
 
     watch: Watch | None
     n_units: int
@@ -51,9 +51,10 @@ class Watched:
         return self.watch.objective if self.watch else ""
 
     def epoch(self, epoch: int, metrics: Mapping[str, float]) -> bool:
-        """Whether to stop. What ends with this step anyway is finished, not pruned."""
+        """Whether to stop. A run that ends with this step anyway is finished, not pruned."""
         step = self.finished * self.epochs + epoch
-        if self.of_epochs and self.watch.report(step, self._value(metrics)):
+        watch = self.watch if self.of_epochs else None
+        if watch is not None and watch.report(step, self._value(metrics)):
             self.pruned |= step + 1 < self.n_units * self.epochs
         return self.pruned
 
@@ -69,8 +70,8 @@ class Watched:
         if self.objective not in metrics:
             when = "an epoch" if self.of_epochs else "a fold and seed"
             raise WatchError(
-                f"objective {self.objective}: has no value after {when}, so that nothing can be pruned by it; choose "
-                "one of select or tune, or a sweep that does not prune"
+                f"objective {self.objective}: has no value after {when}, so that nothing can be "
+                "pruned by it; choose one of select or tune, or a sweep that does not prune"
             )
         value = metrics[self.objective]
         return float("nan") if value is None else float(value)

@@ -16,7 +16,9 @@ import torch
 from torch.nn.functional import pad
 
 from hft.dataset.rows import Dataset
-from hft.learning.model import Classifier, dense_logits, gate_activity, permutation_importance
+from hft.learning.classifier import Classifier
+from hft.learning.dense import dense_logits
+from hft.learning.insight import gate_activity, permutation_importance
 from hft.report.figures import (
     plot_confusion,
     plot_coverage,

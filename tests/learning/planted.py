@@ -14,9 +14,9 @@ import yaml
 from hft.dataset.rows import Dataset
 from hft.dataset.splits import ROLES
 from hft.dataset.transforms.standardize import Standardize
+from hft.learning.classifier import fit_classifier
 from hft.learning.fit import fit
 from hft.learning.loss.cross_entropy import CrossEntropy
-from hft.learning.model import fit_classifier
 from hft.learning.model.linear import Linear
 from hft.learning.model.se_tcn import SeTcn
 from hft.learning.optim.adamw import AdamW

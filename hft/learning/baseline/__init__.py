@@ -1,10 +1,9 @@
-"""A plain forecast on the same rows, fitted beside the run, so that every deep result stands next
-to it.
+"""A plain forecast on the same rows, fitted beside the run, for every deep result to stand next to.
 
 In: the dataset and the rows that the network trains and is tuned on. Out: a Forecaster of
 calibrated probabilities, kept in the fold's folder, or None for `none`. To add one:
 `hft/learning/baseline/<kind>.py` with a subclass of BaselineSpec and `conf/baseline/<kind>.yaml`;
-the conformance suite in tests/baseline checks the rest.
+the conformance suite in tests/learning/baseline checks the rest.
 
 Legend: T bars, C classes (hold, buy, sell).
 """
@@ -34,8 +33,8 @@ class BaselineSpec(Kind):
         self, dataset: Dataset, train_T: np.ndarray, tune_T: np.ndarray, *, seed: int, folder: Path
     ) -> Forecaster | None:
         """Fits on `train_T` with the dataset's weights; `tune_T` serves early stopping and
-        calibration, as it does for the network. Both must be labelled and valid. What `load` needs
-        is left in `folder`.
+        calibration, as it does for the network. The rows of both must be labelled and valid. Leaves
+        in `folder` what `load` needs.
         """
         raise NotImplementedError
 

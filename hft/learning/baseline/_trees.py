@@ -1,8 +1,8 @@
 """LightGBM's text format, as far as our own models use it: numeric splits, no missing values,
 multiclass.
 
-A run may come from a stranger and LightGBM's own parser trusts what it reads, so its C++ never sees
-a stored file: numbers are read and checked here, and the trees are walked here.
+A run may come from a stranger, and LightGBM's own parser trusts what it reads. So its C++ never
+sees a stored file: numbers are read and checked here, and the trees are walked here.
 
 Legend: N rows, F features, C classes, K trees, S splits of all trees, V leaves of all trees.
 """
@@ -18,13 +18,14 @@ from hft.learning.baseline import BaselineError
 from hft.schema import CLASS_NAMES
 from hft.system.kernels import kernel
 
-NUMERIC = 2  # decision_type: "<=", nothing missing; bit 1, where a missing value would go, is set by default
+# A decision_type: "<=", nothing missing. Bit 1, where a missing value would go, is set by default.
+NUMERIC = 2
 
 
 @dataclass(frozen=True)
 class Trees:
-    """All trees end to end; a child >= 0 is a split of the same tree and comes after its parent,
-    ~child is a leaf.
+    """All trees end to end. A child >= 0 is a split of the same tree and comes after its parent; a
+    child below 0 is the leaf ~child.
     """
 
     first_split_K: np.ndarray
@@ -61,8 +62,8 @@ def read_trees(text: str, names: tuple[str, ...], *, where: str) -> Trees:
     for key, value in due.items():
         if header.get(key) != value:
             raise BaselineError(
-                f"{where}: baseline of another config: {key} is {header.get(key)!r}, must be {value!r}; use the "
-                "features of the run that wrote it"
+                f"{where}: baseline of another config: {key} is {header.get(key)!r}, must be "
+                f"{value!r}; use the features of the run that wrote it"
             )
     try:
         trees = [_read_tree(_fields(block), len(names)) for block in blocks]
@@ -132,17 +133,17 @@ def sum_leaves(trees: Trees, x_NF: np.ndarray, n_classes: int) -> np.ndarray:
 
 @kernel
 def _walk(
-    x_NF,
-    first_split_K,
-    first_leaf_K,
-    n_splits_K,
-    feature_S,
-    threshold_S,
-    left_S,
-    right_S,
-    leaf_V,
-    out_NC,
-):
+    x_NF: np.ndarray,
+    first_split_K: np.ndarray,
+    first_leaf_K: np.ndarray,
+    n_splits_K: np.ndarray,
+    feature_S: np.ndarray,
+    threshold_S: np.ndarray,
+    left_S: np.ndarray,
+    right_S: np.ndarray,
+    leaf_V: np.ndarray,
+    out_NC: np.ndarray,
+) -> None:
     for k in range(len(first_split_K)):
         first = first_split_K[k]
         for i in range(len(x_NF)):

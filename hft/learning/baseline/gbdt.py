@@ -1,14 +1,13 @@
 """Boosted trees (LightGBM, Ke et al. 2017) on the features of a single bar; the model is a text
 file.
 
-Calibration goes into the leaves: every leaf over the temperature, the class bias on top of a
-class's first tree. So the file is the whole forecast, for us and for any other reader of the
-format.
+Calibration goes into the leaves: every leaf is divided by the temperature, and the class bias is
+added to the leaves of each class's first tree. So the file is the whole forecast, for us and for
+any other reader of the format.
 """
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -19,8 +18,9 @@ from pydantic import Field
 from hft.dataset.rows import Dataset
 from hft.learning.baseline import BaselineError, BaselineSpec
 from hft.learning.baseline._trees import Trees, label, read_trees, sum_leaves
-from hft.learning.model import fit_calibration
+from hft.learning.calibration import fit_calibration
 from hft.schema import CLASS_NAMES
+from hft.system.files import write_atomic
 
 FILE = "baseline.txt"
 
@@ -49,9 +49,7 @@ class Gbdt(BaselineSpec):
         grown = self._grow(dataset, train_T, tune_T, seed=seed)
         y_N = dataset.y_T[tune_T]
         _calibrate(grown, grown.predict(dataset.x_TF[tune_T], raw_score=True), y_N)
-        partial = folder / f".{FILE}.{os.getpid()}.part"
-        partial.write_text(grown.model_to_string())
-        partial.replace(folder / FILE)
+        write_atomic(folder / FILE, grown.model_to_string().encode("ascii"))
         return self.load(folder, dataset.names)
 
     def load(self, folder: Path, names: tuple[str, ...]) -> GbdtForecaster:

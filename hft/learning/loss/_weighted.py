@@ -1,5 +1,4 @@
-"""What `focal` and `cross_entropy` share: class weights from the training rows, and the loss of a
-row.
+"""What `focal` and `cross_entropy` share: class weights of the training rows, and a row's loss.
 
 Legend: N rows, C classes.
 """
@@ -33,7 +32,8 @@ class WeightedLossSpec(LossSpec):
     beta: float = Field(
         ge=0,
         le=1,
-        description="of balanced: 1 - 1 / the rows after which a class counts as well known; 1 is inverse frequency",
+        description="of balanced: 1 - 1 / the rows after which a class counts as well known; 1 is "
+        "inverse frequency",
         json_schema_extra={"before": 1.0},
     )
     label_smoothing: float = Field(
@@ -56,7 +56,8 @@ class WeightedLossSpec(LossSpec):
     def _beta_is_used(self) -> WeightedLossSpec:
         if self.beta != 1 and self.alpha != "balanced":
             raise ValueError(
-                f"beta must be 1 unless alpha is balanced, got beta={self.beta} with alpha={self.alpha}"
+                f"beta must be 1 unless alpha is balanced, got beta={self.beta} with "
+                f"alpha={self.alpha}"
             )
         return self
 
@@ -82,6 +83,8 @@ class FocalLoss(nn.Module):
     """alpha_y times the mean of -(1 - p_c)^gamma log p_c under the smoothed label, p the unweighted
     probabilities.
     """
+
+    alpha_C: torch.Tensor
 
     def __init__(self, gamma: float, alpha_C: np.ndarray, label_smoothing: float) -> None:
         super().__init__()

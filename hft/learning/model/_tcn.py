@@ -1,37 +1,68 @@
-"""The layers of `tcn`, `se_tcn` and `mlp`, of torch alone, so that a GPU machine without the rest
-of the house can measure them.
+"""The layers of `tcn`, `se_tcn` and `mlp`. The file imports torch alone, so that a GPU machine with
+nothing else installed can measure them.
 
 Legend: B sequences, T bars, P padded bars, C channels, F features, L blocks. Channels come last in
-memory throughout: on a CPU a convolution, forward and backward, takes a half to a third of what it
-takes on BCT. Everything is padded on the left only and normalised per bar.
+memory throughout: forward and backward, a convolution on a CPU then takes a half to a third of its
+time on BCT. Everything is padded on the left only and normalised per bar.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import torch
 from torch import nn
 from torch.nn.functional import conv2d, gelu, layer_norm, leaky_relu, linear, pad, rms_norm, silu
 from torch.nn.utils.parametrizations import weight_norm
 
-if TYPE_CHECKING:
-    from hft.learning.model._tcn_spec import LayerSpec, TcnSpec
-
 ACTIVATIONS = {"relu": torch.relu, "leaky_relu": leaky_relu, "gelu": gelu, "silu": silu}
 
 
-def receptive_field(spec: TcnSpec) -> int:
+class LayerNumbers(Protocol):
+    """What a layer reads off its spec; the fields are described in _tcn_spec.py."""
+
+    @property
+    def channels(self) -> int: ...
+    @property
+    def dropout(self) -> float: ...
+    @property
+    def norm(self) -> str: ...
+    @property
+    def activation(self) -> str: ...
+    @property
+    def depthwise(self) -> bool: ...
+
+
+class TcnNumbers(LayerNumbers, Protocol):
+    """What the whole network reads off its spec."""
+
+    @property
+    def levels(self) -> int: ...
+    @property
+    def kernel(self) -> int: ...
+    @property
+    def se_window(self) -> int: ...
+    @property
+    def se_reduction(self) -> int: ...
+
+
+class CausalNetwork(nn.Module):
+    """x_BTF -> logits_BTC; a bar's logits depend on it and on the `receptive_field` - 1 before."""
+
+    receptive_field: int
+
+
+def receptive_field(spec: TcnNumbers) -> int:
     # Two convolutions a block reach (k-1) 2^i bars each; the block's squeeze reaches S-1 more.
     return (
         1 + 2 * (spec.kernel - 1) * (2**spec.levels - 1) + spec.levels * max(spec.se_window - 1, 0)
     )
 
 
-class Network(nn.Module):
+class Network(CausalNetwork):
     """`spec.se_window` 0 leaves squeeze-and-excitation out."""
 
-    def __init__(self, spec: TcnSpec, n_features: int, *, n_classes: int) -> None:
+    def __init__(self, spec: TcnNumbers, n_features: int, *, n_classes: int) -> None:
         super().__init__()
         self.receptive_field = receptive_field(spec)
         sizes = [n_features] + [spec.channels] * spec.levels
@@ -41,11 +72,12 @@ class Network(nn.Module):
         self.head = CausalConv(spec.channels, n_classes, 1)
 
     def forward(self, x_BTF: torch.Tensor) -> torch.Tensor:
-        return self.head(self.blocks(x_BTF))
+        logits_BTC: torch.Tensor = self.head(self.blocks(x_BTF))
+        return logits_BTC
 
 
 class Block(nn.Module):
-    def __init__(self, spec: TcnSpec, n_in: int, *, dilation: int) -> None:
+    def __init__(self, spec: TcnNumbers, n_in: int, *, dilation: int) -> None:
         super().__init__()
         self.body = nn.Sequential(
             *layer(spec, n_in, kernel=spec.kernel, dilation=dilation),
@@ -58,15 +90,16 @@ class Block(nn.Module):
         self.activation = Activation(spec.activation)
 
     def forward(self, x_BTC: torch.Tensor) -> torch.Tensor:
-        return self.activation(self.body(x_BTC) + self.skip(x_BTC))
+        out_BTC: torch.Tensor = self.activation(self.body(x_BTC) + self.skip(x_BTC))
+        return out_BTC
 
 
-def layer(spec: LayerSpec, n_in: int, *, kernel: int, dilation: int = 1) -> list[nn.Module]:
+def layer(spec: LayerNumbers, n_in: int, *, kernel: int, dilation: int = 1) -> list[nn.Module]:
     """Convolution, norm, activation, dropout; `depthwise` takes time and channels apart (Chollet
     2017).
     """
     apart = spec.depthwise and kernel > 1
-    conv = CausalConv(n_in, spec.channels, 1 if apart else kernel, dilation=dilation)
+    conv: nn.Module = CausalConv(n_in, spec.channels, 1 if apart else kernel, dilation=dilation)
     conv = weight_norm(conv) if spec.norm == "weight" else conv
     conv = nn.Sequential(DepthwiseConv(n_in, kernel, dilation=dilation), conv) if apart else conv
     norm = (
@@ -93,8 +126,8 @@ class CausalConv(nn.Conv1d):
 
 
 class DepthwiseConv(nn.Module):
-    """Each channel by itself, as shifted sums: torch's dilated depthwise convolution takes 3 times
-    as long on a CPU.
+    """Each channel by itself, as shifted sums; on a CPU torch's own dilated depthwise convolution
+    takes 3 times as long.
     """
 
     def __init__(self, channels: int, kernel: int, *, dilation: int) -> None:
@@ -105,8 +138,8 @@ class DepthwiseConv(nn.Module):
     def forward(self, x_BTC: torch.Tensor) -> torch.Tensor:
         n_bars, shifts = x_BTC.shape[1], range(0, len(self.weight) * self.dilation, self.dilation)
         x_BPC = pad(x_BTC, (0, 0, shifts[-1], 0))
-        return sum(
-            x_BPC[:, at : at + n_bars] * w_C for at, w_C in zip(shifts, self.weight, strict=True)
+        return torch.as_tensor(
+            sum(x_BPC[:, at : at + n_bars] * w for at, w in zip(shifts, self.weight, strict=True))
         )
 
 
@@ -150,8 +183,8 @@ class ChannelDropout(nn.Module):
 
 
 class SqueezeExcite(nn.Module):
-    """x * sigmoid(W2 relu(W1 m)), m the mean of the last `window` bars (zeros before the first bar
-    count).
+    """x * sigmoid(W2 relu(W1 m)), m the mean of the last `window` bars; bars before the first count
+    as zeros.
     """
 
     def __init__(self, channels: int, window: int, reduction: int) -> None:
@@ -167,17 +200,18 @@ class SqueezeExcite(nn.Module):
         """In (0, 1), per bar and channel."""
         # W1 mean(x) = mean(W1 x): the mean of the few squeezed channels instead of all.
         squeezed = linear(x_BTC, self.squeeze.weight[:, :, 0])
-        return self.excite(
-            torch.relu(trailing_mean(squeezed, self.window) + self.squeeze.bias)
-        ).sigmoid()
+        assert self.squeeze.bias is not None  # a CausalConv has one
+        hidden = torch.relu(trailing_mean(squeezed, self.window) + self.squeeze.bias)
+        gates_BTC: torch.Tensor = self.excite(hidden).sigmoid()
+        return gates_BTC
 
 
 def trailing_mean(x_BTC: torch.Tensor, window: int) -> torch.Tensor:
-    """Of the last `window` bars: sums of 1, 2, 4 .. bars, those that the window's binary digits
-    name put end to end.
+    """Of the last `window` bars: sums of 1, 2, 4 .. bars are made, and those of the window's binary
+    digits are put end to end.
 
-    A float32 running sum drifts, pooling takes thrice as long, and a convolution with constant
-    weights longer too.
+    A float32 running sum drifts; pooling takes thrice as long, and so does a convolution with
+    constant weights.
     """
     n_bars = x_BTC.shape[1]
     sum_BPC, length = pad(x_BTC, (0, 0, window - 1, 0)), 1

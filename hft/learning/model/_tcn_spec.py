@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
-from torch import nn
 
-from hft.learning.model import ModelSpec
+from hft.learning.model import CausalNetwork, ModelSpec
 from hft.learning.model._tcn import Network, receptive_field
 from hft.schema import CLASS_NAMES
 
@@ -29,10 +28,18 @@ class LayerSpec(ModelSpec):
 class TcnSpec(LayerSpec):
     """A kind says `se_window` and `se_reduction`, as fields or, where it has no gates, as 0."""
 
+    if TYPE_CHECKING:
+
+        @property
+        def se_window(self) -> int: ...
+        @property
+        def se_reduction(self) -> int: ...
+
     levels: int = Field(ge=1, le=14, description="residual blocks; block i dilates by 2^i bars")
     kernel: int = Field(ge=2, le=33, description="taps per convolution")
     depthwise: bool = Field(
-        description="each channel's own convolution over time, then a mix of channels: fewer weights, less work",
+        description="each channel's own convolution over time, then a mix of channels: fewer "
+        "weights, less work",
         json_schema_extra={"before": False},
     )
 
@@ -40,5 +47,5 @@ class TcnSpec(LayerSpec):
     def receptive_field(self) -> int:
         return receptive_field(self)
 
-    def build(self, n_features: int) -> nn.Module:
+    def build(self, n_features: int) -> CausalNetwork:
         return Network(self, n_features, n_classes=len(CLASS_NAMES))

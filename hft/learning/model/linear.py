@@ -6,9 +6,8 @@ from typing import Literal
 
 import torch
 from pydantic import Field
-from torch import nn
 
-from hft.learning.model import ModelSpec
+from hft.learning.model import CausalNetwork, ModelSpec
 from hft.learning.model._tcn import CausalConv
 from hft.schema import CLASS_NAMES
 
@@ -23,15 +22,16 @@ class Linear(ModelSpec):
     def receptive_field(self) -> int:
         return self.window
 
-    def build(self, n_features: int) -> nn.Module:
+    def build(self, n_features: int) -> CausalNetwork:
         return Network(n_features, self.window)
 
 
-class Network(nn.Module):
+class Network(CausalNetwork):
     def __init__(self, n_features: int, window: int) -> None:
         super().__init__()
         self.receptive_field = window
         self.conv = CausalConv(n_features, len(CLASS_NAMES), window)
 
     def forward(self, x_BTF: torch.Tensor) -> torch.Tensor:
-        return self.conv(x_BTF)
+        logits_BTC: torch.Tensor = self.conv(x_BTF)
+        return logits_BTC

@@ -1,6 +1,4 @@
-"""Multilayer perceptron on the last `window` bars: one causal convolution of the window, then
-layers of single bars.
-"""
+"""Multilayer perceptron on the last `window` bars: a causal convolution, then layers of one bar."""
 
 from __future__ import annotations
 
@@ -9,6 +7,7 @@ from typing import ClassVar, Literal
 from pydantic import Field
 from torch import nn
 
+from hft.learning.model import CausalNetwork
 from hft.learning.model._tcn import CausalConv, layer
 from hft.learning.model._tcn_spec import LayerSpec
 from hft.schema import CLASS_NAMES
@@ -27,11 +26,11 @@ class Mlp(LayerSpec):
     def receptive_field(self) -> int:
         return self.window
 
-    def build(self, n_features: int) -> nn.Module:
+    def build(self, n_features: int) -> CausalNetwork:
         return Network(self, n_features)
 
 
-class Network(nn.Sequential):
+class Network(nn.Sequential, CausalNetwork):
     def __init__(self, spec: Mlp, n_features: int) -> None:
         hidden = layer(spec, n_features, kernel=spec.window)
         for _ in range(spec.layers - 1):

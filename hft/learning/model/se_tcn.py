@@ -1,5 +1,5 @@
-"""`tcn` with squeeze-and-excitation (Hu et al. 2018) over a trailing window: gates of each block's
-channels.
+"""`tcn` with squeeze-and-excitation (Hu et al. 2018): each block gates its channels, by what a
+trailing window holds.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ class SeTcn(TcnSpec):
     se_window: int = Field(
         ge=1,
         le=4096,
-        description="bars that the squeeze averages, the current one the last; 1 gates each bar by itself",
+        description="bars that the squeeze averages, the current one the last; 1 gates each bar by "
+        "itself",
     )
     se_reduction: int = Field(
         ge=1, le=256, description="channels per hidden unit of the excitation"

@@ -27,8 +27,8 @@ class AdamW(OptimSpec):
         ge=0, le=10, description="decoupled decay per unit of lr; biases and gains have none"
     )
     schedule: Literal["constant", "cosine", "one_cycle"] = Field(
-        description="lr after the warm-up: as it is, down to 0 along a half cosine, or Smith's cycle "
-        "(lr/25 to lr to lr/250000); over trainer.epochs, whether or not training stops early",
+        description="lr after the warm-up: as it is, down to 0 along a half cosine, or Smith's "
+        "cycle (lr/25 to lr to lr/250000); over trainer.epochs, even where training stops early",
         json_schema_extra={"before": "constant"},
     )
     warmup: float = Field(

@@ -6,7 +6,7 @@ To add a trainer: `hft/learning/trainer/<kind>.py` with a subclass of TrainerSpe
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal, get_args
 
 import torch
 from pydantic import Field, field_validator
@@ -17,6 +17,10 @@ from hft.spec import Kind, UserError, did_you_mean
 MONITORS = [
     metric("tune", m.name) for m in METRICS.values() if "tune" in m.curves and m.better != "neither"
 ]
+MonitorName = Literal["lr_monitor", "gate_monitor"]
+MONITOR_NAMES = get_args(MonitorName)
+# Callbacks that a number or a switch turns on: said once, in a field of its own.
+OF_FIELDS = {"early_stopping": "patience", "ema": "ema", "profiler": "profile"}
 
 
 class TrainingError(UserError):
@@ -32,14 +36,16 @@ class TrainerSpec(Kind):
     accumulate: int = Field(
         ge=1,
         le=4096,
-        description="passes whose gradients make one step; examples per step = chunk * batch_chunks * accumulate",
+        description="passes whose gradients make one step; examples per step = chunk * "
+        "batch_chunks * accumulate",
         json_schema_extra={"before": 1},
     )
     clip_norm: float = Field(gt=0, description="largest norm of the gradient")
     ema: float = Field(
         ge=0,
         lt=1,
-        description="decay per step of the averaged weights that are evaluated and saved (0.999); 0 averages nothing",
+        description="decay per step of the averaged weights that are evaluated and saved (0.999); "
+        "0 averages nothing",
         json_schema_extra={"before": 0.0},
     )
     precision: Literal["fp32", "bf16"] = Field(
@@ -47,7 +53,8 @@ class TrainerSpec(Kind):
         json_schema_extra={"before": "fp32"},
     )
     compile: bool = Field(
-        description="torch.compile the training pass: up to a minute at the start, for nothing on a CPU",
+        description="torch.compile the training pass: up to a minute at the start, for nothing on "
+        "a CPU",
         json_schema_extra={"before": False},
     )
     patience: int = Field(
@@ -65,12 +72,18 @@ class TrainerSpec(Kind):
         ge=0, description="steps per epoch at most; 0 for all rows", json_schema_extra={"before": 0}
     )
     overfit: bool = Field(
-        description="every epoch repeats the batches of the first: can the model learn them by heart?",
+        description="every epoch repeats the batches of the first: can the model learn them by "
+        "heart?",
         json_schema_extra={"before": False},
     )
     profile: bool = Field(
         description="write profile.txt, where the time of the first steps goes",
         json_schema_extra={"before": False},
+    )
+    callbacks: tuple[MonitorName, ...] = Field(
+        description="what is measured after every epoch and shown as curves, and changes nothing: "
+        "lr_monitor, gate_monitor",
+        json_schema_extra={"before": []},
     )
     threads: int = Field(
         ge=0,
@@ -86,6 +99,23 @@ class TrainerSpec(Kind):
             hint = did_you_mean(name, MONITORS) or f"; one of {', '.join(MONITORS)}"
             raise ValueError(f"must be a metric of tune, got {name!r}{hint}")
         return name
+
+    @field_validator("callbacks", mode="before")
+    @classmethod
+    def _are_ours(cls, names: Any) -> Any:
+        if not isinstance(names, list | tuple):
+            raise ValueError(f"must be a list of names, such as [lr_monitor], got {names!r}")
+        for name in names:
+            if name in OF_FIELDS:
+                field = OF_FIELDS[name]
+                raise ValueError(f"{name} has a field of its own; set trainer.{field} instead")
+            if name not in MONITOR_NAMES:
+                known = [*MONITOR_NAMES, *OF_FIELDS]
+                hint = did_you_mean(str(name), known) or f"; one of {', '.join(MONITOR_NAMES)}"
+                raise ValueError(f"must name callbacks of ours, got {name!r}{hint}")
+        if len(set(names)) < len(names):
+            raise ValueError(f"must name each callback once, got {', '.join(names)}")
+        return tuple(names)
 
     @property
     def step_chunks(self) -> int:

@@ -1,5 +1,4 @@
-"""What a trained classifier looks at: the gates of its blocks, and what each feature is worth to
-it.
+"""What a classifier looks at: the gates of its blocks, and what each feature is worth to it.
 
 Legend: T bars, P padded bars, W bars of a pass, F features, C channels, L gated blocks, K parts, N
 known bars.
@@ -7,32 +6,33 @@ known bars.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 import torch
 from torch import nn
 from torch.nn.functional import nll_loss, pad
 
-from hft.learning.model._dense import dense_logits, passes
+from hft.dataset.rows import Dataset
+from hft.learning.classifier import Classifier
+from hft.learning.dense import dense_logits, passes
+from hft.learning.model import CausalNetwork
 from hft.learning.model._tcn import SqueezeExcite
 
-if TYPE_CHECKING:
-    from hft.dataset.rows import Dataset
-    from hft.learning.model import Classifier
+
+def gated_blocks(network: nn.Module) -> list[SqueezeExcite]:
+    """Empty for a network without gates."""
+    return [module for module in network.modules() if isinstance(module, SqueezeExcite)]
 
 
 @torch.no_grad()
 def gate_activity(
-    network: nn.Module, x_PF: torch.Tensor, rows_T: np.ndarray, *, n_parts: int = 1
+    network: CausalNetwork, x_PF: torch.Tensor, rows_T: np.ndarray, *, n_parts: int = 1
 ) -> np.ndarray:
-    """Mean gate, in (0, 1), of every block and channel over each of `n_parts` equal parts of the
-    rows in time order.
+    """float64 [L, K, C]: the mean gate, in (0, 1), of every block and channel over each of the
+    `n_parts` equal parts of the rows in time order.
 
-    float64 [L, K, C]; L is 0 for a network without gates. `x_PF` begins R - 1 rows before bar 0, as
-    in `dense_logits`.
+    L is 0 for a network without gates. `x_PF` begins R - 1 rows before bar 0, as in `dense_logits`.
     """
-    gated = [module for module in network.modules() if isinstance(module, SqueezeExcite)]
+    gated = gated_blocks(network)
     if not gated:
         return np.empty((0, n_parts, 0))
     n_rows = int(rows_T.sum())
@@ -66,12 +66,12 @@ def gate_activity(
 def permutation_importance(
     classifier: Classifier, dataset: Dataset, rows_T: np.ndarray, *, seed: int
 ) -> dict[str, float]:
-    """By how many nats the calibrated log loss of `rows_T` rises when one feature comes from
-    elsewhere in their period.
+    """By how many nats the calibrated log loss of `rows_T` rises when one feature's values come
+    from elsewhere in the period.
 
     The feature's column is cut into blocks of at least R bars (halves where the period is shorter
-    than 2 R) and every block moves, the same way for every feature: what is lost is the feature's
-    tie to the label and to the others, not its own course in time. `rows_T` must be usable and
+    than 2 R), and every block moves, the same way for every feature. So a feature loses its tie to
+    the label and to the others, and keeps its own course in time. `rows_T` must be usable and
     labelled. One dense pass per feature.
     """
     reach = classifier.receptive_field - 1
@@ -87,9 +87,10 @@ def permutation_importance(
         logits_NC = dense_logits(classifier.network, x_PF, rows_T)[torch.from_numpy(rows_T)]
         return float(nll_loss(classifier.apply_calibration(logits_NC).log_softmax(-1), y_N))
 
-    known_N = np.flatnonzero(dataset.valid_T[period]) + reach
-    moved_N = torch.from_numpy(known_N[_move_blocks(len(known_N), reach + 1, seed=seed)]).to(device)
-    known_N, before = torch.from_numpy(known_N).to(device), log_loss()
+    at_known = np.flatnonzero(dataset.valid_T[period]) + reach
+    at_moved = at_known[_move_blocks(len(at_known), reach + 1, seed=seed)]
+    known_N, moved_N = (torch.from_numpy(at).to(device) for at in (at_known, at_moved))
+    before = log_loss()
     rises = {}
     for feature, name in enumerate(dataset.names):
         column_P = x_PF[:, feature].clone()
@@ -101,7 +102,7 @@ def permutation_importance(
 
 def _move_blocks(n: int, length: int, *, seed: int) -> np.ndarray:
     """Positions 0..n-1, cut into blocks of at least `length` where two fit, in a random order that
-    moves each.
+    leaves no block in its place.
     """
     n_blocks = min(max(n // length, 2), n)
     blocks = np.array_split(np.arange(n), n_blocks)

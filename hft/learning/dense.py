@@ -10,15 +10,16 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
-from torch import nn
 
+from hft.learning.model import CausalNetwork
 from hft.schema import CLASS_NAMES
 
-BLOCK = 4096  # bars per pass when predicting: always the same, so that a prediction does not depend on who asks for it
+# Bars per pass when predicting: always the same, so that a prediction does not depend on who asks.
+BLOCK = 4096
 
 
 class Chunks:
-    """Batches of chunk starts: the epoch's number decides everything.
+    """Batches of chunk starts, decided by the seed and the epoch's number alone.
 
     An epoch tiles the rows once, from a seeded offset, in a seeded order, and leaves out chunks
     without a row. The number of batches follows from the fewest chunks that can cover the rows: it
@@ -44,7 +45,7 @@ class Chunks:
 
 
 @torch.no_grad()
-def dense_logits(network: nn.Module, x_PF: torch.Tensor, rows_T: np.ndarray) -> torch.Tensor:
+def dense_logits(network: CausalNetwork, x_PF: torch.Tensor, rows_T: np.ndarray) -> torch.Tensor:
     """Logits [T, C] of the bars in `rows_T`, nan elsewhere; `x_PF` begins R - 1 rows before bar 0.
     Dropout is off.
     """
@@ -59,10 +60,10 @@ def dense_logits(network: nn.Module, x_PF: torch.Tensor, rows_T: np.ndarray) -> 
 
 
 def passes(
-    network: nn.Module, x_PF: torch.Tensor, rows_T: np.ndarray
+    network: CausalNetwork, x_PF: torch.Tensor, rows_T: np.ndarray
 ) -> Iterator[tuple[int, torch.Tensor, torch.Tensor]]:
-    """(first bar, which of its bars are in `rows_T`, what the network sees for them) of every BLOCK
-    that has such.
+    """For every BLOCK with a bar of `rows_T`: its first bar, which of its bars are in `rows_T`, and
+    what the network sees for them.
     """
     for start in range(0, len(rows_T), BLOCK):
         wanted = torch.from_numpy(rows_T[start : start + BLOCK]).to(x_PF.device)

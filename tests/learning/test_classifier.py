@@ -8,8 +8,9 @@ import torch
 from safetensors.torch import save_file
 
 from hft.dataset.transforms.standardize import Standardize
-from hft.learning.model import CheckpointError, fit_classifier, load_classifier
+from hft.learning.classifier import CheckpointError, fit_classifier, load_classifier
 from hft.learning.model.linear import Linear
+from hft.system.files import FileError
 
 TRANSFORMS = {"standardize": Standardize(kind="standardize", clip=8.0)}
 LINEAR = Linear(kind="linear", window=4)
@@ -130,7 +131,6 @@ def test_missing_file_and_folder_name_the_path(classifier, tmp_path):
         CheckpointError, match=r"gone/weights\.safetensors: weights cannot be read: No such file"
     ):
         load_classifier(tmp_path / "gone" / "weights.safetensors", LINEAR, TRANSFORMS, n_features=3)
-    with pytest.raises(
-        CheckpointError, match=r"gone/weights\.safetensors: weights cannot be written: No such file"
-    ):
-        classifier.save(tmp_path / "gone" / "weights.safetensors")
+    (tmp_path / "a_file").touch()
+    with pytest.raises(FileError, match=r"a_file/weights\.safetensors: cannot be written"):
+        classifier.save(tmp_path / "a_file" / "weights.safetensors")

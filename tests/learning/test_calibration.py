@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy.optimize import minimize
 from scipy.special import log_softmax, softmax
 
-from hft.learning.model._calibration import LARGEST, SMALLEST, fit_calibration
+from hft.learning.calibration import LARGEST, SMALLEST, fit_calibration
 
 
 def log_loss(z_NC, y_N, temperature=1.0, bias_C=0.0):

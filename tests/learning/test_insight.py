@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from hft.dataset.rows import Dataset
-from hft.learning.model import fit_classifier, gate_activity, permutation_importance
-from hft.learning.model._dense import BLOCK
-from hft.learning.model._insight import _move_blocks
+from hft.learning.classifier import fit_classifier
+from hft.learning.dense import BLOCK
+from hft.learning.insight import _move_blocks, gate_activity, permutation_importance
 from hft.learning.model.linear import Linear
 from hft.learning.model.se_tcn import SeTcn
 

@@ -1,11 +1,11 @@
-"""Temperature and class bias that make logits honest probabilities (Guo et al. 2017, with a bias:
-focal loss distorts).
+"""Temperature and class bias that make logits honest probabilities (Guo et al. 2017; the bias is
+added here, since focal loss distorts).
 
-p = softmax(a z + b), a = 1 / temperature. Minimised over a and b is the mean log loss plus ((a -
-1)^2 + |b|^2) / (2 N): a unit normal prior around the identity, which is one row's worth of
-evidence, so tiny or one-class sets end finite and large ones do not notice. The sum is strictly
-convex, so Newton's method finds its one minimum, and its log loss is never above the identity's. a
-stays within [.01, 100]: predictions without skill, or with skill of the wrong sign, end as the
+p = softmax(a z + b), a = 1 / temperature. The fit minimises, over a and b, the mean log loss plus
+((a - 1)^2 + |b|^2) / (2 N). That is a unit normal prior around the identity, worth one row of
+evidence: tiny or one-class sets end finite, and large ones do not notice. The sum is strictly
+convex, so Newton's method finds its one minimum, and its log loss is never above the identity's.
+a stays within [.01, 100]: predictions without skill, or with skill of the wrong sign, end as the
 class frequencies. Fewer than 30 rows leave the identity.
 """
 

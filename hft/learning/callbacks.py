@@ -1,0 +1,161 @@
+"""Our Lightning callbacks: they watch a training and change no number of it.
+
+What decides numbers has a field in the trainer's spec and is computed by the Learner, with or
+without Lightning: `patience` (early stopping) and `ema` (averaged weights). The rest is here:
+`trainer.callbacks` names monitors, `trainer.profile` is the Profiler, and fit() adds KeepState.
+
+To add a monitor: a subclass of Monitor, its name in MONITORS and in MonitorName of
+hft/learning/trainer, and its metrics in hft/metrics.py.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as lightning
+import torch
+
+from hft.learning.insight import gate_activity, gated_blocks
+from hft.learning.interruption import Keeper
+from hft.learning.learner import Learner
+from hft.learning.trainer import TrainerSpec, TrainingError
+from hft.metrics import metric
+from hft.system.files import write_atomic
+
+PROFILED = 10  # steps, after the first
+
+
+class Monitor(lightning.Callback):
+    """Measures something when an epoch has been scored."""
+
+    def measure(self, learner: Learner) -> dict[str, float]:
+        """Curves by metric name; the weights that were scored stand in the classifier. They go to
+        `on_epoch`, which hands them to the tracker, and not into the training's history.
+        """
+        raise NotImplementedError
+
+
+class LrMonitor(Monitor):
+    """The smallest and largest learning rate of the epoch's steps; `train/lr` is that of the last,
+    so that a peak inside an epoch does not show.
+    """
+
+    def measure(self, learner: Learner) -> dict[str, float]:
+        first, n_steps = learner.epoch * learner.n_batches, learner.n_steps
+        steps = range(first, first + learner.n_batches)
+        rates = [learner.optim.lr_at(step, n_steps) for step in steps]
+        return {metric("train", "lr_min"): min(rates), metric("train", "lr_max"): max(rates)}
+
+
+class GateMonitor(Monitor):
+    """Mean gate of each squeeze-and-excitation block over the rows of tune, and the deviation
+    between its channels: a mean near 1 gates nothing, a spread near 0 treats all channels alike.
+    """
+
+    def setup(
+        self, trainer: lightning.Trainer, module: lightning.LightningModule, stage: str
+    ) -> None:
+        if not gated_blocks(module):
+            raise TrainingError(
+                "trainer.callbacks: gate_monitor has nothing to show, the model has no gates; "
+                "leave it out, or choose a model with gates (model=se_tcn)"
+            )
+
+    def measure(self, learner: Learner) -> dict[str, float]:
+        gates_LKC = gate_activity(learner.classifier.network, learner.seen_PF, learner.tune_T)
+        found = {}
+        for block, gates_C in enumerate(gates_LKC[:, 0]):
+            found[metric(f"tune/block-{block}", "gate")] = float(gates_C.mean())
+            found[metric(f"tune/block-{block}", "gate_spread")] = float(gates_C.std())
+        return found
+
+
+MONITORS: dict[str, type[Monitor]] = {"lr_monitor": LrMonitor, "gate_monitor": GateMonitor}
+
+
+class Profiler(lightning.Callback):
+    """`profile.txt` in the Trainer's folder: a table of the operations that a few steps, and the
+    evaluations between them, spend their time in.
+    """
+
+    def __init__(self) -> None:
+        # It tells standard error about each start and stop.
+        os.environ.setdefault("KINETO_LOG_LEVEL", "99")
+        self.steps, self.is_on, self.torch = 0, False, torch.profiler.profile()
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        self.steps += 1
+        if self.steps == 1:  # of the first step, much is preparation
+            self.torch.start()
+            self.is_on = True
+        elif self.steps == 1 + PROFILED:
+            self._stop()
+
+    def on_fit_end(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
+        self._stop()
+        sort = "self_cuda_time_total" if torch.cuda.is_available() else "self_cpu_time_total"
+        table = self.torch.key_averages().table(sort_by=sort, row_limit=30)
+        text = f"{min(self.steps - 1, PROFILED)} steps of training\n{table}"
+        write_atomic(Path(trainer.default_root_dir) / "profile.txt", text.encode(), durable=False)
+
+    def on_exception(self, *_: Any) -> None:
+        self._stop()
+
+    def _stop(self) -> None:
+        if self.is_on:
+            self.torch.stop()
+            self.is_on = False
+
+
+class KeepState(lightning.Callback):
+    """Saves at intervals, and ends the training with its state saved when a signal asks for it."""
+
+    def __init__(self, keeper: Keeper, install_handlers: Callable[[], None]) -> None:
+        self.keeper, self.install_handlers = keeper, install_handlers
+
+    def on_train_start(self, *_: Any) -> None:
+        self.install_handlers()  # after Lightning has put its own
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        if self.keeper.learner.batch < self.keeper.learner.n_batches:
+            self.keeper.save_if_due()
+
+    def on_train_epoch_end(self, *_: Any) -> None:
+        self.keeper.save_if_due()
+
+    def on_train_end(self, *_: Any) -> None:
+        self.keeper.save()
+
+
+class Settings(lightning.Callback):
+    """Process-wide settings of a fit, put back afterwards: threads, generators, cuDNN."""
+
+    def __init__(self, learner: Learner) -> None:
+        self.threads, self.device = learner.trainer.threads, learner.device
+        self.stack = ExitStack()
+
+    def setup(self, *_: Any, **__: Any) -> None:
+        before = torch.get_num_threads()
+        torch.set_num_threads(self.threads or before)
+        self.stack.callback(torch.set_num_threads, before)
+        devices = [self.device] if self.device.type == "cuda" else []
+        self.stack.enter_context(torch.random.fork_rng(devices=devices))
+        self.stack.enter_context(
+            torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True)
+        )
+
+    def teardown(self, *_: Any, **__: Any) -> None:
+        self.stack.close()
+
+    def on_exception(self, *_: Any) -> None:
+        self.stack.close()
+
+
+def callbacks_of(spec: TrainerSpec) -> list[lightning.Callback]:
+    """Those that `trainer.callbacks` and `trainer.profile` ask for."""
+    asked: list[lightning.Callback] = [MONITORS[name]() for name in spec.callbacks]
+    return [*asked, Profiler()] if spec.profile else asked
