@@ -28,12 +28,14 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
 from benchmarks import Result
-from hft.config.compose import CONF, compose, to_plain
-from hft.runs.jobs import read_sweep
-from hft.space import Dimension, Space, read_groups, read_space
+from hft.config.compose import compose, to_plain
+from hft.config.groups import read_groups
+from hft.search.settings import read_sweep
+from hft.space import Dimension, Space, read_space
 from hft.study.claims import claim, settle
 from hft.study.study import Study, create_study
 from hft.study.sweep import SweepSpec, trial_seed
+from hft.system.conf import CONF
 
 DRIVER = "benchmark"
 BLOCK = 50  # trials of one side before the other's turn: the disk's speed changes with what else it does

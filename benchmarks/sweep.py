@@ -28,7 +28,6 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 import hft.runs.fold
 import hft.search.worker
 from benchmarks import Result
-from hft.config.compose import CONF
 from hft.runs.folder import Run
 from hft.search import command as _impl
 from hft.search.driver import Driver
@@ -36,6 +35,7 @@ from hft.search.launcher import Engine, Function, Future, Where
 from hft.search.plan import Plan, make_plan
 from hft.search.screen import Live
 from hft.study.study import Study, create_study, freeze_conf
+from hft.system.conf import CONF
 
 SLOTS = 2
 STEADY = 2  # trials before it: they load what a worker keeps

@@ -4,12 +4,14 @@ In: what Hydra composed, as plain dicts, lists and scalars. Out: one frozen pyda
 SpecError that lists every wrong field with its path, value, rule and a suggestion. A config chooses
 a `kind` among our modules by file name (by class in a room of families, such as features) and can
 name no code. To add a spec: subclass Kind in its room, give each field a type, a range and a
-description with its unit, and no default; the number stands in YAML.
+description with its unit, and no default; the number stands in YAML. A field that changes no
+number of a run says so by its Role.
 """
 
 from __future__ import annotations
 
 import difflib
+import enum
 import functools
 import hashlib
 import importlib
@@ -18,10 +20,15 @@ import operator
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, get_args
+from types import GenericAlias
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_args, get_origin
 
 import pydantic
 from pydantic import Field
+
+if TYPE_CHECKING:
+    from pydantic.fields import FieldInfo
+    from pydantic_core import ErrorDetails
 
 PACKAGE = Path(__file__).parent
 
@@ -49,7 +56,23 @@ class Spec(pydantic.BaseModel):
         return fingerprint(self.plain())
 
 
-class Kind(Spec):
+_Metaclass: Any = type(Spec)
+
+
+class _Named(_Metaclass):
+    """Fills in the kind of a spec constructed by hand, which its class says already.
+
+    Only a call of the class comes here. YAML and stored data are validated without one, and have to
+    name the kind. A validator would not do: it makes pydantic leave its JSON mode, in which alone a
+    list passes for a tuple.
+    """
+
+    def __call__(cls, *args: Any, **fields: Any) -> Any:
+        names = get_args(cls.model_fields["kind"].annotation)
+        return super().__call__(*args, **({"kind": names[0]} if len(names) == 1 else {}) | fields)
+
+
+class Kind(Spec, metaclass=_Named):
     """A spec that a room offers by name; subclasses narrow `kind` to a Literal of their own
     name.
     """
@@ -60,51 +83,79 @@ class Kind(Spec):
 S = TypeVar("S", bound=Spec)
 
 
+class Role(enum.Enum):
+    """What a field is to a run: `Annotated[str, Role.PLACE]`. A field without one changes the
+    numbers.
+    """
+
+    PLACE = "where something lies on this machine"
+    SHOWN = "what is printed, logged, or kept on the way; no number depends on it"
+    # A run of more days has other numbers, each of its days has the same.
+    EXTENT = "how much is asked for, such as days or trials, each the same whatever it is"
+
+
 @dataclass(frozen=True)
 class Room:
     """Marks a config field as a choice: `Annotated[BarSpec, Room("hft.market.bars")]`, or a dict of
     such for a set.
 
     `module` is a package with one kind per file, or with `families=True` one with several kinds per
-    file, or a plain module that holds its few kinds itself. `base` narrows a module of several
-    groups to the subclasses of that name.
+    file.
     """
 
     module: str
     families: bool = False
-    base: str = ""
 
     def names(self) -> list[str]:
         """Kinds on offer, for messages; imports nothing unless the room keeps families."""
-        if self._folder().is_dir() and not self.families:
-            return _module_names(self._folder())
-        return sorted(self.specs())
+        return sorted(self.specs()) if self.families else self._files()
 
     def specs(self) -> dict[str, type[Kind]]:
         """Every kind of the room; imports all of its modules."""
-        names = _module_names(self._folder()) if self._folder().is_dir() else []
-        modules = [importlib.import_module(f"{self.module}.{n}") for n in names] or [
-            importlib.import_module(self.module)
-        ]
-        found = {kind: spec for module in modules for kind, spec in _kinds_in(module).items()}
-        return {
-            k: s
-            for k, s in found.items()
-            if not self.base or self.base in (c.__name__ for c in s.__mro__)
-        }
+        return {kind: spec for name in self._files() for kind, spec in self._kinds(name).items()}
 
     def load(self, kind: str) -> type[Kind] | None:
         """The spec class of `kind`, importing only its own module where files name kinds; None when
         there is none.
         """
-        if self.families or not self._folder().is_dir():
+        if self.families:
             return self.specs().get(kind)
-        if kind not in self.names():
-            return None
-        return _kinds_in(importlib.import_module(f"{self.module}.{kind}"))[kind]
+        return self._kinds(kind)[kind] if kind in self._files() else None
 
-    def _folder(self) -> Path:
-        return PACKAGE.joinpath(*self.module.split(".")[1:])
+    def class_of(self, plain: Any) -> type[Kind] | None:
+        """The class of plain data with a `kind`; None where the kind is none of the room's."""
+        kind = plain.get("kind") if isinstance(plain, dict) else None
+        return self.load(kind) if isinstance(kind, str) and _KIND.fullmatch(kind) else None
+
+    def _files(self) -> list[str]:
+        folder = PACKAGE.joinpath(*self.module.split(".")[1:])
+        return sorted(p.stem for p in folder.glob("*.py") if not p.stem.startswith("_"))
+
+    def _kinds(self, name: str) -> dict[str, type[Kind]]:
+        module = importlib.import_module(f"{self.module}.{name}")
+        specs = [
+            value
+            for value in vars(module).values()
+            if isinstance(value, type)
+            and issubclass(value, Kind)
+            and value.__module__ == module.__name__
+        ]
+        return {kind: spec for spec in specs for kind in _kinds_of(spec)}
+
+
+_KIND = re.compile(r"[a-z][a-z0-9_]*")
+
+
+def _kinds_of(spec: type[Kind]) -> tuple[str, ...]:
+    return get_args(spec.model_fields["kind"].annotation)
+
+
+def room_of(field: FieldInfo) -> Room | None:
+    return next((m for m in field.metadata if isinstance(m, Room)), None)
+
+
+def role_of(field: FieldInfo) -> Role | None:
+    return next((m for m in field.metadata if isinstance(m, Role)), None)
 
 
 def fingerprint(plain: Any) -> str:
@@ -130,27 +181,84 @@ def parse(cls: type[S], plain: dict[str, Any], *, stored: bool = False) -> S:
     errors: list[str] = []
     narrowed: dict[str, Any] = {}
     for name, field in cls.model_fields.items():
-        room = next((m for m in field.metadata if isinstance(m, Room)), None)
+        room = room_of(field)
         if room is None or name not in plain:
             continue
         if _is_set(field.annotation):
-            narrowed[name], plain[name] = _narrow_set(name, room, plain[name], errors)
+            annotation, plain[name] = _narrow_set(name, room, plain[name], errors)
         else:
-            narrowed[name] = _narrow(name, room, plain[name], errors)
-    broken = [name for name, annotation in narrowed.items() if annotation is None]
-    # A field whose kind is unknown is reported once and left out; the others are checked all the
-    # same.
-    fields = {n: (a, cls.model_fields[n]) for n, a in narrowed.items() if a is not None}
-    fields |= {n: (Any, ...) for n in broken}
-    model = pydantic.create_model(cls.__name__, __base__=cls, **fields)
-    plain = _with_before(model, plain) if stored else plain
+            annotation = _narrow(name, room, plain[name], errors)
+        # A field whose kind is unknown is reported once and left out; the others are checked all
+        # the same.
+        narrowed[name] = (Any, ...) if annotation is None else (annotation, field)
+    model = pydantic.create_model(cls.__name__, __base__=cls, **narrowed) if narrowed else cls
     try:
         config = model.model_validate_json(json.dumps(plain))
     except pydantic.ValidationError as error:
-        errors += [_message(model, plain, e) for e in error.errors(include_url=False)]
+        errors += [_message(cls, plain, e) for e in error.errors(include_url=False)]
     if errors:
         raise SpecError("\n".join(sorted(dict.fromkeys(errors))))
     return config
+
+
+def numbers_of(
+    cls: type[Spec],
+    plain: dict[str, Any],
+    *,
+    without: tuple[Role, ...] = (Role.PLACE, Role.SHOWN),
+) -> dict[str, Any]:
+    """`plain` data of a spec without the fields of these roles, at every depth: what is left
+    changes numbers. What `cls` does not know stays.
+    """
+    kept: dict[str, Any] = _numbers(cls, plain, without)
+    return kept
+
+
+def _numbers(owner: Any, plain: Any, without: tuple[Role, ...]) -> Any:
+    if not isinstance(plain, dict):
+        return plain
+    roles = {name: role_of(field) for name, field in _fields(owner).items()}
+    return {
+        name: _numbers(_below(owner, name, value), value, without)
+        for name, value in plain.items()
+        if roles.get(name) not in without
+    }
+
+
+def role_at(cls: type[Spec], plain: dict[str, Any], path: str) -> Role | None:
+    """The role of the field at a dotted path of plain data, or of the first part above it that has
+    one; None where it changes numbers, or is unknown.
+    """
+    owner: Any = cls
+    value: Any = plain
+    for part in path.split("."):
+        field = _fields(owner).get(part)
+        role = role_of(field) if field else None
+        if role:
+            return role
+        value = value.get(part) if isinstance(value, dict) else None
+        owner = _below(owner, part, value)
+    return None
+
+
+def _fields(owner: Any) -> dict[str, FieldInfo]:
+    is_spec = isinstance(owner, type) and issubclass(owner, Spec)
+    return owner.model_fields if is_spec else {}
+
+
+def _below(owner: Any, name: Any, value: Any) -> Any:
+    """What the plain `value` called `name` inside `owner` is: a spec's class, the Room of a set of
+    kinds, an annotation, or None where nothing is known of it.
+    """
+    if isinstance(owner, Room):
+        return owner.class_of(value)
+    if _is_set(owner):
+        return get_args(owner)[1]
+    field = _fields(owner).get(str(name))
+    room = room_of(field) if field else None
+    if field is None or room is None:
+        return field.annotation if field else None
+    return room if _is_set(field.annotation) else room.class_of(value)
 
 
 def _with_before(owner: Any, value: Any) -> Any:
@@ -159,52 +267,27 @@ def _with_before(owner: Any, value: Any) -> Any:
     """
     if not isinstance(value, dict):
         return value
-    if _is_set(owner):
-        return {
-            key: _with_before(_annotation_at(owner, key, value), entry)
-            for key, entry in value.items()
-        }
     full = dict(value)
-    for name, field in (
-        owner.model_fields.items() if isinstance(owner, type) and issubclass(owner, Spec) else ()
-    ):
+    for name, field in _fields(owner).items():
         extra = field.json_schema_extra
         if name not in full and isinstance(extra, dict) and "before" in extra:
             full[name] = extra["before"]
-        if name in full:
-            full[name] = _with_before(field.annotation, full[name])
-    return full
-
-
-def _module_names(folder: Path) -> list[str]:
-    return sorted(p.stem for p in folder.glob("*.py") if not p.stem.startswith("_"))
-
-
-def _kinds_in(module: Any) -> dict[str, type[Kind]]:
-    found = {}
-    for value in vars(module).values():
-        if (
-            isinstance(value, type)
-            and issubclass(value, Kind)
-            and value.__module__ == module.__name__
-        ):
-            for kind in get_args(value.model_fields["kind"].annotation):
-                found[kind] = value
-    return found
+    return {name: _with_before(_below(owner, name, item), item) for name, item in full.items()}
 
 
 def _is_set(annotation: Any) -> bool:
-    return getattr(annotation, "__origin__", None) is dict
+    return get_origin(annotation) is dict
 
 
 def _narrow(path: str, room: Room, value: Any, errors: list[str]) -> type[Kind] | None:
     if not isinstance(value, dict) or "kind" not in value:
         errors.append(
-            f"{path}: must be a mapping with a 'kind', got {value!r}; one of {', '.join(room.names())}"
+            f"{path}: must be a mapping with a 'kind', got {value!r}; one of "
+            f"{', '.join(room.names())}"
         )
         return None
     kind = value["kind"]
-    if not isinstance(kind, str) or not re.fullmatch(r"[a-z][a-z0-9_]*", kind):
+    if not isinstance(kind, str) or not _KIND.fullmatch(kind):
         errors.append(
             f"{path}.kind: must be the name of a kind (a config cannot name code), got {kind!r}; "
             f"one of {', '.join(room.names())}"
@@ -213,9 +296,8 @@ def _narrow(path: str, room: Room, value: Any, errors: list[str]) -> type[Kind] 
     spec = room.load(kind)
     if spec is None:
         names = room.names()
-        errors.append(
-            f"{path}.kind: no such kind {kind!r}{did_you_mean(kind, names)} (one of {', '.join(names)})"
-        )
+        hint = did_you_mean(kind, names)
+        errors.append(f"{path}.kind: no such kind {kind!r}{hint} (one of {', '.join(names)})")
     return spec
 
 
@@ -226,85 +308,41 @@ def _narrow_set(name: str, room: Room, value: Any, errors: list[str]) -> tuple[A
     entries = {key: entry for key, entry in value.items() if entry is not None}
     specs = {key: _narrow(f"{name}.{key}", room, entry, errors) for key, entry in entries.items()}
     known = {key: entry for key, entry in entries.items() if specs[key] is not None}
-    classes = tuple(dict.fromkeys(s for s in specs.values() if s is not None))
+    classes = list(dict.fromkeys(spec for spec in specs.values() if spec is not None))
     if not classes:
         return (None if entries else dict[str, Any]), known
-    if len(classes) == 1:
-        return dict[str, classes[0]], known
-    union = functools.reduce(operator.or_, classes)
-    return dict[str, Annotated[union, Field(discriminator="kind")]], known
+    union: Any = functools.reduce(operator.or_, classes)
+    if len(classes) > 1:
+        union = Annotated[union, Field(discriminator="kind")]
+    return GenericAlias(dict, (str, union)), known
 
 
-def _message(model: type[Spec], plain: Any, error: dict[str, Any]) -> str:
+def _message(cls: type[Spec], plain: Any, error: ErrorDetails) -> str:
     """`path: rule, got value, suggestion` of one pydantic error."""
-    owner, value, path = model, plain, []
+    owner: Any = cls
+    parent, value, path = owner, plain, []
     for part in error["loc"]:
         if isinstance(value, dict) and part not in value and part == value.get("kind"):
             continue  # pydantic's union tag, no part of the user's path
-        owner = _annotation_at(owner, part, value)
         value = value.get(part, value) if isinstance(value, dict) else _item(value, part)
+        parent, owner = owner, _below(owner, part, value)
         path.append(str(part))
     where = ".".join(path) or "config"
-    parent = _annotation_at_path(model, plain, path[:-1])
+    fields = _fields(parent)
+    field = fields.get(path[-1]) if path else None
+    description = (field.description if field else None) or "required"
     if error["type"] == "extra_forbidden":
-        known = (
-            list(parent.model_fields)
-            if isinstance(parent, type) and issubclass(parent, Spec)
-            else []
-        )
         label = getattr(parent, "__name__", "this mapping")
-        return f"{where}: {label} has no such field{did_you_mean(path[-1], known) or ', its fields: ' + ', '.join(known)}"
+        hint = did_you_mean(path[-1], list(fields)) or f", its fields: {', '.join(fields)}"
+        return f"{where}: {label} has no such field{hint}"
     if error["type"] == "missing":
-        return f"{where}: must be given ({_description(parent, path[-1])})"
+        return f"{where}: must be given ({description})"
     if value == "???":
-        return f"{where}: has no value yet ({_description(parent, path[-1])}); set it on the command line: {where}=..."
+        return f"{where}: has no value yet ({description}); set it on the command line: {where}=..."
     rule = error["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
     return f"{where}: {rule}" + ("" if error["type"] == "value_error" else f", got {value!r}")
 
 
-def _annotation_at_path(model: type[Spec], plain: Any, path: list[str]) -> Any:
-    owner, value = model, plain
-    for part in path:
-        owner = _annotation_at(owner, part, value)
-        value = value.get(part) if isinstance(value, dict) else _item(value, part)
-    return owner
-
-
-def _annotation_at(owner: Any, part: Any, value: Any) -> Any:
-    """The annotation of `part` inside `owner`: a spec's field, or the member of a set's union with
-    the entry's kind.
-    """
-    if isinstance(owner, type) and issubclass(owner, Spec):
-        field = owner.model_fields.get(str(part))
-        return field.annotation if field else None
-    if _is_set(owner):
-        member = get_args(owner)[1]
-        choices = get_args(get_args(member)[0]) if hasattr(member, "__metadata__") else (member,)
-        kind = (
-            value[part].get("kind")
-            if isinstance(value, dict) and isinstance(value.get(part), dict)
-            else None
-        )
-        for choice in choices:
-            is_kind = isinstance(choice, type) and issubclass(choice, Kind)
-            if is_kind and kind in get_args(choice.model_fields["kind"].annotation):
-                return choice
-        return member
-    return None
-
-
 def _item(value: Any, part: Any) -> Any:
-    return (
-        value[part]
-        if isinstance(value, list) and isinstance(part, int) and part < len(value)
-        else value
-    )
-
-
-def _description(parent: Any, name: str) -> str:
-    field = (
-        parent.model_fields.get(name)
-        if isinstance(parent, type) and issubclass(parent, Spec)
-        else None
-    )
-    return (field.description if field else None) or "required"
+    is_inside = isinstance(value, list) and isinstance(part, int) and part < len(value)
+    return value[part] if is_inside else value

@@ -12,7 +12,7 @@ import json
 import subprocess
 import sys
 import textwrap
-from typing import Annotated
+from typing import Annotated, Literal
 
 import pytest
 from pydantic import Field, ValidationError, model_validator
@@ -21,13 +21,16 @@ from hft import spec as spec_module
 from hft.spec import (
     PACKAGE,
     Kind,
+    Role,
     Room,
     Spec,
     SpecError,
     UserError,
     did_you_mean,
     fingerprint,
+    numbers_of,
     parse,
+    role_at,
 )
 
 ROOMS = {
@@ -77,18 +80,13 @@ ROOMS = {
             kind: Literal["volatility"]
             span: float = Field(gt=0, description="span, bars")
         """,
-    "training.py": """
+    "optim/__init__.py": "",
+    "optim/adamw.py": """
         from typing import Literal
         from hft.spec import Kind
-        class OptimSpec(Kind):
-            pass
-        class AdamW(OptimSpec):
+        class AdamW(Kind):
             kind: Literal["adamw"]
             lr: float
-        class TrainerSpec(Kind):
-            pass
-        class Cpu(TrainerSpec):
-            kind: Literal["cpu"]
         """,
 }
 
@@ -105,7 +103,7 @@ class Config(Spec):
     seed: int = Field(ge=0, description="seed of everything random")
     bars: Annotated[Kind, Room("shop.bars")]
     features: Annotated[dict[str, Kind], Room("shop.features", families=True)] = Field(min_length=1)
-    optim: Annotated[Kind, Room("shop.training", base="OptimSpec")]
+    optim: Annotated[Kind, Room("shop.optim")]
     paths: Paths
     fees: dict[str, Fee]
 
@@ -234,10 +232,6 @@ ONE_MISTAKE = {
         {"bars": {"kind": "walk", "size": 1.0}},
         "bars.kind: no such kind 'walk' (one of broken, dollar, time)",
     ),
-    "kind of another group of the module": (
-        {"optim": {"kind": "cpu"}},
-        "optim.kind: no such kind 'cpu' (one of adamw)",
-    ),
     "no kind": (
         {"bars": {"size": 1.0}},
         "bars: must be a mapping with a 'kind', got {'size': 1.0}; one of broken, dollar, time",
@@ -256,11 +250,13 @@ ONE_MISTAKE = {
     ),
     "number not set yet": (
         {"bars": {"kind": "dollar", "size": "???"}},
-        "bars.size: has no value yet (traded value that closes a bar, USD); set it on the command line: bars.size=...",
+        "bars.size: has no value yet (traded value that closes a bar, USD); set it on the command "
+        "line: bars.size=...",
     ),
     "kind not set yet": (
         {"bars": {"kind": "???"}},
-        "bars.kind: must be the name of a kind (a config cannot name code), got '???'; one of broken, dollar, time",
+        "bars.kind: must be the name of a kind (a config cannot name code), got '???'; one of "
+        "broken, dollar, time",
     ),
     "feature field": (
         {"features": {"ofi": {"kind": "ofi", "windw": 10, "window": 5}}},
@@ -285,7 +281,8 @@ ONE_MISTAKE = {
     ),
     "feature kind": (
         {"features": {"a": {"kind": "ofy", "window": 1}, "vol": {"kind": "volatility", "span": 5}}},
-        "features.a.kind: no such kind 'ofy', did you mean 'ofi'? (one of imbalance, ofi, volatility)",
+        "features.a.kind: no such kind 'ofy', did you mean 'ofi'? "
+        "(one of imbalance, ofi, volatility)",
     ),
     "feature is no mapping": (
         {"features": {"a": 10, "vol": {"kind": "volatility", "span": 5}}},
@@ -306,7 +303,8 @@ ONE_MISTAKE = {
     ),
     "every kind of a set": (
         {"features": {"a": {"kind": "ofy", "window": 1}}},
-        "features.a.kind: no such kind 'ofy', did you mean 'ofi'? (one of imbalance, ofi, volatility)",
+        "features.a.kind: no such kind 'ofy', did you mean 'ofi'? "
+        "(one of imbalance, ofi, volatility)",
     ),
     "field in a mapping of specs": (
         {"fees": {"vip0": {"taker_bps": 5.0, "takr_bps": 1}}},
@@ -367,9 +365,9 @@ def test_a_kind_cannot_name_code(group, kind, monkeypatch):
     wanted = {"kind": kind, "size": 1.0}
     path = "features.a" if group == "features" else group
     Room("shop.features", families=True).specs()  # families are listed in the message
-    Room("shop.training").specs()
     real = importlib.import_module
-    known = {"shop.features.flow", "shop.features.risk", "shop.training"}
+    Room("shop.optim").specs()
+    known = {"shop.features.flow", "shop.features.risk", "shop.optim.adamw"}
     monkeypatch.setattr(
         importlib, "import_module", lambda name: real(name) if name in known else refuse(name)
     )
@@ -435,8 +433,7 @@ def test_rooms_tell_what_they_offer_without_importing_it():
     assert Room("shop.bars").names() == ["broken", "dollar", "time"]
     assert "shop.bars.dollar" not in sys.modules
     assert Room("shop.features", families=True).names() == ["imbalance", "ofi", "volatility"]
-    assert Room("shop.training").names() == ["adamw", "cpu"]
-    assert Room("shop.training", base="TrainerSpec").names() == ["cpu"]
+    assert Room("shop.optim").names() == ["adamw"]
 
 
 def test_a_fingerprint_is_of_the_content():
@@ -459,7 +456,8 @@ def test_config_errors_are_user_errors():
 
 
 def test_importing_spec_is_light():
-    code = "import sys, hft.spec; print([m for m in ('polars', 'numba', 'torch', 'numpy', 'hydra') if m in sys.modules])"
+    heavy = ("polars", "numba", "torch", "numpy", "hydra")
+    code = f"import sys, hft.spec; print([m for m in {heavy!r} if m in sys.modules])"
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=PACKAGE.parent
     )
@@ -569,3 +567,119 @@ def test_stored_data_are_left_as_they_were():
     plain = stored()
     parse(Grown, plain, stored=True)
     assert plain == stored()
+
+
+# Constructed by hand
+
+
+def test_a_spec_constructed_by_hand_knows_its_kind():
+    dollar = Room("shop.bars").load("dollar")
+    assert dollar(size=1e6) == dollar(kind="dollar", size=1e6)
+    assert dollar(size=1e6).plain() == {"kind": "dollar", "size": 1e6}
+    with pytest.raises(ValidationError, match="Input should be 'dollar'"):
+        dollar(kind="time", size=1e6)
+
+
+def test_nothing_else_has_a_default():
+    dollar = Room("shop.bars").load("dollar")
+    with pytest.raises(ValidationError, match="size\n  Field required"):
+        dollar()
+    with pytest.raises(ValidationError, match="kind\n  Field required"):
+        Kind()  # of no kind
+
+
+def test_data_have_to_name_their_kind():
+    dollar = Room("shop.bars").load("dollar")
+    for read in (dollar.model_validate, lambda data: dollar.model_validate_json(json.dumps(data))):
+        with pytest.raises(ValidationError, match="kind\n  Field required"):
+            read({"size": 1e6})
+        assert read({"kind": "dollar", "size": 1e6}) == dollar(size=1e6)
+    assert dollar.model_json_schema()["required"] == ["kind", "size"]
+    assert "default" not in str(dollar.model_json_schema())
+
+
+# What changes numbers
+
+
+class Source(Kind):
+    kind: Literal["files"]
+    path: Annotated[str, Role.PLACE]
+    start: Annotated[str, Role.EXTENT]
+    gap_s: float
+
+
+class Told(Spec):
+    bars: Annotated[Kind, Room("shop.bars")]
+    features: Annotated[dict[str, Kind], Room("shop.features", families=True)]
+    source: Source
+    sources: dict[str, Source]
+    tags: Annotated[tuple[str, ...], Role.SHOWN]
+    paths: Annotated[Paths, Role.PLACE] = Field(description="where all is kept")
+    seed: int
+
+
+@pytest.fixture
+def told(rooms, tmp_path):
+    """A plain config, and of two kinds a field with a role."""
+    for path, role in (("bars/dollar.py", "SHOWN"), ("features/flow.py", "PLACE")):
+        file = tmp_path / "shop" / path
+        head = "from typing import Annotated\nfrom hft.spec import Role\n"
+        line = f"    note: Annotated[str, Role.{role}]\n"
+        text = file.read_text()
+        at = text.index("    kind: Literal")
+        file.write_text(head + text[:at] + line + text[at:])
+    importlib.invalidate_caches()
+    source = {"kind": "files", "path": "/a", "start": "1", "gap_s": 2.0}
+    return {
+        "bars": {"kind": "dollar", "size": 1.0, "note": "x"},
+        "features": {"a": {"kind": "ofi", "window": 3, "note": "y"}, "b": {"kind": "unheard"}},
+        "source": source,
+        "sources": {"one": source},
+        "tags": ["t"],
+        "paths": {"runs": "r"},
+        "seed": 3,
+        "unknown": {"path": "stays"},
+    }
+
+
+def test_what_changes_numbers_is_what_no_role_excepts(told):
+    source = {"kind": "files", "start": "1", "gap_s": 2.0}
+    assert numbers_of(Told, told) == {
+        "bars": {"kind": "dollar", "size": 1.0},
+        "features": {"a": {"kind": "ofi", "window": 3}, "b": {"kind": "unheard"}},
+        "source": source,
+        "sources": {"one": source},
+        "seed": 3,
+        "unknown": {"path": "stays"},
+    }
+    day = numbers_of(Source, told["source"], without=tuple(Role))
+    assert day == {"kind": "files", "gap_s": 2.0}
+
+
+@pytest.mark.parametrize(
+    ("path", "role"),
+    [
+        ("seed", None),
+        ("tags", Role.SHOWN),
+        ("paths", Role.PLACE),
+        ("paths.runs", Role.PLACE),
+        ("bars", None),
+        ("bars.size", None),
+        ("bars.note", Role.SHOWN),
+        ("features.a.note", Role.PLACE),
+        ("features.b.note", None),
+        ("source.start", Role.EXTENT),
+        ("sources.one.path", Role.PLACE),
+        ("unknown.path", None),
+        ("seed.deeper", None),
+    ],
+)
+def test_the_role_at_a_path(told, path, role):
+    assert role_at(Told, told, path) is role
+
+
+def test_a_role_leaves_parsing_and_schema_alone():
+    plain = {"kind": "files", "path": 1, "start": "1", "gap_s": 2.0}
+    with pytest.raises(SpecError, match=r"^path: must be a valid string, got 1$"):
+        parse(Source, plain)
+    assert "role" not in str(Source.model_json_schema()).lower()

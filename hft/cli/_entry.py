@@ -8,8 +8,8 @@ from collections.abc import Callable
 from typing import Any
 
 from hft.cli._help import help_text
-from hft.config.compose import CONF
 from hft.config.explain import explain
+from hft.system.conf import CONF
 
 
 def run(entry: str, task: Callable[[], Any], read: Callable[..., Any], arguments: list[str]) -> int:

@@ -1,15 +1,21 @@
-"""The names of all metrics that a run logs, known from its config before it runs: what can be an
-objective.
+"""What can be an objective: the names of all metrics that a run logs, known from its config before
+it runs, and which of them compare across a sweep.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import json
+from typing import TYPE_CHECKING, Any
 
-from hft.metrics import MAJORITY, SPREADS, metric, results_of, scheduled
+from hft.metrics import MAJORITY, SPREADS, is_money, metric, results_of, scheduled
+from hft.spec import SpecError
 
 if TYPE_CHECKING:
     from hft.config.configs import TrainConfig
+
+# A change in any of these changes what the classes mean: no metric but money can be compared across
+# it (docs/design.md 6).
+MONEY_ONLY = ("data", "bars", "labels", "splits", "latency_ms")
 
 
 def known_metrics(config: TrainConfig) -> list[str]:
@@ -44,3 +50,22 @@ def _of_money(config: TrainConfig) -> list[str]:
             if m.by_schedule
         ),
     ]
+
+
+def refuse_incomparable(objective: str, jobs: list[dict[str, Any]]) -> None:
+    """Raises SpecError when `objective` is a class metric and the jobs, plain configs, differ in
+    what the classes mean.
+    """
+    if is_money(objective):
+        return
+    varying = [
+        key
+        for key in MONEY_ONLY
+        if len({json.dumps(job.get(key), sort_keys=True) for job in jobs}) > 1
+    ]
+    if varying:
+        raise SpecError(
+            f"objective={objective}: not comparable across different {', '.join(varying)} (the "
+            "hold share alone goes from 1 % to 91 % with the barrier width); choose money: "
+            "objective=select/net_bps_day@binance_usdm_vip0"
+        )

@@ -15,12 +15,14 @@ from typing import Any, Literal
 
 from hydra.core.override_parser.types import Override
 
-from hft.config.compose import Composer, compose, overlay_conflicts, to_plain
-from hft.config.configs import TrainConfig, refuse_incomparable
-from hft.config.objectives import known_metrics
-from hft.runs.jobs import read_sweep
+from hft.config.compose import Composer, compose, to_plain
+from hft.config.configs import TrainConfig
+from hft.config.conflicts import overlay_conflicts
+from hft.config.groups import read_groups
+from hft.config.objectives import known_metrics, refuse_incomparable
 from hft.search.launcher import LauncherSpec
-from hft.space import Space, check_space, read_groups, read_space
+from hft.search.settings import read_sweep
+from hft.space import Space, check_space, read_space
 from hft.spec import SpecError, UserError, did_you_mean, fingerprint
 from hft.study.find import find_study
 from hft.study.study import Study
@@ -102,7 +104,7 @@ def points_of(plan: Plan, study: Study) -> tuple[list[Point], int]:
     # The k-th trial of a study takes the k-th point: those of an earlier call keep their places,
     # new ones come next.
     tried = [point for point in plan.points if point in given]
-    ahead = [{}] * (study.counts().points - len(tried))
+    ahead: list[Point] = [{}] * (study.counts().points - len(tried))
     return [*tried, *ahead, *(p for p in plan.points if p not in tried)], plan.sweep.n_trials
 
 

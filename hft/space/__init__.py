@@ -8,7 +8,7 @@ value of it is wrong wherever it occurs.
 
 from hft.space.check import check_space
 from hft.space.dimension import Dimension, Scalar, scalar, value_text
-from hft.space.grammar import read_groups, read_space
+from hft.space.grammar import read_space
 from hft.space.space import GRID_LIMIT, Space
 
 __all__ = [
@@ -17,7 +17,6 @@ __all__ = [
     "Scalar",
     "Space",
     "check_space",
-    "read_groups",
     "read_space",
     "scalar",
     "value_text",

@@ -10,14 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from hft.space.conditions import resolve_conditions
 from hft.space.dimension import NO_OVERRIDE, Dimension, Scalar, is_finite_number, scalar, value_text
-from hft.space.paths import Choices, read_groups
+from hft.space.paths import Choices
 from hft.space.space import Space, is_switch
 from hft.spec import SpecError, did_you_mean
 
 if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override
-
-__all__ = ["read_groups", "read_space"]
 
 DRIVERS = ("sweep", "launcher", "hydra")  # read by the sweep itself, the same in all of its trials
 RANGE_KEYS = ("low", "high", "step", "log", "when")

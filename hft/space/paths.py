@@ -7,54 +7,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from hft.config.compose import SETS
+from hft.config.groups import OVERLAYS, SETS
 from hft.space.dimension import Dimension, is_among, scalar, value_text
 from hft.space.space import is_switch, value_at
 from hft.spec import did_you_mean
 
-OVERLAYS = ("experiment", "debug")  # groups whose files set paths anywhere
 _MISSING = object()
-
-
-def read_groups(conf: Path) -> dict[str, dict[str, Any]]:
-    """Every group of the folder: option -> its YAML, with the options that it includes.
-
-    A file that cannot be read has no fields here: who chooses it is told by Hydra, and others may
-    be at work on it.
-    """
-    groups = {
-        folder.name: sorted(folder.glob("*.yaml"))
-        for folder in sorted(conf.iterdir())
-        if folder.is_dir()
-    }
-    return {
-        name: {path.stem: _read_option(path) for path in paths}
-        for name, paths in groups.items()
-        if paths
-    }
-
-
-def _read_option(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
-    import yaml
-
-    try:
-        body = yaml.safe_load(path.read_text())
-    except (OSError, UnicodeDecodeError, yaml.YAMLError):
-        return {}
-    if not isinstance(body, dict) or path in above:
-        return {}
-    included = [
-        item
-        for item in body.pop("defaults", None) or []
-        if isinstance(item, str) and item != "_self_"
-    ]
-    merged: dict[str, Any] = {}
-    for name in included:
-        merged |= _read_option(path.with_name(f"{name}.yaml"), (*above, path))
-    return merged | body
 
 
 @dataclass(frozen=True)

@@ -12,10 +12,12 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hft.config.compose import CONF, make_config
+from hft.config.compose import make_config
 from hft.config.configs import TrainConfig
-from hft.space import Dimension, Space, check_space, read_groups, read_space, scalar, value_text
+from hft.config.groups import read_groups
+from hft.space import Dimension, Space, check_space, read_space, scalar, value_text
 from hft.spec import SpecError
+from hft.system.conf import CONF
 
 KNOWN = read_groups(CONF)
 CHOICES = {
@@ -622,13 +624,3 @@ def test_a_value_goes_through_the_real_parse():
         SpecError, match=r"model.dropout: must be less than or equal to 0.9, got 1.5"
     ):
         check_space(space({"model.dropout": {"low": 0.0, "high": 1.5}}), compose, seed=0)
-
-
-@pytest.mark.parametrize(
-    "text", ["a: {b: [1", "- a", "defaults: [mine]\na: 1", "defaults:", "", "\x00"]
-)
-def test_a_file_that_nobody_chose_stops_no_sweep(tmp_path, text):
-    (tmp_path / "model").mkdir()
-    (tmp_path / "model" / "mine.yaml").write_text(text)
-    (tmp_path / "model" / "tcn.yaml").write_text("kernel: 3")
-    assert read_groups(tmp_path)["model"]["tcn"] == {"kernel": 3}

@@ -15,11 +15,13 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
-from hft.config.compose import CONF, compose, make_config, to_plain
+from hft.config.compose import compose, make_config, to_plain
 from hft.config.configs import TrainConfig
-from hft.space import check_space, read_groups, read_space
+from hft.config.groups import read_groups
+from hft.space import check_space, read_space
 from hft.spec import Room
 from hft.study.sweep import trial_seed
+from hft.system.conf import CONF
 
 ROOM = Room("hft.study.sweep")
 KINDS = ROOM.names()

@@ -1,0 +1,105 @@
+"""`hft schema`: JSON Schemas of every config group, so that editors complete and underline the
+YAML.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import json
+import operator
+import sys
+from pathlib import Path
+from typing import Any, get_origin
+
+import pydantic
+
+from hft.config.configs import BacktestConfig, TrainConfig
+from hft.search.settings import SweepConfig
+from hft.spec import PACKAGE, Spec, UserError, room_of
+from hft.system.commands import typed
+from hft.system.conf import CONF
+from hft.trading.fees import FeeSchedule
+
+ENTRIES: dict[str, type[Spec]] = {"train": TrainConfig, "backtest": BacktestConfig}
+
+
+class SchemaError(UserError):
+    """A folder into which no schema is written."""
+
+
+def main(arguments: list[str]) -> int:
+    """The exit status. Raises SchemaError where the folder belongs to an installed package."""
+    parser = argparse.ArgumentParser(
+        prog="hft schema",
+        description="Writes one JSON Schema per config group and entry point. A YAML names its own "
+        "on its first line: # yaml-language-server: $schema=../schema/<group>.json",
+    )
+    parser.add_argument(
+        "folder", nargs="?", type=Path, default=CONF / "schema", help="default: conf/schema"
+    )
+    folder = parser.parse_args(arguments).folder
+    _refuse_package(folder)
+    written = write_schemas(folder)
+    sys.stdout.write(f"{len(written)} schemas in {folder}\n")
+    return 0
+
+
+def _refuse_package(folder: Path) -> None:
+    if folder.resolve().is_relative_to(PACKAGE.resolve()):
+        remedy = typed("schema", "conf/schema")
+        raise SchemaError(
+            f"folder: must lie outside of the installed package {PACKAGE}, got {folder}; give the "
+            f"folder of your own YAML: {remedy}"
+        )
+
+
+def write_schemas(folder: Path) -> list[Path]:
+    """The files written: `<group>.json` for every group, `train.json` and `backtest.json`.
+
+    Raises SchemaError where the folder cannot be written.
+    """
+    schemas = {entry: cls.model_json_schema() for entry, cls in ENTRIES.items()}
+    schemas["fees"] = _of_set(FeeSchedule)
+    configs: list[type[Spec]] = [*ENTRIES.values(), SweepConfig]
+    for cls in configs:
+        for name, field in cls.model_fields.items():
+            if room := room_of(field):
+                union = functools.reduce(operator.or_, room.specs().values())
+                is_set = get_origin(field.annotation) is dict
+                schemas[name] = _of_set(union) if is_set else _schema(union)
+    written = [folder / f"{name}.json" for name in schemas]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for path, schema in zip(written, schemas.values(), strict=True):
+            path.write_text(json.dumps(_relax(schema), indent=1) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise SchemaError(
+            f"{folder}: schemas cannot be written there ({error}); choose another folder: "
+            f"{typed('schema', '<folder>')}"
+        ) from None
+    return written
+
+
+def _of_set(entry: Any) -> dict[str, Any]:
+    """Of a mapping of names to entries, which may carry Hydra's `defaults:` list."""
+    return _schema(dict[str, entry | list[Any]])
+
+
+def _schema(annotation: Any) -> dict[str, Any]:
+    adapter: pydantic.TypeAdapter[Any] = pydantic.TypeAdapter(annotation)
+    return adapter.json_schema()
+
+
+def _relax(node: Any) -> Any:
+    """A number may be an interpolation, which is text, and an overlay may leave fields out."""
+    if isinstance(node, list):
+        return [_relax(element) for element in node]
+    if not isinstance(node, dict):
+        return node
+    node = {key: _relax(value) for key, value in node.items() if key != "required"}
+    if node.get("type") in ("number", "integer", "boolean"):
+        return {"anyOf": [node, {"type": "string", "pattern": r"^\$\{.*\}$"}]}
+    if "properties" in node:
+        node["properties"]["defaults"] = {"type": "array"}
+    return node
