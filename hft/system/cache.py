@@ -1,21 +1,19 @@
-"""Content-addressed outputs of the stages: what was computed once is read, by every run and every
-concurrent trial.
+"""Outputs of the stages on disk: each is computed once, then read by every run and every trial.
 
 In: a stage's name, plain spec, modules, parents' keys and a `build` function. Out: an Entry with
-the frames and the meta data that `build` returned, from disk when an entry with the same key is
-there. The key covers everything that can change the result: spec, syntax trees of the stage's
-modules and of the hft modules they import (comments and docstrings do not count), versions of the
-numeric libraries, parents' keys and the content of input files. To cache a new stage: call `stage`.
+the frames and the meta data that `build` returned, read from the disk if an entry of the same key
+exists. The key covers everything that can change the result: the spec, the syntax trees of the
+stage's modules and of the hft modules they import (hft/system/code.py), the versions of the numeric
+libraries, the parents' keys and the content of input files. To cache a new stage, call `stage`.
 
-An entry is a folder `<root>/<stage>/<key>/` of parquet files and `meta.json` with their sizes and
-hashes. It is written beside its place and renamed, so it is there whole or not at all; nothing is
-synced to the disk, because a truncated or flipped file is noticed when read and the entry is built
-again.
+An entry is a folder `<root>/<stage>/<key>/` of parquet files and a `meta.json` with their sizes and
+hashes. It is written under another name and then renamed, so it exists whole or not at all. Nothing
+is synced to the disk, because a damaged file fails its hash when it is read, and the entry is then
+built again.
 """
 
 from __future__ import annotations
 
-import ast
 import functools
 import hashlib
 import importlib.metadata
@@ -24,15 +22,16 @@ import json
 import logging
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
-from hft.spec import PACKAGE, UserError, fingerprint
-from hft.system.files import locked
+from hft.spec import UserError, fingerprint
+from hft.system.code import syntax_hash
+from hft.system.files import is_locked, locked
 
 LAYOUT = 1  # raise it when entries are laid out differently: old ones are then never found
 LIBRARIES = ("polars", "numba", "numpy")
@@ -48,12 +47,12 @@ class CacheError(UserError):
 
 
 class _CorruptError(Exception):
-    """An entry that is not what was written; never leaves this module."""
+    """An entry is not what was written; the exception never leaves this module."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One stage's output: `meta` at hand, frames read and verified each time they are asked for."""
+    """One stage's output: its `meta`, and frames that are read and verified at each call."""
 
     key: str
     folder: Path
@@ -80,6 +79,19 @@ class Entry:
 
 
 @dataclass(frozen=True)
+class Stored:
+    """An entry on the disk; `used` is the time (s since 1970) when it was last read or written.
+
+    File systems that are mounted without access times only know when it was written.
+    """
+
+    stage: str
+    folder: Path
+    size: int
+    used: float
+
+
+@dataclass(frozen=True)
 class Cache:
     root: Path
 
@@ -92,11 +104,12 @@ class Cache:
         parents: Sequence[str] = (),
         content: Any = None,
     ) -> str:
-        """The identity of a stage's output; all arguments are JSON-ready, `module` is dotted names
-        inside hft.
+        """The identity of a stage's output. All arguments are JSON-ready.
+
+        `module` is one or more dotted names inside hft.
         """
         modules = [module] if isinstance(module, str) else sorted(set(module))
-        code = [code_hash(name) for name in modules]
+        code = [syntax_hash(name) for name in modules]
         parts = {
             "layout": LAYOUT,
             "stage": stage,
@@ -107,9 +120,7 @@ class Cache:
         return fingerprint(parts | {"parents": list(parents), "content": content})
 
     def has(self, stage: str, key: str) -> bool:
-        """Whether `stage` would be a hit: so that a caller starts worker processes only when there
-        is work.
-        """
+        """Whether `stage` would find its entry; a caller need not start processes then."""
         try:
             _load(self.root / stage / key, key, rebuild=_no_rebuild)
         except _CorruptError:
@@ -126,11 +137,11 @@ class Cache:
         parents: Sequence[str] = (),
         content: Any = None,
     ) -> Entry:
-        """The entry of this key, built now unless it is there; of processes that ask at once, one
-        builds.
+        """The entry of this key, built now unless it exists.
 
-        `build` returns ({name: frame}, meta); meta is JSON-ready. A hit costs a few stat calls, no
-        lock and no write.
+        `build` returns ({name: frame}, meta), where meta is JSON-ready. If several processes ask at
+        once, one builds and the others wait. A hit costs a few stat calls, no lock and no write.
+        Raises CacheError where the folder cannot be written.
         """
         key = self.key(name, spec=spec, module=module, parents=parents, content=content)
         folder = self.root / name / key
@@ -149,12 +160,33 @@ class Cache:
             if folder.exists():
                 return rebuild(str(error))
         with self._locked(folder):
-            try:
-                return _load(
-                    folder, key, rebuild=rebuild
-                )  # built by another process while this one waited
+            try:  # another process may have built it while this one waited
+                return _load(folder, key, rebuild=rebuild)
             except _CorruptError:
                 return self._write(folder, key, build, rebuild)
+
+    def stored(self) -> list[Stored]:
+        """Every entry on the disk, by stage and key."""
+        return [
+            Stored(folder.parent.name, folder, *_size_and_use(folder))
+            for folder in sorted(self.root.glob("*/*"))
+            if _is_key(folder.name) and folder.is_dir()
+        ]
+
+    def remove(self, stored: Stored) -> None:
+        """Removes an entry. A run that still reads it builds it again."""
+        with self._locked(stored.folder), self._writable():
+            partial = _partial_of(stored.folder)
+            stored.folder.rename(partial)  # nobody finds half of an entry
+            shutil.rmtree(partial)
+
+    def sweep_partials(self) -> None:
+        """Removes what killed writers left; what a living one is writing stays."""
+        for partial in self.root.glob("*/.partial-*"):
+            folder = partial.with_name(partial.name.removeprefix(".partial-"))
+            if not is_locked(_lock_of(folder)):
+                with self._locked(folder):
+                    pass  # whoever takes the lock removes the remains
 
     def _write(
         self, folder: Path, key: str, build: Build, rebuild: Callable[[str], Entry]
@@ -175,11 +207,10 @@ class Cache:
     @contextmanager
     def _locked(self, folder: Path) -> Iterator[None]:
         with ExitStack() as held:
-            with self._writable():  # what the caller does under the lock has errors of its own
+            with self._writable():  # not around `yield`: the caller's own errors pass unchanged
                 folder.parent.mkdir(parents=True, exist_ok=True)
-                held.enter_context(locked(folder.with_name(f".lock-{folder.name}")))
-            # Only the holder writes here, so what lies there now was left by a writer that was
-            # killed.
+                held.enter_context(locked(_lock_of(folder)))
+            # Only the holder of the lock writes here, so a killed writer left what is there now.
             shutil.rmtree(_partial_of(folder), ignore_errors=True)
             yield
 
@@ -194,80 +225,6 @@ class Cache:
             ) from error
 
 
-def code_hash(module: str) -> str:
-    """sha256 over the syntax trees of an hft module and of all hft modules it imports, at any
-    depth.
-    """
-    seen: dict[str, str] = {}
-    pending = [module]
-    while pending:
-        name = pending.pop()
-        if name not in seen:
-            seen[name], imported = _read_module(name)
-            pending += imported
-    return fingerprint(seen)
-
-
-@functools.cache
-def _read_module(name: str) -> tuple[str, tuple[str, ...]]:
-    """Hash of one module's syntax tree, and the hft modules that it imports anywhere in its
-    body.
-    """
-    path = _source_of(name)
-    if path is None:
-        raise CacheError(f"{name!r}: must be a module of hft, got no file for it below {PACKAGE}")
-    tree = ast.parse(path.read_bytes())
-    package = name if path.name == "__init__.py" else name.rpartition(".")[0]
-    named = {n for node in ast.walk(tree) for n in _imports(node, package)}
-    # Importing a module runs its packages first: they are part of what it does.
-    named |= {package for full in named | {name} for package in _packages_of(full)}
-    imported = tuple(sorted(n for n in named if n != name and _source_of(n) is not None))
-    for node in ast.walk(tree):
-        if isinstance(body := getattr(node, "body", None), list):
-            body[:] = [n for n in body if not _is_bare_string(n)]
-    return hashlib.sha256(ast.dump(tree, annotate_fields=False).encode()).hexdigest(), imported
-
-
-def _imports(node: ast.AST, package: str) -> list[str]:
-    """Dotted names that an import statement may load; attributes among them are sorted out by
-    having no file.
-    """
-    if isinstance(node, ast.Import):
-        return [alias.name for alias in node.names]
-    if not isinstance(node, ast.ImportFrom):
-        return []
-    base = node.module or ""
-    if node.level:
-        root = package.split(".")[: len(package.split(".")) - node.level + 1]
-        base = ".".join([*root, base] if base else root)
-    return [base, *(f"{base}.{alias.name}" for alias in node.names)]
-
-
-def _packages_of(module: str) -> list[str]:
-    parts = module.split(".")
-    return [".".join(parts[:i]) for i in range(1, len(parts))]
-
-
-def _source_of(module: str) -> Path | None:
-    parts = module.split(".")
-    if parts[0] != PACKAGE.name:
-        return None
-    path = PACKAGE.joinpath(*parts[1:])
-    file = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
-    return file if file.is_file() else None
-
-
-def _is_bare_string(node: ast.AST) -> bool:
-    """Docstrings, and the strings under fields that serve as such: expressions without any
-    effect.
-    """
-    return (
-        isinstance(node, ast.Expr)
-        and isinstance(node.value, ast.Constant)
-        and isinstance(node.value.value, str)
-    )
-
-
 @functools.cache
 def _library_versions() -> dict[str, str]:
     return {name: importlib.metadata.version(name) for name in LIBRARIES}
@@ -275,6 +232,24 @@ def _library_versions() -> dict[str, str]:
 
 def _partial_of(folder: Path) -> Path:
     return folder.with_name(f".partial-{folder.name}")
+
+
+def _lock_of(folder: Path) -> Path:
+    return folder.with_name(f".lock-{folder.name}")
+
+
+def _is_key(name: str) -> bool:
+    return len(name) == 64 and set(name) <= set("0123456789abcdef")
+
+
+def _size_and_use(folder: Path) -> tuple[int, float]:
+    """Bytes of an entry, and when a process last read or wrote it."""
+    size, used = 0, 0.0
+    with suppress(OSError):  # another process may remove it at the same time
+        for path in folder.iterdir():
+            found = path.stat()
+            size, used = size + found.st_size, max(used, found.st_mtime, found.st_atime)
+    return size, used
 
 
 def _write_files(
@@ -295,8 +270,9 @@ def _write_files(
 
 
 def _load(folder: Path, key: str, *, rebuild: Callable[[str], Entry]) -> Entry:
-    """The entry in `folder`, its meta data whole and its files of the right size; their hashes wait
-    for a read.
+    """The entry in `folder`, if its meta data are whole and its files have the right sizes.
+
+    The hashes of the files are verified when they are read.
     """
     try:
         stored = json.loads((folder / META).read_bytes())
@@ -325,4 +301,4 @@ def _verified_bytes(path: Path, file: dict[str, Any]) -> bytes:
 
 
 def _no_rebuild(reason: str) -> Entry:
-    raise AssertionError(f"an entry that was only asked after was read: {reason}")
+    raise AssertionError(f"has() reads no frame, but one was read: {reason}")

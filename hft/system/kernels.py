@@ -80,7 +80,10 @@ def list_kernels(folder: Path) -> list[Path]:
 
 
 def prune_kernels(folder: Path, *, days: float = KEEP_DAYS) -> list[Path]:
-    """Removes the kernels that no process has read for `days`, and what killed writers left."""
+    """Removes the kernels that no process has read for `days`, and what killed writers left.
+
+    Returns what it removed. With days=-math.inf that is every kernel.
+    """
     removed = []
     with contextlib.suppress(OSError):
         for path in folder.iterdir():

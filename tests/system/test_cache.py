@@ -14,7 +14,7 @@ import polars as pl
 import pytest
 
 from hft.system import cache as cache_module
-from hft.system.cache import Cache, CacheError, code_hash
+from hft.system.cache import Cache, CacheError
 
 FRAME = pl.DataFrame(
     {"bar": [0, 1, 2], "y": [None, 1.5, -2.0]}, schema={"bar": pl.Int64, "y": pl.Float32}
@@ -104,83 +104,39 @@ def test_another_version_of_a_library_is_another_key(cache, monkeypatch):
     assert cache.key("bars", spec={}, module="hft.schema") != before
 
 
-@pytest.fixture
-def package(tmp_path, monkeypatch):
-    """A small hft of its own: `hash_of(module, {file: source})` writes files and hashes."""
-    root = tmp_path / "hft"
-    monkeypatch.setattr(cache_module, "PACKAGE", root)
-    files = {
-        "__init__.py": "",
-        "spec.py": "X = 1\n",
-        "alone.py": "A = 1\n",
-        "fees.py": "from hft.spec import X\n\n\ndef fee():\n    return X\n",
-        "bars/__init__.py": "class BarSpec:\n    pass\n",
-        "bars/_walk.py": "STEP = 1\n",
-        "bars/dollar.py": "from hft.bars import BarSpec\n\n\ndef f():\n    from ._walk import STEP\n    return STEP\n",
-        "bars/time.py": "import hft.fees as fees\nfrom hft.bars import _walk\n",
-        "bars/loop.py": "import hft.bars.back\n",
-        "bars/back.py": "import hft.bars.loop\n",
-    }
-
-    def hash_of(module, changed=None):
-        for name, text in (files | (changed or {})).items():
-            path = root / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text)
-        cache_module._read_module.cache_clear()
-        return code_hash(module)
-
-    yield hash_of
-    cache_module._read_module.cache_clear()
+def test_lists_and_removes_entries(cache):
+    build = Build()
+    one, two = ask(cache, build), ask(cache, build, spec={"size": 2.0})
+    found = {entry.folder: entry for entry in cache.stored()}
+    assert set(found) == {one.folder, two.folder}
+    size = sum(path.stat().st_size for path in one.folder.iterdir())
+    assert (found[one.folder].stage, found[one.folder].size) == ("bars", size)
+    assert abs(found[one.folder].used - time.time()) < 60
+    cache.remove(found[one.folder])
+    assert [path.name for path in (cache.root / "bars").iterdir()] == [two.key]
+    assert ask(cache, build).key == one.key
+    assert build.calls == 3
 
 
-def test_docstrings_comments_and_layout_do_not_count(package):
-    text = (
-        '"""What it is."""\n\n# why\nfrom hft.spec import X\n'
-        'def fee():\n    """Bps."""\n    return (\n        X\n    )\n'
-    )
-    assert package("hft.fees", {"fees.py": text}) == package("hft.fees")
+def test_an_entry_that_is_removed_while_it_is_open_is_built_again(cache):
+    build = Build()
+    entry = ask(cache, build)
+    cache.remove(cache.stored()[0])
+    assert entry.frame("bars").equals(FRAME)
+    assert build.calls == 2
 
 
-def test_code_counts(package):
-    changed = "from hft.spec import X\n\n\ndef fee():\n    return X + 1\n"
-    assert package("hft.fees", {"fees.py": changed}) != package("hft.fees")
-
-
-@pytest.mark.parametrize(
-    ("module", "changed"),
-    [
-        ("hft.fees", {"spec.py": "X = 2\n"}),  # from hft.spec import attribute
-        ("hft.bars.time", {"spec.py": "X = 2\n"}),  # import hft.fees as, which imports hft.spec
-        ("hft.bars.time", {"bars/_walk.py": "STEP = 2\n"}),  # from package import module
-        ("hft.bars.dollar", {"bars/_walk.py": "STEP = 2\n"}),  # relative, inside a function
-        (
-            "hft.bars._walk",
-            {"bars/__init__.py": "class BarSpec:\n    x = 1\n"},
-        ),  # the package runs first
-        ("hft.bars.loop", {"bars/back.py": "import hft.bars.loop\nY = 1\n"}),  # a cycle ends
-    ],
-)
-def test_code_of_imported_modules_counts(package, module, changed):
-    assert package(module, changed) != package(module)
-
-
-def test_code_of_other_modules_does_not_count(package):
-    assert package("hft.bars.dollar", {"alone.py": "A = 2\n", "fees.py": "Z = 1\n"}) == package(
-        "hft.bars.dollar"
-    )
-
-
-def test_a_module_that_is_not_there_is_refused(package):
-    package("hft.fees")
-    with pytest.raises(CacheError, match=r"'hft\.fee': must be a module of hft"):
-        code_hash("hft.fee")
-
-
-def test_code_is_read_once_per_process(package, monkeypatch):
-    package("hft.fees")
-    monkeypatch.setattr(cache_module.ast, "parse", None)
-    assert code_hash("hft.fees")
+def test_what_a_killed_writer_left_is_swept_and_a_living_writers_stays(cache):
+    folder = ask(cache, Build()).folder
+    dead, living = (folder.with_name(f".partial-{c * 64}") for c in "ab")
+    dead.mkdir()
+    living.mkdir()
+    with cache._locked(folder.with_name("b" * 64)):
+        living.mkdir()  # taking the lock removed it
+        assert [entry.folder for entry in cache.stored()] == [folder]
+        cache.sweep_partials()
+        assert (dead.exists(), living.exists()) == (False, True)
+    assert folder.exists()
 
 
 def flip_bit(path: Path):
