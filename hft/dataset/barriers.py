@@ -1,5 +1,4 @@
-"""Barriers and the search for the print that touches one: the kernel that labels and backtests
-share.
+"""Barriers, and the search for the print that touches one: labels and backtests share this kernel.
 
 In: prints, bars as an index over them (highs, lows, bounds), two prices. Out: the first touching
 print and its side.
@@ -16,11 +15,11 @@ from hft.system.kernels import kernel
 
 @dataclass(frozen=True)
 class Exits:
-    """How a trade decided at each bar ends: price fractions from the entry, and the bar after which
-    it expires.
+    """How a trade decided at each bar ends: barriers as fractions of the entry price, and the
+    number of bars after which it expires.
 
-    float64 of one value per bar, the same for longs and shorts; inf where there is no such barrier,
-    nan where the distance is unknown and no trade may be opened.
+    float64 of one value per bar, the same for longs and shorts. inf: there is no such barrier; nan:
+    the distance is unknown and no trade may be opened.
     """
 
     take_profit: np.ndarray
@@ -39,12 +38,12 @@ def first_touch(
     upper: float,
     lower: float,
 ) -> tuple[int, int]:
-    """The first print of [first, stop) with price >= upper (+1) or <= lower (-1): (index, side);
-    (stop, 0) if none.
+    """(index, side) of the first print of [first, stop) with price >= upper (+1) or <= lower (-1);
+    (stop, 0) if there is none.
 
-    Prints bounds[i]:bounds[i+1] belong to bar i; a bar that lies strictly inside the barriers is
-    skipped whole, prints outside all bars are read one by one. inf and -inf mean no barrier. Upper
-    is judged first: 0 distance is the caller's to refuse.
+    Prints bounds[i]:bounds[i+1] belong to bar i. A bar that lies strictly inside the barriers is
+    skipped whole; prints outside all bars are read one by one. inf and -inf mean no barrier. Upper
+    is judged first, so that the caller must refuse a distance of 0.
     """
     at, side = _touch_in_prints(price, first, min(stop, bounds[0]), upper, lower)
     if side != 0:
@@ -75,7 +74,7 @@ def touch_in_bars(
     upper: float,
     lower: float,
 ) -> tuple[int, int]:
-    """`first_touch` for a caller who knows that print `first` lies in `bar` and print stop - 1 in
+    """`first_touch` where print `first` is known to lie in `bar`, and print stop - 1 in
     `last_bar`.
     """
     for b in range(bar, last_bar + 1):
@@ -90,7 +89,7 @@ def touch_in_bars(
 
 @kernel
 def bar_of(bounds: np.ndarray, bar: int, at: int) -> int:
-    """The bar that holds print `at`, sought from a neighbour of it."""
+    """The bar that holds print `at`, sought from `bar`, which lies near it."""
     while bounds[bar + 1] <= at:
         bar += 1
     while bounds[bar] > at:

@@ -1,7 +1,7 @@
-"""BARS, FEATURES and LABELS in, one Dataset of aligned arrays out: what a model sees, over the
+"""Makes one Dataset of aligned arrays from BARS, FEATURES and LABELS: what a model sees, over the
 whole loaded range.
 
-Shapes: T bars, F features. Rows are matched by `bar` alone, and the three frames must hold the same
+Shapes: T bars, F features. Rows are matched by `bar` alone, so the three frames must hold the same
 bars.
 """
 
@@ -32,12 +32,13 @@ class Dataset:
 
 
 def to_dataset(bars: pl.DataFrame, features: pl.DataFrame, labels: pl.DataFrame) -> Dataset:
+    """DatasetError when bars are not consecutive, or when the frames hold other bars."""
     bar_T = bars["bar"].to_numpy()
     if np.any(np.diff(bar_T) != 1):
         at = int(np.flatnonzero(np.diff(bar_T) != 1)[0])
         raise DatasetError(
-            f"dataset: bars must be consecutive, got bar {bar_T[at + 1]} after bar {bar_T[at]}; give the whole range "
-            "and choose rows by their role"
+            f"dataset: bars must be consecutive, got bar {bar_T[at + 1]} after bar {bar_T[at]}; "
+            "give the whole range and choose rows by their role"
         )
     _check_same_bars(bar_T, features, "features")
     _check_same_bars(bar_T, labels, "labels")
@@ -59,18 +60,20 @@ def to_dataset(bars: pl.DataFrame, features: pl.DataFrame, labels: pl.DataFrame)
 
 
 def hide_rows(dataset: Dataset, seen_T: np.ndarray) -> Dataset:
-    """`dataset` with the features of rows outside `seen_T` as if unknown: no usable window reaches
+    """`dataset` in which rows outside `seen_T` count as unknown, so that no usable window reaches
     into them.
     """
     return replace(dataset, valid_T=dataset.valid_T & seen_T)
 
 
 def usable(dataset: Dataset, receptive_field: int) -> np.ndarray:
-    """bool[T]: the `receptive_field` bars that end at t are all valid and in one segment."""
+    """bool[T]: whether the `receptive_field` bars that end at t are all valid and in one
+    segment.
+    """
     at = np.arange(dataset.valid_T.size)
     new_segment = np.diff(dataset.segment_T, prepend=dataset.segment_T[:1]) != 0
-    # The earliest bar that t's window may reach back to: behind the last invalid bar, and inside
-    # the segment.
+    # The earliest bar that a window may reach back to: after the last invalid bar, inside the
+    # segment.
     reach = np.maximum(np.where(new_segment, at, 0), np.where(dataset.valid_T, 0, at + 1))
     return at - np.maximum.accumulate(reach) + 1 >= receptive_field
 
@@ -83,8 +86,9 @@ def _check_same_bars(bar_T: np.ndarray, frame: pl.DataFrame, name: str) -> None:
     differs = np.flatnonzero(bar_T[:same] != other[:same])
     where = f"the shorter one ends at row {same}"
     if differs.size:
-        where = f"first difference at row {differs[0]}: bar {bar_T[differs[0]]} against {other[differs[0]]}"
+        row = differs[0]
+        where = f"first difference at row {row}: bar {bar_T[row]} against {other[row]}"
     raise DatasetError(
-        f"dataset: bars ({bar_T.size} rows) and {name} ({other.size} rows) must hold the same bars; {where}; "
-        "build both from the same ticks and bars"
+        f"dataset: bars ({bar_T.size} rows) and {name} ({other.size} rows) must hold the same "
+        f"bars; {where}; build both from the same ticks and bars"
     )

@@ -268,7 +268,7 @@ def _tick_stage(
     return DayStage(
         cache,
         "ticks",
-        spec={k: v for k, v in data.plain().items() if k not in NOT_IDENTITY},
+        spec=numbers_of(type(data), data.plain(), without=tuple(Role)),
         modules=(type(data).__module__,),
         content=[first, clip, data.content(day), calibration],
         build=_build_ticks,
@@ -300,8 +300,7 @@ def _histories(spec: BarSpec, days: list[Ticks]) -> list[pl.DataFrame | None]:
         return [None] * len(days)
     totals = [hourly_totals(day) for day in days]
     return [
-        pl.concat([totals[0].clear(), *totals[:i]]).tail(spec.hours_back)
-        for i in range(len(days))
+        pl.concat([totals[0].clear(), *totals[:i]]).tail(spec.hours_back) for i in range(len(days))
     ]
 
 

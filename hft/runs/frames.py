@@ -18,7 +18,8 @@ import numpy as np
 import polars as pl
 
 from hft.config.configs import DataKeys, TrainConfig
-from hft.dataset.labels import Exits, label_bars, label_report, restrict, train_weights
+from hft.dataset.barriers import Exits
+from hft.dataset.labels import label_bars, label_report, restrict, train_weights
 from hft.dataset.rows import Dataset, hide_rows, to_dataset, usable
 from hft.dataset.splits import ROLES, Block, Split, check_rows, inside
 from hft.dataset.stages import Market, definition_keys, market_features, market_labels

@@ -1,11 +1,10 @@
-"""Ticks and BARS in, FEATURES out: one float32 column per entry of a feature set, null where
-unknown.
+"""Features: FEATURES have one float32 column per entry of a feature set, null where unknown.
 
-Two stages: `build_tick_columns` sums up each bar's ticks, a UTC day at a time, under names that
-know no window; `build_features` turns them and BARS into columns, over the whole range. Rolling
-windows run across midnight, stay inside a `segment`, and are null until they are full; a value that
-cannot be computed (no variance in the window, no quote yet) is null too, never nan and never a
-stand-in.
+They are built in two stages. `build_tick_columns` sums up each bar's ticks, a UTC day at a time,
+without any window. `build_features` makes columns of these sums and BARS, over the whole range.
+Rolling windows run across midnight, stay inside a `segment`, and are null until they are full. A
+value that cannot be computed (no variance in the window, no quote yet) is null too, never nan and
+never a stand-in.
 
 To add a feature: one FeatureSpec subclass in the module of its family, an entry in a set under
 conf/features, one test with a slow twin or a closed form. The conformance suite covers it at once.
@@ -33,14 +32,16 @@ REMEDIES = {
 
 
 class FeatureError(UserError):
-    """A feature that these data or this set cannot give: the column, the reason, the remedy."""
+    """A feature that the data or the set cannot give: the column, the reason, the remedy."""
 
 
 class FeatureSpec(Kind):
     needs: ClassVar[frozenset[str]] = frozenset()
-    """Streams without which the feature is nowhere known: "quotes", "book"."""
+    """Streams without which the feature is null everywhere: "quotes", "book"."""
     tick_fields: ClassVar[tuple[str, ...]] = ()
-    """Fields that change the tick columns; specs that differ in others only (a window) share them."""
+    """Fields that change the tick columns. Specs that differ in other fields only (a window) share
+    the columns.
+    """
 
     @property
     def warmup(self) -> int:
@@ -48,17 +49,17 @@ class FeatureSpec(Kind):
         return 0
 
     def tick_columns(self, ticks: Ticks, bars: pl.DataFrame) -> dict[str, np.ndarray]:
-        """Per bar, what its ticks add up to, float64, nan where unknown; nothing from another UTC
+        """Per bar what its ticks add up to, float64, nan where unknown. Uses no tick of another UTC
         day.
         """
         return {}
 
     def lacks_data(self, frame: pl.DataFrame) -> bool:
-        """Whether a stream that it needs is nowhere in the range."""
+        """Whether a stream that the feature needs is nowhere in the range."""
         return "quotes" in self.needs and frame["bid"].is_null().all()
 
     def column(self, frame: pl.DataFrame) -> pl.Series:
-        """Float64 over the range, from BARS and all tick columns; nan and inf count as unknown."""
+        """Float64 per bar of the range, from BARS and all tick columns; nan, inf: unknown."""
         raise NotImplementedError
 
 
@@ -97,8 +98,8 @@ def build_tick_columns(
 
 
 def tick_plan(specs: dict[str, FeatureSpec]) -> list[dict[str, Any]]:
-    """JSON-ready identity of what `build_tick_columns` computes: equal for sets that differ in
-    windows only.
+    """What `build_tick_columns` computes, JSON-ready: the same for sets that differ in windows
+    only.
     """
     return [
         {"kind": spec.kind} | {f: spec.plain()[f] for f in spec.tick_fields}
@@ -109,8 +110,8 @@ def tick_plan(specs: dict[str, FeatureSpec]) -> list[dict[str, Any]]:
 def build_features(
     bars: pl.DataFrame, tick_columns: pl.DataFrame, specs: dict[str, FeatureSpec]
 ) -> pl.DataFrame:
-    """FEATURES of a range. `tick_columns` are the days' frames from `build_tick_columns`, one below
-    the other.
+    """FEATURES of a range. `tick_columns` are the frames of its days from `build_tick_columns`, one
+    below the other. FeatureError when the data lack a stream that a feature needs.
     """
     if "bar" in specs:
         raise FeatureError(
@@ -126,19 +127,19 @@ def build_features(
 
 
 def within_segments(frame: pl.DataFrame, value: pl.Expr) -> pl.Series:
-    """`value` computed in each segment by itself, so that no window and no difference reaches
-    across a gap.
+    """`value` computed in each segment alone, so that no window and no difference reaches across a
+    gap.
     """
     return frame.select(value.over("segment")).to_series()
 
 
 def log_return_bps(*, bars: int = 1) -> pl.Expr:
-    """Log return of the closes over so many bars; for use inside `within_segments`."""
+    """Log return of the close over so many bars, in bps; for use inside `within_segments`."""
     return pl.col("close").log().diff(bars) * BPS
 
 
 def _distinct(specs: dict[str, FeatureSpec]) -> Iterator[FeatureSpec]:
-    """One spec for each set of tick columns, in an order that does not depend on the set's."""
+    """One spec per group of specs with the same tick columns, in an order of their own."""
     with_ticks = [s for s in specs.values() if type(s).tick_columns is not FeatureSpec.tick_columns]
     keyed = {(s.kind, repr([getattr(s, field) for field in s.tick_fields])): s for s in with_ticks}
     return (keyed[key] for key in sorted(keyed))
@@ -154,7 +155,8 @@ def _require_streams(frame: pl.DataFrame, specs: dict[str, FeatureSpec]) -> None
         if names:
             verb = "needs" if len(names) == 1 else "need"
             errors.append(
-                f"features: {', '.join(names)} {verb} {stream}, which these data do not have; {remedy}"
+                f"features: {', '.join(names)} {verb} {stream}, which these data do not have; "
+                f"{remedy}"
             )
     if errors:
         raise FeatureError("\n".join(errors))

@@ -1,4 +1,4 @@
-"""Which quotes of a stream each bar learned, and the order flow imbalance in them."""
+"""The quotes of a stream that came in during each bar, and the order flow imbalance in them."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from hft.system.kernels import kernel
 def flow_per_bar(
     stream: pl.DataFrame, columns: tuple[str, str, str, str], bars: pl.DataFrame
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Per bar: sum of order flow imbalance, and mean depth, of the quotes it learned.
+    """Per bar the sum of order flow imbalance and the mean depth of the quotes that came in.
 
     `columns` name bid, bid_qty, ask and ask_qty in `stream` (QUOTES, or a level of BOOK). Depth is
-    the mean of the two quantities, averaged over the bar's quotes, or that of the standing quote
-    where none came in. nan before the day's first quote.
+    the mean of the two quantities, averaged over the bar's quotes; where none came in, that of the
+    standing quote. nan before the day's first quote.
     """
     ts_recv = stream["ts_recv"].to_numpy()
     first = day_begins(ts_recv, bars)
@@ -49,9 +49,9 @@ def _flow(
             continue
         total = 0.0
         for i in range(max(starts[bar], day_begins[bar] + 1), stops[bar]):
-            # Cont, Kukanov and Stoikov 2014, eq. 4: what was added at or above the best bid less
-            # what left it, and the mirror at the ask. Comparisons with nan (no such level) hold for
-            # neither side and add nothing.
+            # Cont, Kukanov and Stoikov 2014, eq. 4: what joined the best bid or bettered it less
+            # what left it, and the mirror of that at the ask. nan (no such level) compares false
+            # and so adds nothing.
             if bid[i] >= bid[i - 1]:
                 total += bid_qty[i]
             if bid[i] <= bid[i - 1]:

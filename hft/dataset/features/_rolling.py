@@ -1,8 +1,8 @@
-"""Rolling moments that are computed afresh for every window.
+"""Rolling moments, computed afresh for every window.
 
-Running sums of products lose the small windows after a large one has left them, and never return to
-exactly zero; starting over costs 0.1 s per million bars at a window of 50, and a window's value
-depends on that window alone.
+Running sums of products lose the digits of small values once a large one has passed through, and
+never return to exactly zero. Starting over costs 0.1 s per million bars at a window of 50, and
+makes the value of a window depend on that window alone.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from hft.system.kernels import kernel
 
 @kernel
 def rolling_slope(y: np.ndarray, x: np.ndarray, window: int) -> np.ndarray:
-    """Least-squares slope of y on x with an intercept over the last `window` pairs.
+    """Least-squares slope of y on x, with an intercept, over the last `window` pairs.
 
     nan where the window is not full or holds a nan, and where x does not vary beyond rounding.
     """
@@ -34,7 +34,7 @@ def rolling_slope(y: np.ndarray, x: np.ndarray, window: int) -> np.ndarray:
 @kernel
 def rolling_lag_covariance(x: np.ndarray, window: int) -> np.ndarray:
     """Covariance (ddof 1) of the window - 1 pairs of neighbours among the last `window` values; nan
-    as above.
+    where the window is not full or holds a nan.
     """
     covariance = np.full(len(x), np.nan)
     n = window - 1

@@ -1,4 +1,4 @@
-"""Order book beyond the best quotes: how several levels lean, and the flow of orders at each."""
+"""The order book beyond the best quotes: how several levels lean, and the order flow at each."""
 
 from __future__ import annotations
 
@@ -14,9 +14,7 @@ from hft.market.ticks import Ticks
 
 
 class DepthImbalance(FeatureSpec):
-    """(Qb - Qa) / (Qb + Qa) of the quantities on the best `levels` levels at the close, in [-1,
-    1].
-    """
+    """(Qb - Qa) / (Qb + Qa) over the best `levels` levels of each side at the close, in [-1, 1]."""
 
     needs: ClassVar[frozenset[str]] = frozenset({"book"})
     tick_fields: ClassVar[tuple[str, ...]] = ("levels",)
@@ -41,11 +39,8 @@ class DepthImbalance(FeatureSpec):
         last = np.searchsorted(ts_recv, bars["ts"].to_numpy()) - 1
         known = last >= day_begins(ts_recv, bars)
         at_close = book[last[known]]
-        bid, ask = (
-            sum(at_close[f"{side}_qty_{k}"].fill_null(0) for k in range(self.levels))
-            for side in ("bid", "ask")
-        )
-        imbalance[known] = ((bid - ask) / (bid + ask)).to_numpy()
+        bid, ask = (_total(at_close, side, self.levels) for side in ("bid", "ask"))
+        imbalance[known] = (bid - ask) / (bid + ask)
         return imbalance
 
     @property
@@ -54,11 +49,11 @@ class DepthImbalance(FeatureSpec):
 
 
 class MultilevelOfi(Windowed):
-    """OFI computed at each of `levels` (Xu, Gould and Howison 2019), averaged over them, in units
-    of their mean depth.
+    """OFI at each of `levels` (Xu, Gould and Howison 2019), averaged over them, in units of their
+    mean depth.
 
-    One level per column gives the MLOFI vector; several in one column weigh equally. The first book
-    of a day adds none.
+    One level per column gives the MLOFI vector; several levels in one column weigh equally. The
+    first book of a day adds no flow.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"book"})
@@ -70,12 +65,13 @@ class MultilevelOfi(Windowed):
     )
 
     def tick_columns(self, ticks: Ticks, bars: pl.DataFrame) -> dict[str, np.ndarray]:
-        columns = {}
+        columns: dict[str, np.ndarray] = {}
         for level in self.levels:
-            names = tuple(f"{name}_{level - 1}" for name in ("bid", "bid_qty", "ask", "ask_qty"))
-            unknown = np.full(bars.height, np.nan)
-            known = names[0] in ticks.book.columns
-            flow, depth = flow_per_bar(ticks.book, names, bars) if known else (unknown, unknown)
+            k = level - 1
+            flow = depth = np.full(bars.height, np.nan)
+            if f"bid_{k}" in ticks.book.columns:
+                names = (f"bid_{k}", f"bid_qty_{k}", f"ask_{k}", f"ask_qty_{k}")
+                flow, depth = flow_per_bar(ticks.book, names, bars)
             columns |= {f"ofi_level_{level}": flow, f"ofi_depth_level_{level}": depth}
         return columns
 
@@ -89,3 +85,11 @@ class MultilevelOfi(Windowed):
         return within_segments(
             frame, total / depth.rolling_mean(self.window, min_samples=self.window)
         )
+
+
+def _total(book: pl.DataFrame, side: str, levels: int) -> np.ndarray:
+    """Quantity on the best levels of a side; a level that the book lacks counts 0."""
+    total = np.zeros(book.height)
+    for k in range(levels):
+        total += book[f"{side}_qty_{k}"].fill_null(0).to_numpy()
+    return total

@@ -1,9 +1,9 @@
-"""Local-level Kalman filter on the log close in bps: an unseen level that moves, seen through
-noise.
+"""A local-level Kalman filter on the log close in bps: the close shows a level that moves, through
+noise (docs/definitions.md 5.10, 5.18).
 
-With level variance q and noise variance r per bar, returns have variance q + 2r and neighbours
-covary by -r. Both moments are exponentially weighted means of past returns, so r and q follow the
-market and are known before the close they judge; nothing is smoothed backwards.
+With level variance q and noise variance r per bar, returns have variance q + 2r and neighbouring
+returns covary by -r. Both moments are exponentially weighted means over past returns. So r and q
+follow the market, and are known before the close that they judge; nothing is smoothed backwards.
 """
 
 from __future__ import annotations
@@ -33,18 +33,18 @@ class LocalLevel(FeatureSpec):
 
     @property
     def warmup(self) -> int:
-        """Bars until the first return weighs under 1 % in the moments, and then the first level in
-        the level.
+        """Bars until the first return weighs under 1 % in the moments, and then until the first
+        close weighs under 1 % in the level.
         """
         # The slowest gain is the steady state of the smallest q / r, K^2 = (1 - K) q / r.
         ratio = 2 * self.min_share / (1 - self.min_share)
         slowest_gain = (math.sqrt(ratio**2 + 4 * ratio) - ratio) / 2
-        # A moment known before bar 2 is of the return into bar 1.
+        # The first moment is known before bar 2: it is of the return into bar 1.
         return 2 + _bars_to_forget(2 / (self.span + 1)) + _bars_to_forget(slowest_gain)
 
     def filtered(self, frame: pl.DataFrame) -> pl.DataFrame:
-        """deviation (close less filtered level, bps) and innovation (surprise over its predicted
-        sd) per bar.
+        """Per bar: deviation (close less filtered level, bps) and innovation (surprise over its
+        predicted sd).
         """
         log_price = (frame["close"].log() * BPS).to_numpy()
         noise, drift = self.variances(frame)
@@ -56,8 +56,8 @@ class LocalLevel(FeatureSpec):
         return columns.select(pl.when(warm).then(pl.col("deviation", "innovation")))
 
     def variances(self, frame: pl.DataFrame) -> tuple[np.ndarray, np.ndarray]:
-        """r and q for each bar from the returns before it; nan where there are none, so at the
-        start of a segment.
+        """r and q of each bar from the returns before it; nan where there is none, as at the start
+        of a segment.
         """
         returns = log_return_bps()
         alpha = 2 / (self.span + 1)
@@ -79,8 +79,8 @@ class KalmanDeviation(LocalLevel):
 
 
 class KalmanInnovation(LocalLevel):
-    """Standardised innovation (y - a) / sqrt(P + r): how surprising the close was. Null while
-    nothing ever moved.
+    """Standardised innovation (y - a) / sqrt(P + r): how surprising the close was. Null until the
+    price has moved.
     """
 
     kind: Literal["kalman_innovation"]

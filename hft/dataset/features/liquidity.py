@@ -19,10 +19,10 @@ MILLION = 1e6
 
 
 class KyleLambda(ReturnWindowed):
-    """Slope of the bars' price moves on their signed volume, least squares with an intercept, over
-    the window.
+    """Least-squares slope, with an intercept, of the price moves of the window's bars on their
+    signed volume.
 
-    bps (or quote currency, with `response: price`) per unit of base currency. Null where signed
+    In bps (with `response: price`, quote currency) per unit of base currency. Null where signed
     volume does not vary.
     """
 
@@ -53,8 +53,8 @@ class Amihud(ReturnWindowed):
 
 
 class RollSpread(ReturnWindowed):
-    """2 sqrt(max(0, -cov(r_t, r_t-1))) (Roll 1984) of the log returns in bps; n returns give n - 1
-    pairs, ddof 1.
+    """2 sqrt(max(0, -cov(r_t, r_t-1))) (Roll 1984), r being log returns in bps; n returns give n -
+    1 pairs, ddof 1.
     """
 
     kind: Literal["roll_spread"]
@@ -66,11 +66,11 @@ class RollSpread(ReturnWindowed):
 
 
 class EffectiveSpread(Windowed):
-    """2 side (price - mid) / mid in bps, weighted by quantity within a bar, the window's mean of
-    the bars.
+    """2 side (price - mid) / mid in bps, the mean of a bar's trades weighted by quantity, averaged
+    over the window's bars.
 
-    The mid is the day's last quote strictly before the trade. Trades without a side or before the
-    first quote are left out; null while a bar of the window has no other.
+    The mid is that of the day's last quote strictly before the trade. Trades without a side or
+    before the first quote are left out; null while a bar of the window has no other trade.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"quotes"})

@@ -1,5 +1,5 @@
-"""Order flow: who pressed on the queues and who took from them, and how the best quotes lean.
-Scale-free or in bps.
+"""Order flow: who added to the queues and who took from them, and how the best quotes lean. Without
+unit, or in bps.
 """
 
 from __future__ import annotations
@@ -18,11 +18,10 @@ IMBALANCE = (pl.col("bid_qty") - pl.col("ask_qty")) / (pl.col("bid_qty") + pl.co
 
 
 class OrderFlowImbalance(Windowed):
-    """Cont-Kukanov-Stoikov OFI of the best quotes summed over the window, in units of the window's
-    mean depth.
+    """OFI of the best quotes (Cont, Kukanov and Stoikov 2014) summed over the window, in units of
+    the window's mean depth.
 
-    The first quote of a day contributes none. Null while a bar of the window has no quote of its
-    day.
+    The first quote of a day adds no flow. Null while a bar of the window has no quote of its day.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"quotes"})
@@ -40,8 +39,8 @@ class OrderFlowImbalance(Windowed):
 
 
 class TradeImbalance(Windowed):
-    """(buy - sell) / volume over the window, in [-1, 1]; volume of unknown side counts in the
-    denominator.
+    """(buy - sell) / volume over the window, in [-1, 1]. Volume of unknown side counts in the
+    denominator alone.
     """
 
     kind: Literal["trade_imbalance"]
@@ -66,8 +65,8 @@ class QueueImbalance(FeatureSpec):
 
 
 class WeightedMidDeviation(FeatureSpec):
-    """Weighted mid I a + (1 - I) b, I = Qb / (Qb + Qa), above the mid, in bps: half the spread
-    times the imbalance.
+    """The weighted mid I a + (1 - I) b, I = Qb / (Qb + Qa), less the mid, in bps: half the spread
+    times the queue imbalance.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"quotes"})
@@ -80,8 +79,8 @@ class WeightedMidDeviation(FeatureSpec):
 
 
 class RelativeSpread(FeatureSpec):
-    """Quoted spread over the mid at the close, in bps; negative where a source leaves crossed
-    quotes in.
+    """Quoted spread over the mid at the close, in bps; negative where a source keeps crossed
+    quotes.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"quotes"})

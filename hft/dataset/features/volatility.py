@@ -1,6 +1,4 @@
-"""Returns and their size, all in bps and none annualised: over the last bars, from closes or from
-ranges.
-"""
+"""Returns and their size over the last bars, from closes or from ranges: in bps, not annualised."""
 
 from __future__ import annotations
 
@@ -72,5 +70,7 @@ class VwapDeviation(FeatureSpec):
 
 
 def _root(value: pl.Expr) -> pl.Expr:
-    """Running sums of squares that should be zero may end a rounding error below it."""
+    """The square root. Running sums of squares that should be zero may end below it, by
+    rounding.
+    """
     return value.clip(lower_bound=0).sqrt()

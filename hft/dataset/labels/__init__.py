@@ -1,9 +1,10 @@
-"""Ticks and bars in, LABELS out: the class of each bar's decision, when it is known (t_end), its
-return, its weight.
+"""Labels each bar's decision: LABELS hold its class, when that was known (t_end), its return and
+its weight.
 
-A decision falls at bars.ts, its entry `latency_ms` later, its end within `horizon` bars. Which bars
-carry a decision is the choice of `events`, and of the kind. To add a kind: one module here with a
-LabelSpec subclass, `conf/labels/<kind>.yaml`, one test. The conformance suite covers it at once.
+A decision is taken at bars.ts, enters the market `latency_ms` later and ends within `horizon` bars
+(docs/definitions.md 5.11-5.14). `events` and the kind say which bars carry a decision. To add a
+kind: one module here with a LabelSpec subclass, `conf/labels/<kind>.yaml`, one test. The
+conformance suite covers it at once.
 """
 
 from __future__ import annotations
@@ -27,7 +28,6 @@ from hft.spec import Kind, UserError
 
 __all__ = [
     "Events",
-    "Exits",
     "LabelError",
     "LabelSpec",
     "build_labels",
@@ -42,7 +42,7 @@ __all__ = [
 
 
 class LabelError(UserError):
-    """Labels that cannot be made of these bars."""
+    """Labels that these bars cannot give."""
 
 
 class LabelSpec(Kind):
@@ -51,63 +51,64 @@ class LabelSpec(Kind):
         ge=0, le=60_000, description="from decision (bar close) to market, ms"
     )
     events: Events = Field(
-        description="which bars carry a decision; the others have no label and stay in the sequence",
+        description="which bars carry a decision; the others have no label "
+        "and stay in the sequence",
         json_schema_extra={"before": {"every": 1, "cusum": 0.0, "span": 100}},
     )
     weights: Literal["none", "uniqueness", "return"] = Field(
-        description="what a label weighs in the loss: 1, its average uniqueness, or its return shared among the labels "
-        "alive (AFML 4.10, which allows for overlap itself)",
+        description="what a label weighs in the loss: 1, its average uniqueness, or its return "
+        "shared among the labels alive (AFML 4.10, which allows for overlap itself)",
         json_schema_extra={"before": "none"},
     )
     decay: float = Field(
         gt=-1,
         le=1,
-        description="weight factor of the oldest training label against the newest, linear in cumulated uniqueness; "
-        "1: no decay; negative: that share of the oldest counts nothing",
+        description="weight factor of the oldest training label against the newest, linear in "
+        "cumulated uniqueness; 1: no decay; negative: that share of the oldest counts nothing",
         json_schema_extra={"before": 1.0},
     )
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """FEATURES columns that `offered` and `build` read beside those of BARS."""
+        """Columns of FEATURES that `offered` and `build` read beside those of BARS."""
         return ()
 
     def offered(self, bars: pl.DataFrame) -> np.ndarray:
-        """bool[T, 3]: the classes that a decision at each bar can have, none where no decision
-        falls; causal.
+        """bool[T, 3]: the classes that each bar's decision can have, none where there is no
+        decision. Uses nothing later than that bar.
         """
         return np.repeat(self.events.pick(bars)[:, None], len(CLASS_NAMES), axis=1)
 
     def exits(self, bars: pl.DataFrame) -> Exits:
-        """How a trade decided at each bar ends; uses nothing later than that bar."""
+        """How a trade decided at each bar ends. Uses nothing later than that bar."""
         raise NotImplementedError
 
     def build(self, ticks: Ticks, bars: pl.DataFrame) -> pl.DataFrame:
-        """LABELS, one row per bar; y, t_end, ret_bps and weight null together where the class is
-        unknowable.
+        """LABELS, one row per bar; y, t_end, ret_bps and weight are null together where the class
+        is unknowable.
 
-        The last `horizon` bars of a segment have no label, touched or not; neither has a decision
-        that no print follows between its entry and its expiry. `events` and `weights` are the
-        caller's affair.
+        The last `horizon` bars of a segment have no label, touched or not. Neither has a decision
+        without a print between its entry and its expiry. `build_labels` applies `events` and
+        `weights`.
         """
         raise NotImplementedError
 
 
 def label_bars(bars: pl.DataFrame, features: pl.DataFrame, spec: LabelSpec) -> pl.DataFrame:
-    """BARS and the FEATURES columns that `spec` reads."""
+    """BARS with the columns of FEATURES that `spec` reads. LabelError when one is missing."""
     missing = [name for name in spec.columns if name not in features.columns]
     if missing:
         raise LabelError(
-            f"labels ({spec.kind}): reads the feature {missing[0]!r}, which `features` does not have; it has "
-            f"{', '.join(features.drop('bar').columns)}"
+            f"labels ({spec.kind}): reads the feature {missing[0]!r}, which `features` does not "
+            f"have; it has {', '.join(features.drop('bar').columns)}"
         )
     return bars.with_columns(features[name] for name in spec.columns)
 
 
 def build_labels(ticks: Ticks, bars: pl.DataFrame, spec: LabelSpec) -> pl.DataFrame:
-    """LABELS of the bars that carry a decision; `bars` as `label_bars` gives them.
+    """LABELS; a bar without a decision has none. `bars` are what `label_bars` gives.
 
-    Weights are raw: numbers >= 0 of any scale. A row's weight depends on the labels alive during
+    Weights are raw: numbers >= 0 of any scale. A label's weight depends on the labels alive during
     its own life, and on nothing later than the close of the bar in which it ends.
     """
     decided, labels = spec.offered(bars).any(axis=1), spec.build(ticks, bars)
@@ -131,7 +132,7 @@ def build_labels(ticks: Ticks, bars: pl.DataFrame, spec: LabelSpec) -> pl.DataFr
 def train_weights(
     labels: pl.DataFrame, bars: pl.DataFrame, spec: LabelSpec, *, rows_T: np.ndarray
 ) -> np.ndarray:
-    """float64[T]: the raw weights of a fold's training rows with `spec.decay` among them, 0
+    """float64[T]: the raw weights of a fold's training rows, times `spec.decay` among them; 0
     elsewhere.
     """
     weight = np.where(rows_T, labels["weight"].fill_null(0.0).to_numpy(), 0.0)
@@ -143,15 +144,13 @@ def train_weights(
 
 
 def effective_labels(labels: pl.DataFrame, bars: pl.DataFrame, *, rows_T: np.ndarray) -> float:
-    """n_eff: the sum of the average uniqueness of the labels of `rows_T`, counted among
-    themselves.
-    """
+    """n_eff: the sum of the average uniqueness of the labels of `rows_T` among themselves."""
     return float(_uniqueness(labels, bars, rows_T).sum())
 
 
 def restrict(p_T3: np.ndarray, offered_T3: np.ndarray) -> np.ndarray:
-    """Probabilities given that the class is one on offer; nan where none is, so that no trade is
-    opened there.
+    """Class probabilities given that the class is one on offer. nan where none is, so that no trade
+    is opened there.
     """
     if offered_T3.all():
         return p_T3
@@ -169,18 +168,18 @@ def class_shares(labels: pl.DataFrame) -> dict[str, float]:
     """Shares of hold, buy and sell among the rows that have a label; all nan without any."""
     y = labels["y"].drop_nulls()
     return {
-        name: (y == code).sum() / len(y) if len(y) else float("nan")
+        name: float((y == code).sum() / len(y)) if len(y) else float("nan")
         for code, name in enumerate(CLASS_NAMES)
     }
 
 
 def random_walk_shares(bars: pl.DataFrame, spec: LabelSpec, *, seed: int) -> dict[str, float]:
     """Class shares of `spec` on a driftless walk with the trades per bar, pace and volatility of
-    `bars`.
+    `bars`, which may be any stretch of rows, such as the training period.
 
-    `bars` may be any stretch of rows, such as the training period. Labels that merely restate these
-    shares have found nothing: they are what the barriers' geometry gives by itself. All nan where
-    `spec` reads features, which a walk has not, or where there are no bars.
+    These shares come from the geometry of the barriers alone, so that labels which merely restate
+    them have found nothing. All nan where `spec` reads features, which a walk lacks, or where there
+    are no bars.
     """
     if spec.columns or not bars.height:
         return dict.fromkeys(CLASS_NAMES, float("nan"))
@@ -197,12 +196,12 @@ def label_report(
     period_T: np.ndarray,
     seed: int,
 ) -> dict[str, float]:
-    """What a run logs of the labels of `rows_T`, its training rows among the bars of the period,
-    `period_T`.
+    """What a run logs about the labels of `rows_T`, its training rows among the bars `period_T` of
+    the training period.
 
-    hold, buy, sell and the same of a random walk; rows and n_eff; mean holding in bars, and in
-    seconds from the time of entry; the share whose class the bars' highs and lows do not tell; the
-    period's decisions with an unknowable label.
+    Shares of hold, buy and sell, and the same on a random walk; rows and n_eff; the mean holding in
+    bars, and in seconds from the time of entry; the share of labels whose class the bars' highs and
+    lows do not tell; the number of decisions in the period whose label is unknowable.
     """
     rows_T = rows_T & labels["y"].is_not_null().to_numpy()
     offered_T3 = spec.offered(bars)
@@ -212,8 +211,8 @@ def label_report(
     entered = bars["ts"].to_numpy()[rows_T] + round(spec.latency_ms * NS_PER_MS)
     held_ns = labels["t_end"].filter(rows_T).to_numpy() - entered
     unknowable = period_T & offered_T3.any(axis=1) & labels["y"].is_null().to_numpy()
-    # Of the whole period: rows that `events` picks are no neighbours, so that their returns tell no
-    # volatility.
+    # Of the whole period: rows that `events` picks are no neighbours, so that no volatility can be
+    # measured on them.
     walk = random_walk_shares(bars.filter(period_T), spec, seed=seed)
     return {
         **class_shares(labels.filter(rows_T)),

@@ -1,5 +1,5 @@
-"""Bars in, the bars at which a decision falls out: every bar, every n-th, or those where the price
-has moved.
+"""Picks the bars that carry a decision: every bar, every n-th, or those where the price has moved
+(CUSUM filter, AFML 2.5.2.1).
 """
 
 from __future__ import annotations
@@ -20,13 +20,14 @@ class Events(Spec):
     cusum: float = Field(
         ge=0,
         le=1_000,
-        description="cumulated return that makes a bar an event, in past sigmas per bar; 0: any bar is one",
+        description="cumulated return that makes a bar an event, in past sigmas per bar; "
+        "0: any bar is one",
     )
     span: int = Field(ge=1, le=1_000_000, description="span of the EWMA of that sigma, bars")
 
     def pick(self, bars: pl.DataFrame) -> np.ndarray:
-        """bool[T]; a bar's answer depends on bars up to it. Counting and cumulating start anew with
-        every segment.
+        """bool[T]: true at events, which depend on no later bar. Each segment counts and cumulates
+        anew.
         """
         close, segment = bars["close"].to_numpy(), bars["segment"].to_numpy()
         sigma = ewma_volatility(close, segment, self.span) if self.cusum else np.zeros(close.size)
@@ -37,11 +38,11 @@ class Events(Spec):
 def _pick(
     close: np.ndarray, segment: np.ndarray, sigma: np.ndarray, multiple: float, every: int
 ) -> np.ndarray:
-    """The symmetric CUSUM filter (AFML 2.5.2.1): the sum that reaches multiple * sigma starts anew,
-    inclusive.
+    """The symmetric CUSUM filter: a sum of returns that reaches multiple * sigma makes an event and
+    starts anew.
 
-    sigma is the bar's before, so that a jump is not measured by itself; no event while it is
-    unknown or zero.
+    sigma is that of the bar before, so that a jump is not measured by itself. There is no event
+    while it is unknown or zero.
     """
     out = np.zeros(close.size, np.bool_)
     up, down, n_seen = 0.0, 0.0, 0

@@ -1,5 +1,5 @@
-"""Ticks and bars in, Paths out: where each decision enters the market and which prints decide its
-fate (QUANT 5.12).
+"""Finds where each decision enters the market, and the prints that decide how its trade ends
+(docs/definitions.md 5.12).
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ _ALWAYS = np.iinfo(np.int64).min
 
 @dataclass(frozen=True)
 class Paths:
-    """Per bar: the entry price and the prints [first, stop) that follow the entry, up to the close
-    of bar t + horizon.
-
-    `known` is False where there is no such path: the last bars of a segment, or no print between
-    entry and expiry. `price`, `ts_recv` and `bounds` are the prints themselves; `expires` is the
+    """Per bar t: the entry price and the prints [first, stop) that follow the entry, up to the
     close of bar t + horizon.
+
+    `known` is False where there is no such path: on the last bars of a segment, and where no print
+    lies between entry and expiry. `price`, `ts_recv` and `bounds` are all prints and where each bar
+    begins among them; `expires` is the time at which bar t + horizon closes.
     """
 
     price: np.ndarray
@@ -42,14 +42,12 @@ def read_paths(ticks: Ticks, bars: pl.DataFrame, *, horizon: int, latency_ms: fl
     price, ts_recv = ticks.trades["price"].to_numpy(), ticks.trades["ts_recv"].to_numpy()
     bounds = trade_bounds(ts_recv, bars)
     ts_entry = bars["ts"].to_numpy() + round(latency_ms * NS_PER_MS)
-    # The first print at or after ts_entry, and never the one that closed the bar or an earlier one
-    # of its time.
+    # The first print at or after ts_entry, but after the print that closed the bar: they may tie.
     at = _first_at(ts_recv, ts_entry, bounds[1:])
     entry, first = price[np.minimum(at, price.size - 1)], at + 1
     if ticks.quotes.height:
         mid, quoted = _mids_as_of(ticks, ts_entry)
-        # A quote stands behind every print of its time, so also behind the trade that closed the
-        # bar.
+        # At equal times trades come before quotes: the path begins behind all prints of ts_entry.
         after = _first_at(ts_recv, ts_entry + 1, bounds[1:])
         entry, first = np.where(quoted, mid, entry), np.where(quoted, after, first)
     ends = np.minimum(np.arange(bars.height) + horizon, bars.height - 1)
@@ -59,8 +57,8 @@ def read_paths(ticks: Ticks, bars: pl.DataFrame, *, horizon: int, latency_ms: fl
 
 
 def _mids_as_of(ticks: Ticks, ts_entry: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The mid in force at ts_entry, and where there is one: not before the first quote of the data
-    or after a gap.
+    """The mid in force at ts_entry, and where there is one: none before the first quote of the
+    data, and none between a gap and the next quote.
     """
     ts_quote, bid, ask = (ticks.quotes[name].to_numpy() for name in ("ts_recv", "bid", "ask"))
     at = _first_at(ts_quote, ts_entry + 1, np.zeros(ts_entry.size, np.int64)) - 1
@@ -73,10 +71,10 @@ def _mids_as_of(ticks: Ticks, ts_entry: np.ndarray) -> tuple[np.ndarray, np.ndar
 @kernel
 def _first_at(ts_stream: np.ndarray, ts: np.ndarray, least: np.ndarray) -> np.ndarray:
     """Per key ts[t] (ascending) the first index >= least[t] (ascending) with a time >= ts[t]; the
-    size if none.
+    size if there is none.
 
-    Gallops from the last answer: on 5 M prints 20 ns a key against 120 for np.searchsorted, which
-    starts anew.
+    Gallops from the last answer: on 5 M prints 20 ns a key, against 120 ns for np.searchsorted,
+    which starts anew for each key.
     """
     out = np.empty(ts.size, np.int64)
     n, i = ts_stream.size, 0

@@ -1,12 +1,15 @@
-"""Bars in, a driftless walk shaped like them out: the null market that label shares are read
-against.
+"""Simulates a driftless walk shaped like given bars: the null market against which label shares are
+read.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import polars as pl
 
+from hft.market.bars import QUOTE_STATE
 from hft.market.ticks import Ticks
 from hft.schema import BARS, QUOTES, TRADES, book_columns, empty
 
@@ -21,14 +24,17 @@ def walk_like(bars: pl.DataFrame, *, horizon: int, seed: int) -> tuple[Ticks, pl
     """Ticks and BARS of a Gaussian walk in log price with the mean trades, mean duration and
     volatility of `bars`.
 
-    A path of `horizon` bars is drawn with PRINTS_PER_PATH prints at most: hold shares are then
-    within a percent of those of any finer walk, as barriers only shift by 0.58 print sigmas
-    (Broadie, Glasserman and Kou 1997).
+    A path of `horizon` bars has PRINTS_PER_PATH prints at most. Hold shares are then within a
+    percent of those of any finer walk, because a print's discreteness shifts barriers by only 0.58
+    print sigmas (Broadie, Glasserman and Kou 1997).
     """
-    per_bar = max(1, round(min(bars["n_trades"].mean(), PRINTS_PER_PATH / horizon)))
+    n_trades, duration_ns = bars.select(
+        pl.col("n_trades").mean(), (pl.col("ts") - pl.col("ts_open")).mean()
+    ).row(0)
+    per_bar = max(1, round(min(n_trades, PRINTS_PER_PATH / horizon)))
     n_bars = min(N_PRINTS // per_bar, MAX_BARS)
     sigma = volatility(bars) / np.sqrt(per_bar)
-    pace_ns = max(1, round((bars["ts"] - bars["ts_open"]).mean() / per_bar))
+    pace_ns = max(1, round(duration_ns / per_bar))
     log_price = np.cumsum(np.random.default_rng(seed).standard_normal(n_bars * per_bar) * sigma)
     trades = _prints(np.exp(log_price) * _START, pace_ns)
     ticks = Ticks(
@@ -44,7 +50,7 @@ def walk_like(bars: pl.DataFrame, *, horizon: int, seed: int) -> tuple[Ticks, pl
 
 def volatility(bars: pl.DataFrame) -> float:
     """Root mean square of the log returns between neighbouring bars of one segment; 0 where there
-    are none.
+    is none.
     """
     neighbours = (pl.col("bar").diff() == 1) & (pl.col("segment").diff() == 0)
     square = bars.select(pl.col("close").log().diff().filter(neighbours).pow(2).mean()).item()
@@ -63,9 +69,15 @@ def _prints(price: np.ndarray, pace_ns: int) -> pl.DataFrame:
 def _bars_of(trades: pl.DataFrame, n_bars: int) -> pl.DataFrame:
     price, ts = (trades[c].to_numpy().reshape(n_bars, -1) for c in ("price", "ts_recv"))
     per_bar = price.shape[1]
-    flat = {"segment": 0, "partial": False, "n_trades": per_bar, "volume": float(per_bar)}
-    unknown = dict.fromkeys(("bid", "ask", "bid_qty", "ask_qty"))
-    flat |= {"buy_volume": 0.0, "sell_volume": 0.0} | unknown
+    flat: dict[str, Any] = {
+        "segment": 0,
+        "partial": False,
+        "n_trades": per_bar,
+        "volume": float(per_bar),
+        "buy_volume": 0.0,
+        "sell_volume": 0.0,
+        **dict.fromkeys(QUOTE_STATE),
+    }
     columns = {
         "bar": np.arange(n_bars),
         "ts_open": ts[:, 0],

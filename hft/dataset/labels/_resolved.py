@@ -1,6 +1,4 @@
-"""Which labels could not have been told from the bars' highs and lows alone: the share that needed
-the ticks.
-"""
+"""Tells which labels need ticks, because the bars' highs and lows alone do not settle them."""
 
 from __future__ import annotations
 
@@ -16,9 +14,10 @@ from hft.system.kernels import kernel
 def needs_prints(
     paths: Paths, bars: pl.DataFrame, exits: Exits, ends: np.ndarray, offered_T3: np.ndarray
 ) -> np.ndarray:
-    """bool[T]: the bar that decides the label's long or short trade holds the entry too, holds both
-    of its barriers, or lets both trades win. `ends` is the row of the bar in which each label ends,
-    -1 where there is none.
+    """bool[T]: true where the bar that decides the label's long or short trade also holds the
+    entry, touches both barriers of the trade, or lets both trades win.
+
+    `ends` is the row of the bar in which each label ends, -1 where there is no label.
     """
     return _needs_prints(
         bars["high"].to_numpy(),
@@ -53,9 +52,8 @@ def _needs_prints(
         if ends[t] < 0:
             continue
         bar = bar_of(bounds, bar, first[t])
-        whole = (
-            bar if bounds[bar] == first[t] else bar + 1
-        )  # the first bar that lies behind the entry entirely
+        # The first bar that lies behind the entry entirely.
+        whole = bar if bounds[bar] == first[t] else bar + 1
         p, tp, sl = entry[t], take_profit[t], stop_loss[t]
         long_wins, short_wins = -1, -2
         if long[t]:
@@ -77,8 +75,8 @@ def _needs_prints(
 def _decided(
     highs: np.ndarray, lows: np.ndarray, bar: int, whole: int, last: int, upper: float, lower: float
 ) -> tuple[bool, int, int]:
-    """(whether one trade needs prints, the bar that decides it if above, and if below; -1 for
-    neither).
+    """Whether one trade needs prints; the bar that decides it at the upper barrier, else -1; that
+    at the lower barrier, else -1.
     """
     for b in range(bar, last + 1):
         up, down = highs[b] >= upper, lows[b] <= lower

@@ -1,4 +1,4 @@
-"""Bars' closes in, the volatility that scales barriers out (QUANT 5.11): causal, restarted by each
+"""The volatility that scales barriers (docs/definitions.md 5.11): causal, and started anew by each
 segment.
 """
 
@@ -11,10 +11,10 @@ from hft.system.kernels import kernel
 
 @kernel
 def ewma_volatility(close: np.ndarray, segment: np.ndarray, span: int) -> np.ndarray:
-    """s_t as a fraction per bar, from log returns up to and including bar t; nan for a segment's
-    first `span` returns.
+    """s_t as a fraction per bar, from the log returns up to and including bar t; nan for the first
+    `span` returns of a segment.
 
-    s2 starts at the first r^2 and is not demeaned; a return across a gap counts for neither side.
+    s2 starts at the first r^2 and is not demeaned. A return across a gap counts for neither side.
     """
     a = 2.0 / (span + 1.0)
     out = np.full(close.size, np.nan)

@@ -1,7 +1,8 @@
-"""Labels in, how much each says that others do not: average uniqueness, attributed return, time
-decay (AFML 4).
+"""How much each label says that others do not: average uniqueness, attributed return, time decay
+(AFML 4).
 
-A label of bar i lives in bars i+1 .. e, the one in which it ends; c_t labels live in bar t.
+A label of bar i lives in bars i+1 .. e, where e is the bar in which it ends; c_t labels live in bar
+t.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ def end_bars(bars: pl.DataFrame, labels: pl.DataFrame) -> np.ndarray:
     """
     t_end = labels["t_end"].fill_null(-1).to_numpy()
     at = np.searchsorted(bars["ts"].to_numpy(), t_end, side="left")
-    # A print can share its time with the bar that decided: it still lies in a later bar.
+    # A print that ties with the close of the deciding bar still lies in a later bar.
     return np.where(t_end < 0, -1, np.maximum(at, np.arange(at.size) + 1))
 
 
@@ -29,8 +30,8 @@ def average_uniqueness(ends: np.ndarray) -> np.ndarray:
 
 
 def attributed_returns(ends: np.ndarray, close: np.ndarray) -> np.ndarray:
-    """|sum over the label's bars of r_t / c_t|, r log returns (AFML 4.10); 0 where there is no
-    label.
+    """|sum of r_t / c_t over the label's bars|, r being log returns (AFML 4.10); 0 where there is
+    no label.
     """
     return np.abs(_shared(ends, np.diff(np.log(close), prepend=np.log(close[:1]))))
 
@@ -39,7 +40,7 @@ def time_decay(uniqueness: np.ndarray, decay: float) -> np.ndarray:
     """Factor per row, linear in the cumulated uniqueness: 1 at the newest label, `decay` at the
     oldest (AFML 4.11).
 
-    A negative `decay` leaves the oldest share of that size, by uniqueness, without any weight.
+    A negative `decay` takes all weight from the oldest labels: that share of them, by uniqueness.
     """
     age = np.cumsum(uniqueness)
     if not age.size or age[-1] == 0:

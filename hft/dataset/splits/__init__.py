@@ -1,14 +1,16 @@
-"""A loaded time range in, Splits out: periods of time with a role each, purged by label ends and
-embargoed.
+"""Splits a loaded time range into periods with a role each, purged by label ends and embargoed.
 
-Periods come from the range alone, so they are the same for every kind of bar. A role may hold
-several blocks; blocks of one role that touch count as one. Purging is by labels: a row serves its
-role when its label ended inside its own run of blocks, so no label reaches a row of another role,
-on either side of it (labels never cross a segment, see hft.dataset.labels). Features look back:
-after every run `embargo` bars are left out, which must cover the features' windows, and
-`dataset.hide_rows` with `Split.seen` keeps the model's R bars off test rows where training goes on
-behind them (cpcv). To add a kind: one module here with a SplitSpec subclass,
-`conf/splits/<kind>.yaml`, one test. The conformance suite covers it at once.
+Periods come from the range alone, so that they are the same for every kind of bar. A role may have
+several blocks; those that touch count as one run.
+
+Purging is by labels: a row serves its role when its label ended inside its own run of blocks. So no
+label reaches a row of another role, on either side (labels never cross a segment, see
+hft.dataset.labels). Features look back: after every run `embargo` bars are left out, which must
+cover the features' windows. Where training goes on behind test rows (cpcv), `rows.hide_rows` with
+`Split.seen` keeps the model's R bars off them.
+
+To add a kind: one module here with a SplitSpec subclass, `conf/splits/<kind>.yaml`, one test. The
+conformance suite covers it at once.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from typing import Annotated
 
 import numpy as np
 import polars as pl
@@ -25,10 +28,11 @@ from hft.spec import Kind, UserError
 
 ROLES = ("none", "train", "tune", "select", "test", "final")
 READ = ("train", "tune", "select")  # what a training may see
-MIN_ROWS = 50  # fewer rows fit neither a temperature nor a threshold
+MIN_ROWS = 50  # with fewer, neither a temperature nor a threshold can be fitted
 
 Block = tuple[int, int]  # [start, end) ns
 Periods = dict[str, tuple[Block, ...]]
+Fraction = Annotated[float, Field(gt=0, lt=1)]
 
 
 class SplitError(UserError):
@@ -37,9 +41,9 @@ class SplitError(UserError):
 
 @dataclass(frozen=True)
 class Split:
-    """One fold: role -> its blocks in time order, all disjoint; the number of bars left out after
-    each run of blocks; the path that each test block belongs to. The locked role `final` is in one
-    fold only: the one to score it with.
+    """One fold: role -> its blocks in time order, all disjoint; how many bars are left out after
+    each run of blocks; the path to which each test block belongs. Only the fold that scores the
+    locked role `final` has it.
     """
 
     fold: int
@@ -52,16 +56,16 @@ class Split:
         return self.periods[role][0][0], self.periods[role][-1][1]
 
     def rows(self, role: str, bars: pl.DataFrame) -> np.ndarray:
-        """Every bar that closes in the role's blocks, labelled or not: for predictions and
+        """bool[T]: bars that close in the role's blocks, labelled or not: for predictions and
         simulation.
         """
         return inside(bars, self.periods[role])
 
     def role_T(self, bars: pl.DataFrame, labels: pl.DataFrame) -> np.ndarray:
-        """int8 code into ROLES of the rows a fit or a metric may use.
+        """int8[T]: index into ROLES, for rows that a fit or a metric may use; 0 for the others.
 
         Such a row closes in a block of its role, has a label that ended before that run of blocks
-        did, and lies beyond the `embargo` bars that follow the end of any other run.
+        did, and is none of the `embargo` bars after the end of a run.
         """
         t_end = _label_ends(bars, labels)
         kept = (t_end >= 0) & ~self._embargoed(bars)
@@ -71,16 +75,9 @@ class Split:
                 out[inside(bars, [run]) & kept & (t_end < run[1])] = ROLES.index(role)
         return out
 
-    def path_T(self, bars: pl.DataFrame) -> np.ndarray:
-        """int64[T]: the path of each test bar, -1 for all others."""
-        out = np.full(bars.height, -1, np.int64)
-        for path, block in zip(self.paths, self.periods["test"], strict=True):
-            out[inside(bars, [block])] = path
-        return out
-
     def train_reads(self) -> list[Block]:
-        """The blocks of time that fitting and validating this fold reads, those that touch joined
-        into one.
+        """The blocks of time that fitting and validating this fold reads; those that touch are
+        joined.
         """
         return _runs(block for role in READ for block in self.periods[role])
 
@@ -104,8 +101,8 @@ class SplitSpec(Kind):
     final: float = Field(
         ge=0,
         lt=1,
-        description="fraction of the loaded time, its end, that stays locked until backtest.py is told to open it; "
-        "0: none. Every other fraction is of the time before it",
+        description="fraction of the loaded time, its end, that stays locked until a backtest is "
+        "told to open it; 0: none. Every other fraction is of the time before it",
         json_schema_extra={"before": 0.0},
     )
 
@@ -115,8 +112,8 @@ class SplitSpec(Kind):
 
 
 def make_periods(start: int, end: int, spec: SplitSpec) -> list[Split]:
-    """The folds of a loaded range. A block that several folds test is on another path in each, in
-    the folds' order.
+    """The folds of a loaded range. A block that several folds test lies on another path in each, in
+    the order of the folds. SplitError when the range is too short.
     """
     locked = end - round((end - start) * spec.final)
     tested: Counter[Block] = Counter()
@@ -135,34 +132,23 @@ def make_periods(start: int, end: int, spec: SplitSpec) -> list[Split]:
         for first, last in blocks
     ):
         raise SplitError(
-            f"splits ({spec.kind}): the loaded range of {end - start} ns is too short to be split; load more data "
-            "(data.start, data.end)"
+            f"splits ({spec.kind}): the loaded range of {end - start} ns is too short to be split; "
+            "load more data (data.start, data.end)"
         )
     return splits
 
 
 def reads_until(splits: list[Split]) -> int:
-    """Training, of all folds, reads nothing at or after this time."""
+    """The time (ns) at or after which no fold's training reads anything."""
     return max(split.train_reads()[-1][1] for split in splits)
 
 
 def open_until(splits: list[Split]) -> int:
-    """The start of the locked `final`, or the end of everything where there is none: what a
-    backtest may read without the flag that opens it. Labels built on a market cut here hold nothing
+    """The start of the locked `final`, or the end of everything where there is none: how far a
+    backtest reads unless it is told to open `final`. Labels built on a market cut here hold nothing
     of it.
     """
     return max(split.hull(role)[1] for split in splits for role in split.periods if role != "final")
-
-
-def assemble_paths(splits: list[Split]) -> list[list[tuple[int, Block]]]:
-    """Per path the (fold, test block) pairs that make it up, in time order: each path tests its
-    range once.
-    """
-    paths: dict[int, list[tuple[int, Block]]] = {}
-    for split in splits:
-        for path, block in zip(split.paths, split.periods["test"], strict=True):
-            paths.setdefault(path, []).append((split.fold, block))
-    return [sorted(paths[path], key=lambda part: part[1]) for path in sorted(paths)]
 
 
 def check_rows(
@@ -173,10 +159,10 @@ def check_rows(
     *,
     roles: tuple[str, ...],
 ) -> None:
-    """SplitError when a role has under MIN_ROWS rows with a label and `usable_T` (features known
-    over R bars).
+    """SplitError when a role has fewer than MIN_ROWS rows that serve it and are `usable_T`
+    (features known over R bars).
 
-    The message counts why bars were lost, for every role that falls short.
+    For every role that falls short, the message counts why bars were lost.
     """
     role_T = split.role_T(bars, labels)
     lines = [
@@ -186,30 +172,36 @@ def check_rows(
     ]
     if lines:
         lines.append(
-            "too few bars for the labels' horizon or the model's receptive field: load more data (data.start, "
-            "data.end), make bars smaller (bars.size), or lower labels.horizon, labels.span, splits.embargo, the "
-            "features' windows or the model's receptive field"
+            "too few bars for the labels' horizon or the model's receptive field: load more data "
+            "(data.start, data.end), make bars smaller (bars.size), or lower labels.horizon, "
+            "labels.span, splits.embargo, the features' windows or the model's receptive field"
         )
         raise SplitError("\n".join(lines))
 
 
 def _shortage(
-    split: Split, role: str, role_T, bars: pl.DataFrame, labels: pl.DataFrame, usable_T
+    split: Split,
+    role: str,
+    role_T: np.ndarray,
+    bars: pl.DataFrame,
+    labels: pl.DataFrame,
+    usable_T: np.ndarray,
 ) -> str:
     here = split.rows(role, bars)
     labelled = here & (_label_ends(bars, labels) >= 0)
     kept = role_T == ROLES.index(role)
     return (
-        f"splits: {role} has {np.count_nonzero(kept & usable_T)} usable rows, needs at least {MIN_ROWS}; of its "
-        f"{np.count_nonzero(here)} bars {np.count_nonzero(here & ~labelled)} have no label, "
+        f"splits: {role} has {np.count_nonzero(kept & usable_T)} usable rows, needs at least "
+        f"{MIN_ROWS}; of its {np.count_nonzero(here)} bars "
+        f"{np.count_nonzero(here & ~labelled)} have no label, "
         f"{np.count_nonzero(labelled & ~kept)} are purged or embargoed, "
         f"{np.count_nonzero(kept & ~usable_T)} lack known features over the receptive field"
     )
 
 
 def _with_final(splits: list[Split], block: Block) -> list[Split]:
-    """`final` goes to the fold that validated last: what would be in use when the locked period
-    begins.
+    """Gives `final` to the fold that validates last: its model would be in use when the locked
+    period begins.
     """
     latest = max(splits, key=lambda split: split.hull("select")[1])
     return [
@@ -218,7 +210,7 @@ def _with_final(splits: list[Split], block: Block) -> list[Split]:
 
 
 def _runs(blocks: Iterable[Block]) -> list[Block]:
-    """Blocks in time order, those that touch joined."""
+    """The blocks in time order; those that touch are joined."""
     runs: list[Block] = []
     for start, end in sorted(blocks):
         if runs and runs[-1][1] == start:
@@ -241,7 +233,8 @@ def _label_ends(bars: pl.DataFrame, labels: pl.DataFrame) -> np.ndarray:
     """t_end per bar, -1 where there is no label."""
     if not bars["bar"].equals(labels["bar"]):
         raise SplitError(
-            f"splits: bars ({bars.height} rows) and labels ({labels.height} rows) are not of the same bars"
+            f"splits: bars ({bars.height} rows) and labels ({labels.height} rows) must hold the "
+            "same bars: build both from the same ticks and bars"
         )
     return (
         labels.select(pl.when(pl.col("y").is_not_null()).then(pl.col("t_end")).fill_null(-1))

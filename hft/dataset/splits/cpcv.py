@@ -1,11 +1,11 @@
-"""Combinatorial purged cross-validation (AFML 12): every choice of test groups, assembled to whole
-paths of tests.
+"""Combinatorial purged cross-validation (AFML 12): a fold for every choice of test groups, joined
+to paths that each test the whole range.
 
-Time is cut into `groups` of equal length; each of the C(N, k) folds tests k of them and trains on
-the others, before and after. The last training group in time ends in `tune` and `select`, each one
-block, so that no simulated trade of theirs runs into a test group; the rest of it trains. A group
-is tested by C(N-1, k-1) folds, the number of paths. A distribution, not a forecast: most folds
-learn from what came after their test.
+Time is cut into `groups` of equal length. Each of the C(N, k) folds tests k groups and trains on
+the others, before and after. The last training group in time ends in `tune` and `select`, one block
+each, so that none of their simulated trades runs into a test group; the rest of that group trains.
+Each group is tested by C(N-1, k-1) folds, which is the number of paths. The result is a
+distribution and no forecast: most folds learn from what came after their test.
 """
 
 from __future__ import annotations
@@ -16,10 +16,9 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from hft.dataset.splits import Periods, SplitSpec
+from hft.dataset.splits import Fraction, Periods, SplitSpec
 
 MAX_FOLDS = 1_000
-_FRACTION = {"gt": 0, "lt": 1}
 
 
 class Cpcv(SplitSpec):
@@ -28,25 +27,22 @@ class Cpcv(SplitSpec):
     test_groups: int = Field(
         ge=1, le=99, description="k, groups that each fold tests; k/N * C(N, k) paths"
     )
-    tune: float = Field(
-        **_FRACTION, description="fraction of a fold's last training group, before select's"
-    )
-    select: float = Field(
-        **_FRACTION, description="fraction of a fold's last training group, its end"
-    )
+    tune: Fraction = Field(description="fraction of a fold's last training group, before select's")
+    select: Fraction = Field(description="fraction of a fold's last training group, its end")
 
     @model_validator(mode="after")
-    def _leaves_training(self):
+    def _leaves_training(self) -> Cpcv:
         if self.test_groups >= self.groups:
             raise ValueError(f"test_groups must be < groups={self.groups}, got {self.test_groups}")
         if self.tune + self.select >= 1:
             raise ValueError(
-                f"tune + select must be < 1, got {self.tune} + {self.select}; the rest is for training"
+                f"tune + select must be < 1, got {self.tune} + {self.select}; "
+                "the rest is for training"
             )
         if (n := comb(self.groups, self.test_groups)) > MAX_FOLDS:
             raise ValueError(
-                f"groups={self.groups} and test_groups={self.test_groups} make {n} folds, must be at most {MAX_FOLDS}; "
-                "lower test_groups"
+                f"groups={self.groups} and test_groups={self.test_groups} make {n} folds, must be "
+                f"at most {MAX_FOLDS}; lower test_groups"
             )
         return self
 

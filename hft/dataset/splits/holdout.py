@@ -1,4 +1,4 @@
-"""One split into four periods in time order, as fractions of the loaded range."""
+"""One fold: four periods in time order, as fractions of the loaded range."""
 
 from __future__ import annotations
 
@@ -7,29 +7,24 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from hft.dataset.splits import Periods, SplitSpec
+from hft.dataset.splits import Fraction, Periods, SplitSpec
 
-_FRACTION = {"gt": 0, "lt": 1}
 _ROLES = ("train", "tune", "select", "test")
 
 
 class Holdout(SplitSpec):
     kind: Literal["holdout"]
-    train: float = Field(
-        **_FRACTION, description="fraction of the loaded time that weights are fitted on"
-    )
-    tune: float = Field(
-        **_FRACTION, description="fraction for early stopping, calibration and the threshold"
-    )
-    select: float = Field(**_FRACTION, description="fraction for the objective of a sweep")
-    test: float = Field(**_FRACTION, description="fraction that only backtest.py reads")
+    train: Fraction = Field(description="fraction of the loaded time that weights are fitted on")
+    tune: Fraction = Field(description="fraction for early stopping, calibration and the threshold")
+    select: Fraction = Field(description="fraction for the objective of a sweep")
+    test: Fraction = Field(description="fraction that only a backtest reads")
 
     @model_validator(mode="after")
-    def _sums_to_one(self):
+    def _sums_to_one(self) -> Holdout:
         if abs(sum(self._fractions()) - 1) > 1e-9:
             raise ValueError(
-                f"train, tune, select and test must sum to 1, got {' + '.join(map(str, self._fractions()))} "
-                f"= {sum(self._fractions()):.6g}"
+                "train, tune, select and test must sum to 1, got "
+                f"{' + '.join(map(str, self._fractions()))} = {sum(self._fractions()):.6g}"
             )
         return self
 

@@ -1,8 +1,8 @@
 """Folds that follow time: each is fitted on what lies before its test period, and the test periods
-join without a gap.
+follow each other without a gap.
 
-What fold f tests is history to fold f + 1, so only the last fold's test period is unread when all
-are trained.
+What fold f tests is history to fold f + 1. So only the test period of the last fold is unread once
+all folds are trained.
 """
 
 from __future__ import annotations
@@ -12,9 +12,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from hft.dataset.splits import Periods, SplitSpec
-
-_FRACTION = {"gt": 0, "lt": 1}
+from hft.dataset.splits import Fraction, Periods, SplitSpec
 
 
 class WalkForward(SplitSpec):
@@ -23,25 +21,25 @@ class WalkForward(SplitSpec):
         ge=1, le=1_000, description="test periods of equal length, one after the other"
     )
     window: Literal["expanding", "rolling"] = Field(
-        description="history of a fold: all that lies before its test period, or as much as the first fold has"
+        description="history of a fold: all that lies before its test period, "
+        "or as much as the first fold has"
     )
-    test: float = Field(
-        **_FRACTION,
-        description="fraction of the loaded time, its end, that the folds test between them",
+    test: Fraction = Field(
+        description="fraction of the loaded time, its end, that the folds test between them"
     )
-    tune: float = Field(
-        **_FRACTION, description="fraction of a fold's history for early stopping and calibration"
+    tune: Fraction = Field(
+        description="fraction of a fold's history for early stopping and calibration"
     )
-    select: float = Field(
-        **_FRACTION,
-        description="fraction of a fold's history, its end, for the objective of a sweep",
+    select: Fraction = Field(
+        description="fraction of a fold's history, its end, for the objective of a sweep"
     )
 
     @model_validator(mode="after")
-    def _leaves_training(self):
+    def _leaves_training(self) -> WalkForward:
         if self.tune + self.select >= 1:
             raise ValueError(
-                f"tune + select must be < 1, got {self.tune} + {self.select}; the rest is for training"
+                f"tune + select must be < 1, got {self.tune} + {self.select}; "
+                "the rest is for training"
             )
         return self
 

@@ -1,7 +1,7 @@
-"""Scaling fitted on training rows and kept in the classifier's weights.
+"""Transforms of features, fitted on training rows and kept in the weights of the classifier.
 
 In: training rows x_NF with NaN where a feature is unknown. Out: frozen nn.Modules x_..F -> x_..F
-whose buffers hold what was fitted, applied in the order of the set; NaN stays NaN. To add one:
+whose buffers hold what was fitted. They apply in the order of the set; NaN stays NaN. To add one:
 `hft/dataset/transforms/<kind>.py` with a subclass of TransformSpec, a set in `conf/transforms/`, a
 test with a twin in numpy.
 """
@@ -19,7 +19,7 @@ from hft.spec import Kind
 
 class TransformSpec(Kind):
     def build(self, n_features: int) -> nn.Module:
-        """The module before any fit: what a stored state is loaded into."""
+        """The module before any fit, into which a stored state is loaded."""
         raise NotImplementedError
 
     def fit(self, x_NF: np.ndarray) -> nn.Module:

@@ -1,4 +1,4 @@
-"""Zero mean, unit deviation per feature, clipped."""
+"""Scales each feature to zero mean and unit deviation, and clips it."""
 
 from __future__ import annotations
 
@@ -11,14 +11,13 @@ from torch import nn
 
 from hft.dataset.transforms import TransformSpec
 
-# A float32 column resolves 6e-8 of its level: a deviation below this share of the mean is rounding,
-# not signal.
+# float32 resolves 6e-8 of a column's level: a deviation below this share of the mean is rounding.
 SMALLEST_RELATIVE_DEVIATION = 1e-6
 
 
 class Standardize(TransformSpec):
-    """(x - mean) / deviation (ddof 0, float64 sums); a column without variation or without a finite
-    value becomes 0.
+    """(x - mean) / deviation (ddof 0, float64 sums). A column without variation, or without a
+    finite value, becomes 0.
     """
 
     kind: Literal["standardize"]
@@ -41,6 +40,9 @@ class Standardize(TransformSpec):
 
 
 class Scale(nn.Module):
+    mean: torch.Tensor
+    factor: torch.Tensor
+
     def __init__(self, mean_F: torch.Tensor, factor_F: torch.Tensor, clip: float) -> None:
         super().__init__()
         self.register_buffer("mean", mean_F)

@@ -19,7 +19,7 @@ from hft.trading.fees import FeeSchedule
 from hft.trading.strategy import StrategySpec, make_sides
 
 if TYPE_CHECKING:
-    from hft.dataset.labels import Exits
+    from hft.dataset.barriers import Exits
     from hft.market.ticks import Ticks
 
 REASONS = ("take_profit", "stop_loss", "time", "end")

@@ -18,7 +18,7 @@ from hft.trading.execution import REASONS, ExecutionSpec
 from hft.trading.ledger import make_ledger
 
 if TYPE_CHECKING:
-    from hft.dataset.labels import Exits
+    from hft.dataset.barriers import Exits
     from hft.market.ticks import Ticks
 
 TAKE_PROFIT, STOP_LOSS, TIME, END = range(len(REASONS))

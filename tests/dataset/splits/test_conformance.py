@@ -15,14 +15,13 @@ from hft.dataset.splits import (
     READ,
     ROLES,
     SplitError,
-    assemble_paths,
     make_periods,
     open_until,
     reads_until,
 )
 from hft.spec import Room, parse
 from tests.dataset.labels.hand import CONF, shipped
-from tests.dataset.splits.hand import bars_at, labels_of
+from tests.dataset.splits.hand import bars_at, labels_of, paths_of
 from tests.dataset.splits.naive import naive_roles
 
 KINDS = Room("hft.dataset.splits").names()
@@ -107,20 +106,14 @@ class TestEveryKind:
                 expected = [t for start, end in blocks for t in range(start, end)]
                 assert bars.filter(pl.Series(split.rows(role, bars)))["ts"].to_list() == expected
 
-    def test_every_path_tests_each_of_its_bars_once_and_all_paths_test_the_same(self, kind):
-        bars = bars_at(range(1000))
+    def test_every_path_tests_each_time_once_and_all_paths_test_the_same(self, kind):
         splits = make_periods(0, 1000, spec_of(kind))
-        paths = assemble_paths(splits)
-        ranges = []
-        for path, parts in enumerate(paths):
-            ranges.append([t for _, (start, end) in parts for t in range(start, end)])
-            assert ranges[-1] == list(range(ranges[-1][0], ranges[-1][-1] + 1))
-            for fold, (start, end) in parts:
-                assert (splits[fold].path_T(bars)[start:end] == path).all()
-        assert all(r == ranges[0] for r in ranges)
-        tested = sum(int((s.path_T(bars) >= 0).sum()) for s in splits)
-        assert tested == sum(len(r) for r in ranges)
-        assert all(((s.path_T(bars) >= 0) == s.rows("test", bars)).all() for s in splits)
+        blocks = [[block for _, block in parts] for parts in paths_of(splits)]
+        assert all(a[1] == b[0] for path in blocks for a, b in pairwise(path))
+        assert all(
+            (path[0][0], path[-1][1]) == (blocks[0][0][0], blocks[0][-1][1]) for path in blocks
+        )
+        assert sum(map(len, blocks)) == sum(len(split.periods["test"]) for split in splits)
 
     def test_training_reads_its_roles_and_nothing_else(self, kind):
         bars = bars_at(range(1000))

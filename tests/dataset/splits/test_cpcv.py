@@ -5,9 +5,9 @@ from math import comb
 
 import pytest
 
-from hft.dataset.splits import assemble_paths, make_periods
+from hft.dataset.splits import make_periods
 from hft.spec import SpecError
-from tests.dataset.splits.hand import bars_at, labels_of
+from tests.dataset.splits.hand import bars_at, labels_of, paths_of
 from tests.dataset.splits.test_conformance import spec_of
 
 
@@ -33,17 +33,23 @@ def test_every_choice_of_groups_is_a_fold_and_every_group_is_tested_as_often(n, 
     groups = sorted({block for split in splits for block in split.periods["test"]})
     assert len(groups) == n
     assert [split.periods["test"] for split in splits] == list(combinations(groups, k))
-    paths = assemble_paths(splits)
+    paths = paths_of(splits)
     assert len(paths) == k * comb(n, k) // n
     assert all([block for _, block in parts] == groups for parts in paths)
     assert len({part for parts in paths for part in parts}) == k * comb(n, k)
 
 
-def test_paths_are_assembled_as_in_the_book():
+def test_paths_are_those_of_the_book():
     # AFML figure 12.1: six groups, two tested; the j-th fold that tests a group gives it to path j.
-    paths = assemble_paths(make_periods(0, 600, cpcv()))
+    paths = paths_of(make_periods(0, 600, cpcv()))
     folds = [[fold for fold, _ in parts] for parts in paths]
-    assert folds == [[0, 0, 1, 2, 3, 4], [1, 5, 5, 6, 7, 8], [2, 6, 9, 9, 10, 11], [3, 7, 10, 12, 12, 13], [4, 8, 11, 13, 14, 14]]  # fmt: skip
+    assert folds == [
+        [0, 0, 1, 2, 3, 4],
+        [1, 5, 5, 6, 7, 8],
+        [2, 6, 9, 9, 10, 11],
+        [3, 7, 10, 12, 12, 13],
+        [4, 8, 11, 13, 14, 14],
+    ]
 
 
 def test_training_around_a_test_group_is_purged_before_it_and_embargoed_behind_it():

@@ -13,7 +13,7 @@ import yaml
 from omegaconf import OmegaConf
 
 from hft.clock import NS_PER_MS
-from hft.dataset.labels import Exits
+from hft.dataset.barriers import Exits
 from hft.market.bars import build_bars
 from hft.market.bars.tick import TickBars
 from hft.market.ticks import Ticks

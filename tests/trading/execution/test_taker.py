@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hft.clock import NS_PER_MS
-from hft.dataset.labels import Exits
+from hft.dataset.barriers import Exits
 from hft.market.bars import build_bars, trade_bounds
 from hft.market.bars.tick import TickBars
 from hft.trading.execution.taker import Taker
