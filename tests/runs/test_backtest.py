@@ -26,7 +26,7 @@ def test_the_scorecard_covers_the_test_period(smoke):
     span = read_data_keys(smoke.run).span
     period = make_periods(*span, smoke_config(smoke.root).splits)[0].hull("test")
     assert (smoke.card.start, smoke.card.end) == period
-    ledger = pl.read_parquet(smoke.run.folder / "backtest" / "test" / "ledger.parquet")
+    ledger = smoke.run.read_ledger("test")
     assert ledger.schema == LEDGER
     assert len(ledger) == smoke.card.trades > 0
     assert period[0] <= ledger["ts_entry"].min()
@@ -122,8 +122,41 @@ def test_data_that_lack_the_test_period_are_named(smoke, tmp_path):
         score_run(tmp_path, run.id, "logger=none")
 
 
-def test_a_market_that_changed_since_is_noted(smoke, tmp_path):
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"bars": ["0" * 64]}, "bars"),
+        ({"labels": "0" * 64}, "labels"),
+        ({"bars": ["0" * 64], "features": "0" * 64}, "bars and features"),
+    ],
+)
+def test_what_is_made_otherwise_since_is_noted(smoke, tmp_path, changes, named):
     run = smoke.copy(tmp_path)
-    edit_about(run, "data_keys", bars=["0" * 64])
+    edit_about(run, "data_keys", **changes)
     card = score_run(tmp_path, run.id, "logger=none")
-    assert "the data, or the code that makes bars of them, changed since training" in card.notes
+    note = f"code moved: other data, code or libraries than in training make its {named}"
+    assert [line for line in card.notes if "code moved" in line] == [note]
+    assert card.gross_bps_trade == smoke.card.gross_bps_trade
+
+
+def test_definitions_that_moved_are_noted_on_other_data_too(smoke, tmp_path):
+    run = smoke.copy(tmp_path)
+    edit_about(run, "data_keys", bars=["0" * 64], features="0" * 64)
+    card = score_run(tmp_path, run.id, "+data.seed=1", "logger=none", "name=other")
+    note = "code moved: other data, code or libraries than in training make its features"
+    assert [line for line in card.notes if "code moved" in line] == [note]
+
+
+def test_a_run_whose_code_is_todays_has_no_such_note(smoke):
+    assert not [line for line in smoke.card.notes if "moved" in line]
+
+
+def test_the_forecasts_of_test_carry_the_true_class(smoke):
+    frame = smoke.run.read_predictions(folder=smoke.run.backtest_folder("test"))
+    assert set(frame["split"]) == {"test"}
+    assert set(frame["y"].drop_nulls()) == {0, 1, 2}
+    # Only the last bars, whose barriers lie beyond the period, have no class yet.
+    horizon = smoke_config(smoke.root).labels.horizon
+    unknown = frame.with_row_index().filter(pl.col("y").is_null())["index"]
+    assert 0 < len(unknown) <= horizon
+    assert unknown.min() >= len(frame) - horizon

@@ -40,6 +40,7 @@ def test_what_differs_is_said(shell, smoke, tmp_path):
     run.write_metrics(run.read_metrics() | {"tune/log_loss": 0.125})
     edit_about(run, "versions", torch="1.0")
     edit_about(run, "git", commit="0" * 40)
+    edit_about(run, "data_keys", features="0" * 64, labels="0" * 64)
     printed = reproduce(shell, tmp_path, run, "trainer.threads=2", "tags=[again]")
     assert re.search(
         rf"not reproduced: \d+ of {len(figures(run))} numbers of {run.id} differ", printed
@@ -48,6 +49,9 @@ def test_what_differs_is_said(shell, smoke, tmp_path):
     assert "versions: torch 1.0 -> 2." in printed
     assert f"code: commit {'0' * 40} -> " in printed
     assert "config: trainer.threads 1 -> 2" in printed
+    for name in ("features", "labels"):
+        assert f"  {name}: other data, code or libraries make them" in printed
+    assert "bars: other" not in printed
     assert "config: tags" not in printed
     assert "config: logger" not in printed
 
@@ -112,12 +116,22 @@ def test_a_run_of_the_foundation_is_read(foundation, tmp_path):
 def test_a_run_of_the_foundation_is_scored_and_repeated(foundation, tmp_path, shell):
     card = score_run(tmp_path, foundation.id)
     assert card.trades > 0
+    moved = [line for line in card.notes if "moved" in line]
+    assert moved == [
+        "code moved: other data, code or libraries than in training make its bars",
+        "code moved: this run's version kept no keys of features and labels",
+    ]
     frame = foundation.read_predictions(folder=foundation.backtest_folder("test"))
     total = frame.select(pl.sum_horizontal("p_hold", "p_buy", "p_sell")).to_series()
     assert np.allclose(total, 1)
     printed = reproduce(shell, tmp_path, foundation)
     assert f"numbers of {foundation.id}" in printed
     assert "None ->" not in printed.replace("commit None ->", "")
+    # Its losses were summed in another order, and its intervals drawn in other blocks.
+    again = figures(next(run for run in list_runs(tmp_path / "runs") if run.id != foundation.id))
+    for name, value in figures(foundation).items():
+        if not name.endswith(("_low", "_high")):
+            assert again[name] == pytest.approx(value, rel=1e-6), name
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ why it cannot.
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -208,15 +209,28 @@ def test_a_run_cut_before_its_scores_gets_them(shell, smoke, tmp_path):
     assert run.read_predictions().equals(smoke.run.read_predictions())
 
 
+def test_a_run_of_another_version_is_not_gone_on_with(shell, smoke, tmp_path):
+    run = smoke.copy(tmp_path)
+    cut_short(run)
+    about = run.read_about()
+    del about["versions"]["hft"]  # as 0.1.0 wrote it
+    (run.folder / "config.json").write_text(json.dumps(about))
+    for name in (run.id, "latest"):
+        ended = shell("train.py", f"resume={name}", *folders(tmp_path))
+        assert ended.status == 2
+        assert f"run {run.id} was begun by hft 0.1.0, and only that version can go" in ended.err
+        assert "install hft 0.1.0, or train the run anew" in ended.err
+    assert run.state == "interrupted"
+
+
 def test_data_that_changed_are_not_gone_on_with(shell, smoke, tmp_path):
     run = smoke.copy(tmp_path)
     cut_short(run)
-    edit_about(run, "data_keys", bars=["0" * 64])
+    edit_about(run, "data_keys", bars=["0" * 64], labels="0" * 64)
     ended = shell("train.py", f"resume={run.id}", *folders(tmp_path))
     assert ended.status == 2
-    assert (
-        "its data, or the code that makes bars of them, changed since; train it anew" in ended.err
-    )
+    assert "its bars, labels changed since (other data, code or libraries make them)" in ended.err
+    assert "train it anew" in ended.err
     assert run.read_about()["data_keys"]["bars"] == ["0" * 64]
 
 

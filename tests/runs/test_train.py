@@ -78,6 +78,9 @@ def test_predictions_are_of_validation_alone(smoke):
     predictions = smoke.run.read_predictions()
     assert predictions.schema == PREDICTIONS
     assert predictions["split"].unique().sort().to_list() == ["select", "tune"]
+    assert set(predictions["y"]) - {None} == {0, 1, 2}
+    of_select = predictions.filter(pl.col("y").is_not_null(), split="select")
+    assert len(of_select) == smoke.run.read_metrics()["select/rows"]
     total = predictions.select(pl.sum_horizontal("p_hold", "p_buy", "p_sell")).to_series()
     assert np.allclose(total, 1)
     config = smoke_config(smoke.root)
