@@ -102,8 +102,11 @@ def build(config, cache):
 
 
 def tiny_stages(cache, builder):
-    return [DayStage(cache, "tiny", spec=None, modules=("hft.schema",), content=n, build=builder, inputs=(n,))
-            for n in range(4)]  # fmt: skip
+    modules = ("hft.schema",)
+    return [
+        DayStage(cache, "tiny", None, modules, content=n, build=builder, inputs=(n,))
+        for n in range(4)
+    ]
 
 
 def test_several_days_are_built_in_a_pool(tmp_path, monkeypatch, written):
@@ -160,8 +163,7 @@ def test_days_apart_are_the_whole_range(cache, ticks, kind):
 
 def test_more_days_leave_the_old_ones_alone(cache, written):
     build(market_config("data.end=2024-01-05"), cache)
-    # The day that was cut short, and the new one that was not asked for before, are one and the
-    # same.
+    # One day is new: it was cut short before, and so it was another.
     assert sorted(written) == ["bars", "columns", "ticks"]
 
 
@@ -211,9 +213,7 @@ def test_before_knows_nothing_of_what_comes_after(cache):
 
 
 def test_silence_between_days_starts_a_segment(tmp_path, ticks, monkeypatch):
-    """The hour after the first midnight is missing: the days' own bars cannot know it, their join
-    does.
-    """
+    """The hour after the first midnight is missing: no day's own bars can tell, only their join."""
     midnight, resumed = to_ns("2024-01-02"), to_ns("2024-01-02T01:00")
     read_day = Synthetic.read_day
 

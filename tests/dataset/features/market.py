@@ -45,8 +45,8 @@ def shipped(name: str) -> dict[str, dict]:
 
 
 def book_ticks(*, n_days: int = 2, n_trades: int = 3000, seed: int = 0) -> Ticks:
-    """The random market, a few sides unknown, a gap in the first day, and five levels behind every
-    quote.
+    """The random market with a few unknown sides, a gap in the first day, and five levels behind
+    every quote.
     """
     ticks = random_ticks(seed, n_trades=n_trades, n_days=n_days)
     rng = np.random.default_rng(seed + 1)

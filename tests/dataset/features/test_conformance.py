@@ -154,10 +154,8 @@ def test_missing_streams_name_the_columns_and_the_remedy():
         build(blind, SPECS)
     quotes, book = str(error.value).splitlines()
     asking = ", ".join(name for name, spec in SPECS.items() if "quotes" in spec.needs)
-    assert (
-        quotes
-        == f"features: {asking} need quotes, which these data do not have; choose features=[trades_only]"
-    )
+    remedy = "choose features=[trades_only]"
+    assert quotes == f"features: {asking} need quotes, which these data do not have; {remedy}"
     assert "depth_imbalance_5, mlofi_2, mlofi_3, mlofi_5 need book" in book
 
 

@@ -1,6 +1,4 @@
-"""The local level against a plain twin, its steady state, a planted level, and its own
-forgetting.
-"""
+"""The local level against a plain twin, its steady state, a planted level, and how it forgets."""
 
 from __future__ import annotations
 

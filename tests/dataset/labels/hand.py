@@ -1,6 +1,4 @@
-"""Hand-made markets for label tests: prints given bar by bar, quotes beside them, no bar builder
-involved.
-"""
+"""Markets made by hand for label tests: prints bar by bar, and quotes, without any bar builder."""
 
 from __future__ import annotations
 
@@ -21,7 +19,7 @@ CONF = PACKAGE.parent / "conf"
 
 
 def shipped(group: str, name: str, **changes) -> dict:
-    """The YAML of a kind as the parse sees it: interpolations resolved, then `changes` made."""
+    """The YAML of a kind with its interpolations resolved, then changed."""
     node = yaml.safe_load((CONF / group / f"{name}.yaml").read_text()) | changes
     return OmegaConf.to_container(
         OmegaConf.create({"latency_ms": 100.0, group: node}), resolve=True
@@ -38,8 +36,8 @@ def market(
     quotes: list[tuple[int, float, float]] = (),
     gaps_ms: list[int] = (),
 ) -> tuple[Ticks, pl.DataFrame]:
-    """Ticks and the BARS that these prints make, one inner list per bar; `gaps_ms` are first events
-    after a gap.
+    """Ticks and BARS of these prints, one inner list per bar. `gaps_ms` are the times of the first
+    events after gaps.
     """
     flat = [p for bar in prints for p in bar]
     ts, price = np.array([p[0] for p in flat]) * NS_PER_MS, [p[1] for p in flat]
@@ -90,9 +88,7 @@ def _bars(prints: list[list[Print]], gaps: np.ndarray) -> pl.DataFrame:
 
 @st.composite
 def markets(draw) -> tuple[Ticks, pl.DataFrame]:
-    """Small markets with ties in time, jumps, gaps between bars, and quotes often, seldom or
-    never.
-    """
+    """Small markets with ties in time, jumps, gaps between bars, and many, few or no quotes."""
     n_bars, with_quotes = draw(st.integers(4, 18)), draw(st.booleans())
     now, price, prints, quotes, gaps = 1_000_000, 100.0, [], [], []
     for _ in range(n_bars):

@@ -1,5 +1,5 @@
-"""The slow twin of every label: one merged stream of prints and quotes, read event by event (QUANT
-5.12-5.14).
+"""The slow twin of every label: reads one merged stream of prints and quotes, event by event
+(docs/definitions.md 5.12-5.14).
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ def read_stream(ticks):
 
 
 def naive_path(ticks, bars, t, horizon, latency_ns):
-    """(entry price, the prints after it up to the close of bar t + horizon); None where either
-    cannot be.
+    """The entry price, and the prints after it up to the close of bar t + horizon; None where there
+    is no entry or no such print.
     """
     segment, ts, sizes = bars["segment"].to_list(), bars["ts"].to_list(), bars["n_trades"].to_list()
     if t + horizon >= len(ts) or segment[t + horizon] != segment[t]:
@@ -49,9 +49,7 @@ def naive_path(ticks, bars, t, horizon, latency_ns):
 
 
 def naive_trade(path, take, stop, *, is_long):
-    """(index in the path of the print that takes the profit, or None) of one trade that lives
-    alone.
-    """
+    """Where in the path one trade, taken alone, takes its profit; None where it does not."""
     for i, (_, _, price) in enumerate(path):
         if price >= take if is_long else price <= take:
             return i
@@ -89,5 +87,5 @@ def naive_fixed(ticks, bars, t, horizon, latency_ns, threshold_bps):
 
 
 def rows(labels):
-    """LABELS as the twins give them: (y, t_end, ret_bps), or None."""
+    """LABELS in the form of the twins: (y, t_end, ret_bps), or None."""
     return [None if row[1] is None else row[1:4] for row in labels.rows()]

@@ -37,9 +37,7 @@ def _bar_spec(plain):
 
 
 def spec_of(kind, **changes):
-    """The shipped numbers, over few bars: horizon 10, a volatility span of 20 where there is
-    one.
-    """
+    """The shipped numbers cut to few bars: horizon 10, and a span of 20 where the kind has one."""
     spec = label_spec(kind)
     short = {"horizon": 10} | ({"span": 20} if "span" in type(spec).model_fields else {})
     return label_spec(kind, **short, **changes)
@@ -101,8 +99,8 @@ class TestEveryKind:
     @pytest.mark.parametrize("sampled", SAMPLED, ids=["every bar", "every third", "cusum"])
     @pytest.mark.parametrize("cut", [0.3, 0.62])
     def test_nothing_after_t_end_matters(self, kind, market, cut, sampled):
-        """Other prices and quotes after a moment, bars rebuilt: labels that ended by then stay
-        bit-identical, their weights included.
+        """Labels that ended by a moment, and their weights, are bit for bit the same when all
+        prices and quotes after it change and bars are rebuilt.
         """
         ticks, bars, plain = market
         spec = spec_of(kind, **sampled)
@@ -115,8 +113,7 @@ class TestEveryKind:
         np.testing.assert_array_equal(spec.offered(bars)[:n_known], spec.offered(rebuilt)[:n_known])
         ended = labels.filter(pl.col("t_end") <= moment)
         assert ended.height > (4 if sampled else 20)
-        # A time bar's last print before t_end may be known while its bar is not: the row exists in
-        # both all the same.
+        # A time bar may be known later than its last print before t_end: its row exists in both.
         assert ended.equals(again.filter(pl.col("bar").is_in(ended["bar"].implode())))
         rest = labels.join(again, on="bar").filter(pl.col("t_end") > moment)
         assert (rest["ret_bps"] != rest["ret_bps_right"]).any()

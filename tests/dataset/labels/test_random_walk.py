@@ -1,4 +1,4 @@
-"""The null market behind every label share, against the closed form of QUANT 1."""
+"""The null market behind every label share, against the closed form of docs/definitions.md 1."""
 
 from __future__ import annotations
 

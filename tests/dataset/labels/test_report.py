@@ -1,4 +1,4 @@
-"""The account of labels that a run logs, and which labels needed the ticks."""
+"""What a run logs about its labels, and which labels needed the ticks."""
 
 from __future__ import annotations
 

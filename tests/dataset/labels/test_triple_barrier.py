@@ -17,15 +17,12 @@ from tests.dataset.labels.naive import naive_triple, rows
 
 
 def spec(**changes):
-    """Sigma off the scene unless a test asks: tiny widths, so that the floor of 100 bps is the
-    distance.
-    """
+    """Unless a test asks for more: widths so small that the floor of 100 bps is the distance."""
     small = {"horizon": 3, "width": 1e-6, "floor_bps": 100.0, "span": 1, "latency_ms": 0.0}
     return label_spec("triple_barrier", **small | changes)
 
 
-# 30 prints of one bar each would say little; these four bars give bar 2 a known volatility (span 1
-# needs 2 returns).
+# Four bars, so that bar 2 has a known volatility: span 1 needs 2 returns.
 LEAD = [[(0, 100.0)], [(10, 100.1)], [(20, 100.0)]]
 
 

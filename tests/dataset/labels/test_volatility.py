@@ -11,8 +11,8 @@ from hft.dataset.labels._volatility import ewma_volatility
 
 
 def naive_volatility(close, segment, span):
-    """Each bar from scratch: the recursion of QUANT 5.11 over the returns of its own segment so
-    far.
+    """Each bar from scratch: the recursion of docs/definitions.md 5.11 over the returns of its own
+    segment so far.
     """
     a, out = 2 / (span + 1), []
     for t in range(len(close)):

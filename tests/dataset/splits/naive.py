@@ -1,6 +1,4 @@
-"""The slow twin of roles: every row judged against every run of blocks, no sorting and no
-searching.
-"""
+"""The slow twin of roles: judges every row against every run of blocks, without sort or search."""
 
 from __future__ import annotations
 
@@ -8,7 +6,7 @@ from hft.dataset.splits import ROLES
 
 
 def naive_runs(blocks):
-    """Blocks of one role joined while any two touch."""
+    """The blocks of one role, joined until no two touch."""
     runs = list(blocks)
     while pair := next(((a, b) for a in runs for b in runs if a[1] == b[0]), None):
         runs = [r for r in runs if r not in pair] + [(pair[0][0], pair[1][1])]

@@ -1,5 +1,5 @@
-"""What every shipped transform set keeps: shape, unknown values, the rows it was fitted on, its
-state.
+"""What every shipped set of transforms promises: shape, unknown values, independence of rows, a
+state that can be stored.
 """
 
 from __future__ import annotations
