@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import argparse
 import functools
-import json
 import operator
 import sys
 from pathlib import Path
@@ -19,6 +18,7 @@ from hft.search.settings import SweepConfig
 from hft.spec import PACKAGE, Spec, UserError, room_of
 from hft.system.commands import typed
 from hft.system.conf import CONF
+from hft.system.files import write_json
 from hft.trading.fees import FeeSchedule
 
 ENTRIES: dict[str, type[Spec]] = {"train": TrainConfig, "backtest": BacktestConfig}
@@ -57,7 +57,7 @@ def _refuse_package(folder: Path) -> None:
 def write_schemas(folder: Path) -> list[Path]:
     """The files written: `<group>.json` for every group, `train.json` and `backtest.json`.
 
-    Raises SchemaError where the folder cannot be written.
+    Raises FileError where the folder cannot be written.
     """
     schemas = {entry: cls.model_json_schema() for entry, cls in ENTRIES.items()}
     schemas["fees"] = _of_set(FeeSchedule)
@@ -69,15 +69,9 @@ def write_schemas(folder: Path) -> list[Path]:
                 is_set = get_origin(field.annotation) is dict
                 schemas[name] = _of_set(union) if is_set else _schema(union)
     written = [folder / f"{name}.json" for name in schemas]
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for path, schema in zip(written, schemas.values(), strict=True):
-            path.write_text(json.dumps(_relax(schema), indent=1) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise SchemaError(
-            f"{folder}: schemas cannot be written there ({error}); choose another folder: "
-            f"{typed('schema', '<folder>')}"
-        ) from None
+    remedy = f"choose another folder: {typed('schema', '<folder>')}"
+    for path, schema in zip(written, schemas.values(), strict=True):
+        write_json(path, _relax(schema), indent=1, remedy=remedy)
     return written
 
 

@@ -108,7 +108,7 @@ def _copy_run(study: Study, trial: FrozenTrial, folder: Path) -> None:
         lines.insert(
             0, f"# the run of trial {trial.number} is not in this folder: another machine has it"
         )
-    (folder / "next.txt").write_text("\n".join(lines) + "\n")
+    write_atomic(folder / "next.txt", "\n".join(lines).encode() + b"\n")
 
 
 def _put(fresh: Path, target: Path) -> None:
@@ -136,7 +136,7 @@ def log_study(study: Study, logger: LoggerSpec, *, tags: Sequence[str] = ()) -> 
     """
     about = {"sweep": study.sweep.plain(), "space": study.space.plain()}
     with open_tracker(
-        logger, study.name, study.folder, config=about, tags=tags, group=study.name, job="sweep"
+        logger, study.name, study.folder, config=about, tags=tags, group=study.name, job="study"
     ) as tracker:
         if not tracker.keeps:
             return

@@ -26,9 +26,17 @@ class FileError(UserError):
     """A file or folder that cannot be read or written."""
 
 
-def write_atomic(path: Path, data: bytes | memoryview, *, durable: bool = True) -> None:
-    """Puts `data` at `path` whole or not at all, on the disk before it returns when `durable`."""
-    with writable(path):
+ELSEWHERE = "choose another folder: paths.runs=<folder>"  # of files in a run, as most are
+
+
+def write_atomic(
+    path: Path, data: bytes | memoryview, *, durable: bool = True, remedy: str = ELSEWHERE
+) -> None:
+    """Puts `data` at `path` whole or not at all, on the disk before it returns when `durable`.
+
+    Raises FileError, which ends with `remedy`.
+    """
+    with writable(path, remedy=remedy):
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(f".{path.name}-{secrets.token_hex(4)}")
         try:
@@ -43,10 +51,10 @@ def write_atomic(path: Path, data: bytes | memoryview, *, durable: bool = True) 
             raise
 
 
-def write_json(path: Path, content: Any, *, indent: int = 2, durable: bool = True) -> None:
-    """Raises ValueError for a number that is not finite: JSON has none."""
+def write_json(path: Path, content: Any, *, indent: int = 2, remedy: str = ELSEWHERE) -> None:
+    """Raises FileError, and ValueError for a number that is not finite: JSON has none."""
     text = json.dumps(content, indent=indent, allow_nan=False)
-    write_atomic(path, text.encode() + b"\n", durable=durable)
+    write_atomic(path, text.encode() + b"\n", remedy=remedy)
 
 
 def read_json(
@@ -84,14 +92,14 @@ def first_line(error: BaseException) -> str:
 
 
 @contextlib.contextmanager
-def writable(path: Path) -> Iterator[None]:
+def writable(path: Path, *, remedy: str = ELSEWHERE) -> Iterator[None]:
     """Turns what the system says against writing to `path` into a FileError."""
     try:
         yield
     except OSError as error:
         raise FileError(
             f"{path}: cannot be written ({first_line(error)}); make room or make it writable, or "
-            "choose another folder: paths.runs=<folder>"
+            f"{remedy}"
         ) from error
 
 

@@ -11,6 +11,7 @@ from hft.cli import schema
 from hft.cli.schema import SchemaError, write_schemas
 from hft.spec import PACKAGE
 from hft.system.conf import CONF
+from hft.system.files import FileError
 
 
 @pytest.fixture(scope="module")
@@ -61,5 +62,5 @@ def test_an_installed_package_is_left_alone(tmp_path):
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "taken").write_text("")
-    with pytest.raises(SchemaError, match="taken: schemas cannot be written there"):
+    with pytest.raises(FileError, match=r"taken/.*cannot be written .*: hft schema <folder>"):
         schema.main([str(tmp_path / "taken")])

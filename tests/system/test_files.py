@@ -126,7 +126,7 @@ def writes(path):
 
 
 def test_every_file_goes_through_the_atomic_writer():
-    """But an entry of the cache, whose folder is renamed whole, and what others read at once."""
+    """But the files of a cache entry, whose folder is renamed whole."""
     exempt = {"system/files.py", "system/cache.py"}
     found = [
         line

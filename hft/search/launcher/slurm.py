@@ -44,7 +44,7 @@ from hft.search.launcher import (
 from hft.search.launcher._slurm_job import SlurmFuture, work
 from hft.search.launcher._squeue import Queue, ask, environment
 from hft.search.launcher.local import THREAD_LIMITS
-from hft.system.files import writable
+from hft.system.files import writable, write_atomic
 
 ROOT = Path(__file__).parents[3]
 COMMANDS = ("sbatch", "srun", "squeue", "scancel")
@@ -186,7 +186,8 @@ class SlurmEngine(Engine):
         folder = self._executor.folder
         with writable(folder):
             folder.mkdir(parents=True)
-            (folder / "check.sh").write_text(submission_text(self._executor, "true"))
+            script = submission_text(self._executor, "true").encode()
+            write_atomic(folder / "check.sh", script, durable=False)
         accepted, answer = ask("sbatch", "--test-only", str(folder / "check.sh"))
         if not accepted:
             raise LauncherError(
