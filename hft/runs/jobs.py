@@ -80,6 +80,8 @@ def read_train_job(
     plain = to_plain(composed)
     paths = _paths(plain)
     run = _unfinished(paths, resume) if resume else _done(paths, repeat)
+    if resume:
+        _refuse_other_version(run)
     config = stored_config(run, Path(paths.runs), plain, overrides=overrides)
     if resume:
         return TrainJob(config, resumed=run)
@@ -203,12 +205,16 @@ def _unfinished(paths: Paths, name: str) -> Run:
             f"run {run.id} is done: score it ({typed('backtest', f'ckpt={run.id}')}) or repeat it "
             f"({typed('train', f'reproduce={run.id}')})"
         )
+    return run
+
+
+def _refuse_other_version(run: Run) -> None:
+    """A training's state belongs to the code that saved it."""
     if (version := run.read_version()) != VERSION:
         raise RunError(
             f"run {run.id} was begun by hft {version}, and only that version can go on with it: "
             f"this is {VERSION}; install hft {version}, or train the run anew"
         )
-    return run
 
 
 def _data_here(stored: Any, asked: Any, root: Path, run: Run) -> Any:
