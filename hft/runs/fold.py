@@ -29,6 +29,9 @@ from hft.statistics.classes import classification_metrics, log_loss_excess
 from hft.tracking.tracker import Tracker
 
 
+Metrics = dict[str, float | None]  # None where the rows cannot carry a number
+
+
 def fit_unit(
     config: TrainConfig,
     frames: Frames,
@@ -38,9 +41,9 @@ def fit_unit(
     watched: Watched,
     *,
     prefix: str,
-) -> tuple[dict[str, float], pl.DataFrame]:
+) -> tuple[Metrics, pl.DataFrame]:
     """Metrics and predictions; goes on from what a kill left of an earlier attempt. Curves are
-    named under `prefix`.
+    logged as `<prefix><metric>`.
     """
     fold, seed = unit.split.fold, unit.seed
     if (finished := run.read_unit(fold, seed)) is not None:
@@ -101,8 +104,9 @@ def _on_epoch(
     watched: Watched,
     prefix: str,
 ) -> Callable[[int, dict[str, float]], bool]:
-    """Curves to the tracker and to who watches; every `money_every` epochs, and where the watch is
-    for money after each one, what `select` would earn at the objective's fees.
+    """Gives the tracker and the watch the metrics of each epoch. Every `money_every` epochs, and
+    after each one where the watch is for money, they include what `select` would earn at the
+    objective's fees.
     """
     schedule = config.objective.partition("@")[2] or config.strategy.schedule
     shown = (money_metric("select", schedule), metric("select", "trades"), watched.objective)
@@ -142,17 +146,17 @@ def _priors(frames: Frames, unit: Unit) -> np.ndarray:
 
 def _class_metrics(
     config: TrainConfig, unit: Unit, p_T3: np.ndarray, prior_T3: np.ndarray
-) -> dict[str, float]:
-    """Calibrated, per split; `log_loss_excess` is against the training rows' class frequencies,
-    with its interval.
+) -> Metrics:
+    """Calibrated, per split. `log_loss_excess` is against the training rows' class frequencies; its
+    interval is None where the rows are too few.
     """
-    metrics: dict[str, float] = {}
+    metrics: Metrics = {}
     for role in SCORED:
         p_N3, y_N, prior_N3 = _rows_of(unit, role, p_T3, prior_T3)
         excess = log_loss_excess(
             p_N3, y_N, prior_C=prior_N3, seed=unit.seed, min_block=2 * config.labels.horizon
         )
-        values = {
+        values: Metrics = {
             "log_loss_excess": excess.mean,
             "log_loss_excess_low": excess.low,
             "log_loss_excess_high": excess.high,
@@ -182,8 +186,8 @@ def _rows_of(
 
 def _baseline_metrics(
     config: TrainConfig, frames: Frames, unit: Unit, run: Run, prior_T3: np.ndarray
-) -> dict[str, float]:
-    """The same class metrics of the baseline, fitted on the same rows; none without one."""
+) -> Metrics:
+    """The class metrics of the baseline, fitted on the same rows; none without a baseline."""
     folder = run.fold_folder(unit.split.fold, unit.seed)
     baseline = config.baseline.fit(
         unit.dataset, unit.rows("train"), unit.rows("tune"), seed=unit.seed, folder=folder
@@ -216,14 +220,13 @@ def _predictions(frames: Frames, unit: Unit, p_T3: np.ndarray) -> pl.DataFrame:
 
 def over_folds_and_seeds(
     seeds: Sequence[int], metrics: Sequence[Mapping[str, float | None]]
-) -> dict[str, float | None]:
+) -> Metrics:
     """A run's metrics from those of its units, each with its seed: the mean over folds, then over
-    seeds.
+    seeds; None where any unit's is None.
 
-    With several seeds `<name>/sd` (ddof 1) and `<name>/worst` go along, over the seeds' means. None
-    where any is None.
+    With several seeds `<name>/sd` (ddof 1) and `<name>/worst` go along, over the seeds' means.
     """
-    found: dict[str, float | None] = {}
+    found: Metrics = {}
     for name in metrics[0]:
         by_seed: dict[int, list[float]] = {}
         for seed, unit in zip(seeds, metrics, strict=True):

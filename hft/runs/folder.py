@@ -79,10 +79,12 @@ class Run:
         """`interrupted` also for a run whose process is gone: only one that reached its end says
         `done` or `pruned`.
         """
-        state = self._read_json("state.json").get("state")
-        if state not in get_args(State):
+        known: tuple[State, ...] = get_args(State)
+        stored = self._read_json("state.json").get("state")
+        state = next((state for state in known if state == stored), None)
+        if state is None:
             path = self.folder / "state.json"
-            raise RunError(f"{path}: state must be one of {get_args(State)}, got {state!r}")
+            raise RunError(f"{path}: state must be one of {known}, got {stored!r}")
         return "interrupted" if state == "running" and not is_locked(self._work_lock) else state
 
     def mark(self, state: State) -> None:

@@ -153,4 +153,4 @@ def to_predictions(
         y=frames.labels["y"].filter(rows_T),
         **{name: pl.lit(value) for name, value in constants.items()},
     )
-    return frame.select(*PREDICTIONS).cast(PREDICTIONS)
+    return frame.select(*PREDICTIONS).cast(pl.Schema(PREDICTIONS))

@@ -83,10 +83,10 @@ def trade(
 def _metrics(config: TrainConfig, split: Split, ledger: pl.DataFrame) -> dict[str, float]:
     """Of `select`, per calendar day where it says day."""
     start, end = split.hull("select")
-    traded = (ledger["qty"] * (ledger["price_entry"] + ledger["price_exit"])).sum()
+    traded = float((ledger["qty"] * (ledger["price_entry"] + ledger["price_exit"])).sum())
     found = {
         metric("select", "trades"): len(ledger),
-        metric("select", "turnover_day"): float(traded / ((end - start) / NS_PER_DAY)),
+        metric("select", "turnover_day"): traded / ((end - start) / NS_PER_DAY),
     }
     for name, schedule in config.fees.items():
         found[money_metric("select", name)] = net_bps_day(
@@ -121,4 +121,4 @@ def daily_returns(
     }
     contract = daily_columns(config.fees)
     frame = pl.DataFrame(columns).with_columns(fold=pl.lit(split.fold), seed=pl.lit(seed))
-    return frame.select(*contract).cast(contract)
+    return frame.select(*contract).cast(pl.Schema(contract))
