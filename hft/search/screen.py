@@ -9,7 +9,7 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
-from hft.study.tables import finished_line, progress
+from hft.study.progress import finished_line, progress
 from hft.study.trials import (
     ENDED,
     MIN_FOR_IMPORTANCE,

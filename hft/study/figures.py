@@ -2,13 +2,15 @@
 without a display.
 
 Each function takes a Study and returns a matplotlib Figure, or the sentence that stands in its
-place. To add one: a function here and its line in FIGURES. Optuna's own drawings are not used: they
-need a pyplot, change its style for the whole process, and know neither constraints nor retries.
+place. To add one: a function here and its line in FIGURES. Optuna's own drawings need pyplot, whose
+style they change for the whole process, and know neither constraints nor retries.
 """
 
 from __future__ import annotations
 
 import math
+import re
+import textwrap
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -31,10 +33,13 @@ if TYPE_CHECKING:
 
     from hft.study.study import Study
 
-MAX_PANELS = 12  # of the slices: more cannot be read
+PRUNED: dict[str, Any] = {"color": "0.6", "s": 14, "marker": "v"}
+MAX_PANELS = 24  # of the slices: more would be a very long picture
 MAX_CURVES = 300
-MAX_LABEL = 24  # characters of a choice on an axis
-LOOKS = {
+TURNED: dict[str, Any] = {"rotation": 35, "ha": "right", "rotation_mode": "anchor"}
+WIDE_LABEL, WIDE_TITLE = 20, 38  # characters in a line of a choice on an axis, and of a path
+FLAT_LABELS = 45  # characters side by side below a panel; more are turned
+LOOKS: dict[str, dict[str, Any]] = {
     "best": {"color": "C3", "s": 42, "zorder": 3},
     "feasible": {"color": "C0", "s": 16, "alpha": 0.7},
     "infeasible": {"color": "0.7", "s": 14, "marker": "x"},
@@ -56,7 +61,7 @@ def draw_all(study: Study) -> dict[str, Figure | str]:
 
 def plot_history(study: Study) -> Figure | str:
     """Values in the order of the trials, the best so far as a line; pruned trials with the last
-    that they reported.
+    value that they reported.
     """
     complete, pruned = complete_trials(study), [t for t in _pruned(study) if t.values]
     if not complete:
@@ -66,37 +71,31 @@ def plot_history(study: Study) -> Figure | str:
     for k, (name, axes) in enumerate(zip(names, panels, strict=True)):
         _scatter(axes, study, complete, lambda t: t.number, k)
         if pruned:
-            axes.scatter([t.number for t in pruned], [t.values[k] for t in pruned], color="0.6", s=14, marker="v",
-                         label="pruned, last reported")  # fmt: skip
+            numbers, last = [t.number for t in pruned], [t.values[k] for t in pruned]
+            axes.scatter(numbers, last, label="pruned, last reported", **PRUNED)
         feasible = [t for t in complete if is_feasible(t)]
         best = _best_so_far([t.values[k] for t in feasible], lower=_lower(study, k))
-        axes.step(
-            [t.number for t in feasible],
-            best,
-            where="post",
-            color="C3",
-            linewidth=1,
-            label="best so far",
-        )
-        axes.set(xlabel="trial", ylabel=name)
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        numbers = [t.number for t in feasible]
+        axes.step(numbers, best, where="post", color="C3", linewidth=1, label="best so far")
+        axes.set_title(name, fontsize=9, loc="left")  # beside a low panel a long name is cut
+        axes.set_xlabel("trial")
+        _count_in_integers(axes)
         _keep_apart(axes, [t.values[k] for t in complete])
         axes.legend(frameon=False, fontsize=8)
     return figure
 
 
 def plot_importances(study: Study) -> Figure | str:
-    """How differently the best trials choose a parameter than all do (PED-ANOVA), as shares of 1
-    per objective.
+    """How much the choices of the best trials differ from those of all trials (PED-ANOVA), as
+    shares of 1 per objective.
     """
     complete = complete_trials(study)
     if len(complete) < MIN_FOR_IMPORTANCE:
         return f"Importances need {MIN_FOR_IMPORTANCE} complete trials, there are {len(complete)}."
     found = [importances(study, k) for k in range(len(study.sweep.objectives))]
     names = sorted({n for shares in found for n in shares})
-    names.sort(
-        key=lambda n: round(sum(shares.get(n, 0.0) for shares in found), 9)
-    )  # equal ones by name
+    # The sort is stable: equal shares stay in the order of their names.
+    names.sort(key=lambda n: round(sum(shares.get(n, 0.0) for shares in found), 9))
     if not names or not any(value > 0 for shares in found for value in shares.values()):
         return "No parameter varies enough to tell their importance."
     figure, (axes,) = new_panels(
@@ -117,19 +116,21 @@ def plot_importances(study: Study) -> Figure | str:
 
 
 def plot_slices(study: Study) -> Figure | str:
-    """The first objective over each parameter that varies."""
-    complete = complete_trials(study)
+    """The first objective over each parameter that varies, the important ones first."""
+    complete, shares = complete_trials(study), importances(study)
     names = [
         n for n in dict.fromkeys(n for t in complete for n in t.params) if _varies(complete, n)
     ]
     if not names:
         return "No parameter varies between complete trials."
-    shown = names[:MAX_PANELS]
-    figure, panels = new_panels(len(shown), columns=3, width=9.5, height=2.6)
+    shown = sorted(names, key=lambda name: -shares.get(name, 0.0))[:MAX_PANELS]
+    figure, panels = new_panels(len(shown), columns=3, width=9.5, height=2.8)
+    figure.supylabel(study.sweep.objectives[0], fontsize=9)
     for name, axes in zip(shown, panels, strict=False):
         _slice(axes, study, [t for t in complete if name in t.params], name)
     if len(names) > len(shown):
-        figure.supxlabel(f"{len(names) - len(shown)} more parameters left out", fontsize=8)
+        left_out = f"{len(names) - len(shown)} less important parameters left out"
+        figure.supxlabel(left_out, fontsize=8)
     return figure
 
 
@@ -138,20 +139,22 @@ def _slice(axes: Axes, study: Study, trials: list[FrozenTrial], name: str) -> No
     if hasattr(distribution, "choices"):
         choices = sorted({str(t.params[name]) for t in trials}, key=_number_first)
         _scatter(axes, study, trials, lambda t: choices.index(str(t.params[name])), 0)
-        axes.set_xticks(range(len(choices)), [_cut(c) for c in choices], fontsize=7,
-                        rotation=30 if len(choices) > 3 or max(map(len, choices)) > 8 else 0)  # fmt: skip
+        labels = [_in_lines(choice, WIDE_LABEL) for choice in choices]
+        longest = max(len(line) for label in labels for line in label.splitlines())
+        turned = longest * len(labels) > FLAT_LABELS
+        axes.set_xticks(range(len(choices)), labels, fontsize=7, **(TURNED if turned else {}))
         axes.set_xlim(-0.5, len(choices) - 0.5)
     else:
         _scatter(axes, study, trials, lambda t: t.params[name], 0)
-        axes.set_xscale("log" if distribution.log else "linear")
+        axes.set_xscale("log" if getattr(distribution, "log", False) else "linear")
         axes.tick_params("x", which="both", labelsize=7)
     axes.tick_params("y", labelsize=7)
-    axes.set_title(name, fontsize=9, loc="left")
+    axes.set_title(_in_lines(name, WIDE_TITLE), fontsize=9, loc="left")
     _keep_apart(axes, [t.values[0] for t in trials])
 
 
 def plot_pareto(study: Study) -> Figure | str:
-    """Both objectives of every complete trial, and the front of those that keep the constraints."""
+    """Both objectives of every complete trial, and the front of the feasible ones."""
     if len(study.sweep.objectives) != 2:
         return (
             "" if len(study.sweep.objectives) == 1 else "A front is drawn for two objectives only."
@@ -172,26 +175,22 @@ def plot_pareto(study: Study) -> Figure | str:
 
 
 def plot_intermediate(study: Study) -> Figure | str:
-    """What trials reported on their way; grey ones were pruned."""
+    """The values that trials reported while they ran; pruned trials are grey."""
     ended = [t for t in [*_pruned(study), *complete_trials(study)] if t.intermediate_values]
     if not ended:
         return "No trial reported on its way." if study.sweep.prunes else ""
     best = {t.number for t in study.best()}
     figure, (axes,) = new_panels(1, columns=1, width=8.5, height=3.6)
     for trial in sorted(ended, key=lambda t: t.number in best)[-MAX_CURVES:]:
-        look = {"color": "0.7"} if trial.state.name == "PRUNED" else {"color": "C0"}
-        look = (
-            {"color": "C3", "linewidth": 2.0}
-            if trial.number in best
-            else {"linewidth": 0.8, **look}
-        )
+        color = "0.7" if trial.state.name == "PRUNED" else "C0"
+        color, width = ("C3", 2.0) if trial.number in best else (color, 0.8)
         steps = sorted(trial.intermediate_values)
-        axes.plot(
-            steps, [trial.intermediate_values[s] for s in steps], marker=".", markersize=3, **look
-        )
-    axes.set(xlabel="step", ylabel=study.sweep.objectives[0])
-    axes.xaxis.get_major_locator().set_params(integer=True)
-    axes.set_title("grey: pruned, blue: complete, red: best", fontsize=8, loc="left")
+        values = [trial.intermediate_values[step] for step in steps]
+        axes.plot(steps, values, marker=".", markersize=3, color=color, linewidth=width)
+    axes.set_xlabel("step")
+    _count_in_integers(axes)
+    title = f"{study.sweep.objectives[0]}; grey: pruned, blue: complete, red: best"
+    axes.set_title(title, fontsize=9, loc="left")
     return figure
 
 
@@ -242,13 +241,16 @@ def _scatter(
 
 
 def _keep_apart(axes: Axes, values: list[float]) -> None:
-    """Limits by hand where all values are one, for which matplotlib would choose a scale of
-    1e-16.
-    """
+    """Sets limits where all values are one: matplotlib would choose a scale of 1e-16."""
     if values and max(values) - min(values) < 1e-12 * max(abs(values[0]), 1.0):
-        axes.set_ylim(
-            values[0] - max(abs(values[0]) * 0.1, 0.1), values[0] + max(abs(values[0]) * 0.1, 0.1)
-        )
+        margin = max(abs(values[0]) * 0.1, 0.1)
+        axes.set_ylim(values[0] - margin, values[0] + margin)
+
+
+def _count_in_integers(axes: Axes) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
 def _number_first(text: str) -> tuple[int, float, str]:
@@ -258,5 +260,13 @@ def _number_first(text: str) -> tuple[int, float, str]:
         return 1, 0.0, text
 
 
-def _cut(text: str) -> str:
-    return text if len(text) <= MAX_LABEL else text[: MAX_LABEL - 1] + "…"
+def _in_lines(text: str, width: int) -> str:
+    """The whole text in lines of at most `width` characters, which end after a separator where they
+    can.
+    """
+    lines = [""]
+    for part in re.findall(r"[^._/,@ =-]*[._/,@ =-]|[^._/,@ =-]+", text):
+        if lines[-1] and len(lines[-1]) + len(part) > width:
+            lines.append("")
+        lines[-1] += part
+    return "\n".join(piece for line in lines for piece in textwrap.wrap(line, width) or [line])

@@ -6,11 +6,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hft.spec import UserError, did_you_mean
+from hft.system.commands import typed
 
 if TYPE_CHECKING:
     from hft.study.study import Study
 
-REMEDY = "start one: python train.py -m sweep=tpe, or say where they are: sweeps=<folder>"
+START = typed("train", "-m", "sweep=tpe")
+REMEDY = f"start one: {START}, or say where they are: sweeps=<folder>"
 
 
 class StudiesError(UserError):
@@ -18,7 +20,7 @@ class StudiesError(UserError):
 
 
 def find_study(sweeps: Path, name: str, storage: str = "") -> Study:
-    """The study of that name, from its folder; from `storage` alone where this machine has no
+    """The study of that name, from its folder, or from `storage` alone where this machine has no
     folder of it.
     """
     names = names_of_studies(sweeps)
@@ -28,11 +30,9 @@ def find_study(sweeps: Path, name: str, storage: str = "") -> Study:
         return open_study(sweeps / name, **({"storage": storage} if storage else {}))
     if not sweeps.is_dir():
         raise StudiesError(f"{sweeps}: no such folder, so no study {name!r}; {REMEDY}")
-    known = (
-        f"the studies in {sweeps}: {', '.join(names)}"
-        if names
-        else f"there are no studies in {sweeps}; {REMEDY}"
-    )
+    known = f"the studies in {sweeps}: {', '.join(names)}"
+    if not names:
+        known = f"there are no studies in {sweeps}; {REMEDY}"
     raise StudiesError(f"no study {name!r}{did_you_mean(name, names)}; {known}")
 
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from hft.config.configs import TrainConfig
 
 SCORES = ("log_loss", "log_loss_excess", "mcc", "trades")
-HEADINGS = {"log_loss_excess": "skill"}  # nats below the majority's shares, where it is negative
+HEADINGS = {"log_loss_excess": "excess"}  # nats above the majority's shares: below 0 is skill
 
 
 def shown_metrics(config: TrainConfig) -> list[str]:
@@ -28,7 +28,7 @@ def shown_metrics(config: TrainConfig) -> list[str]:
 
 
 def heading(name: str) -> str:
-    """`select/log_loss_excess` as the heading of a column: `skill`; `net@maker_free` of a net
+    """`select/log_loss_excess` as the heading of a column: `excess`; `net@maker_free` of a net
     return.
     """
     last, _, schedule = name.rpartition("/")[2].partition("@")

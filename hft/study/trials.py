@@ -1,8 +1,8 @@
-"""The trials of a study as facts: what became of each, which stands before which, and all of them
-as one frame.
+"""The trials of a study as facts: what became of each, their order, and all of them as one frame.
 
-In: a Study. Out: names of states, feasibility, reasons, an order, and `trials_frame`. Reports and
-tables read trials only through here, so that they agree on what counts as failed, retried or best.
+In: a Study. Out: names of states, feasibility, reasons, metrics, an order, and `trials_frame`.
+Reports and tables read trials only through here, so that they agree on what counts as failed,
+retried or best.
 """
 
 from __future__ import annotations
@@ -13,10 +13,13 @@ import re
 import shlex
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
+
+from hft.study.outcome import read_outcome
+from hft.system.commands import typed
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
@@ -27,10 +30,9 @@ if TYPE_CHECKING:
 STATES = ("complete", "pruned", "failed", "retried", "running", "waiting")
 ENDED = ("complete", "pruned", "failed")  # what counts towards n_trials
 N_TRIALS = "n_trials"  # attribute of the study in which each call leaves its total
-MIN_FOR_IMPORTANCE = (
-    10  # complete trials: with fewer the top group is one or two, and any parameter seems important
-)
-TOP_TRIALS = 5  # that PED-ANOVA compares with all, where a tenth would be fewer
+# Complete trials: with fewer the top group is one or two, and any parameter seems important.
+MIN_FOR_IMPORTANCE = 10
+TOP_TRIALS = 5  # PED-ANOVA compares at least so many with all trials, else a tenth of them
 
 
 def retried(trials: Iterable[FrozenTrial]) -> set[int]:
@@ -45,12 +47,14 @@ def state_of(trial: FrozenTrial, repeated: set[int]) -> str:
 
 
 def params_of(trial: FrozenTrial) -> dict[str, Any]:
-    """Those of a waiting trial too, which has them only as what it was enqueued with."""
-    return dict(trial.params or trial.system_attrs.get("fixed_params", {}))
+    """A waiting trial's parameters are those that it was enqueued with."""
+    from hft.study.optuna_internals import enqueued_params
+
+    return dict(trial.params or enqueued_params(trial) or {})
 
 
 def constraints_of(trial: FrozenTrial) -> dict[str, float]:
-    """How far each constraint is broken: at most 0 where it holds."""
+    """By how much each constraint is broken: at most 0 where it holds."""
     return dict(trial.constraints)
 
 
@@ -62,19 +66,18 @@ def reason_of(trial: FrozenTrial) -> str:
     """Why it failed, in one printable line; empty where it did not."""
     if trial.state.name != "FAIL":
         return ""
-    outcome = trial.user_attrs.get("outcome") or {}
-    text = str(trial.user_attrs.get("reason") or outcome.get("reason") or "no reason given").strip()
+    text = str(trial.user_attrs.get("reason") or "no reason given").strip()
     return printable(next(iter(text.splitlines()), ""))
 
 
 def printable(text: str) -> str:
-    """Nothing that a terminal would obey."""
+    """`text` without what a terminal would obey."""
     return "".join(c if c.isprintable() else " " for c in text)
 
 
 def common_cause(reasons: Sequence[str]) -> str:
-    """The most frequent reason and how many share it; reasons that differ in numbers only are the
-    same.
+    """The most frequent reason and how many trials share it; reasons that differ in numbers only
+    count as one.
     """
     if not reasons:
         return ""
@@ -85,7 +88,7 @@ def common_cause(reasons: Sequence[str]) -> str:
 
 
 def run_id(study: Study, number: int) -> str:
-    """What `ckpt=` takes."""
+    """The trial's id for `ckpt=`."""
     return f"{study.name}/{study.trial_folder(number).name}"
 
 
@@ -94,10 +97,22 @@ def values_of(trial: FrozenTrial) -> list[float]:
     return list(trial.values or [])
 
 
+def numbers_of(study: Study, trial: FrozenTrial) -> dict[str, float | None]:
+    """Its metrics as its worker sent them (hft/study/shown.py), then its objectives."""
+    values = zip(study.sweep.objectives, values_of(trial), strict=False)
+    stored = trial.user_attrs.get("outcome")
+    metrics = {} if stored is None else read_outcome(stored).metrics
+    return {**metrics, **dict(values)}
+
+
+def shown_of(study: Study, trials: Iterable[FrozenTrial]) -> list[str]:
+    """The metrics that any of `trials` has, without the objectives, in the order of reports."""
+    names = dict.fromkeys(name for trial in trials for name in numbers_of(study, trial))
+    return [name for name in names if name not in study.sweep.objectives]
+
+
 def ranked(study: Study) -> list[FrozenTrial]:
-    """Ended trials, best first: the best ones, other feasible ones, infeasible ones, pruned ones,
-    failed ones.
-    """
+    """Ended trials in this order: best, other feasible, infeasible, pruned, failed ones."""
     trials = study.trials()
     repeated, best = retried(trials), {t.number for t in study.best()}
     worst_first = study.optuna.directions[0].name == "MAXIMIZE"
@@ -113,7 +128,7 @@ def ranked(study: Study) -> list[FrozenTrial]:
 
 
 def total(study: Study) -> int:
-    """How many trials the study is to have, without retries, by the latest call."""
+    """How many trials the study is to have, without retries, after the latest call."""
     if isinstance(latest := study.optuna.user_attrs.get(N_TRIALS), int):
         return latest
     if study.sweep.kind != "grid":
@@ -123,15 +138,26 @@ def total(study: Study) -> int:
 
 
 class Labels:
-    """What tells the trials of a study apart: their overrides, numbers cut, without those that all
-    of them share.
+    """What tells the trials of a study apart: their overrides, with rounded numbers, without the
+    overrides that all of them share.
     """
 
-    def __init__(self, study: Study, trials: Iterable[FrozenTrial] = ()) -> None:
-        self.dimensions = study.space.dimensions
-        self.overrides: dict[
-            int, list[str]
-        ] = {}  # a sweep's table asks twice a second, and they never change
+    def __init__(
+        self,
+        study: Study,
+        trials: Iterable[FrozenTrial] = (),
+        *,
+        without: str = "",
+        first: Mapping[str, float] | None = None,
+    ) -> None:
+        """`without` is the path of a parameter to leave out; those with the largest shares of
+        `first` come first.
+        """
+        shares = first or {}
+        kept = [d for d in study.space.dimensions if d.path != without]
+        self.dimensions = sorted(kept, key=lambda d: -shares.get(d.path, 0.0))
+        # Kept by trial: a sweep's table asks twice a second, and overrides never change.
+        self.overrides: dict[int, list[str]] = {}
         self.same: set[str] = set()
         self.see(trials)
 
@@ -156,23 +182,20 @@ class Labels:
 
 
 def brief(dimension: Dimension, value: Scalar) -> str:
-    """A value as a reader wants it: four digits of what is drawn from a continuous range; "" needs
+    """A value for readers: four digits where it is drawn from a continuous range; "" where it needs
     no override.
     """
-    if dimension.choices is not None or dimension.integer:
+    is_drawn = dimension.choices is None and not dimension.integer
+    if not is_drawn or not isinstance(value, int | float):
         return dimension.text(value)
-    return (
-        f"{value:.10g}"
-        if dimension.step
-        else f"{value:.0f}"
-        if 1e4 <= abs(value) < 1e9
-        else f"{value:.4g}"
-    )
+    if dimension.step:
+        return f"{value:.10g}"
+    return f"{value:.0f}" if 1e4 <= abs(value) < 1e9 else f"{value:.4g}"
 
 
 def importances(study: Study, k: int = 0) -> dict[str, float]:
-    """How differently the best trials by objective `k` choose a parameter than all do (PED-ANOVA),
-    as shares of 1; {} where there are too few trials to tell.
+    """How much the choices of the best trials by objective `k` differ from those of all trials
+    (PED-ANOVA), as shares of 1, largest first; {} where trials are too few to tell.
     """
     complete = complete_trials(study)
     if len(complete) < MIN_FOR_IMPORTANCE:
@@ -184,9 +207,8 @@ def importances(study: Study, k: int = 0) -> dict[str, float]:
     sign = 1 if study.optuna.directions[k].name == "MINIMIZE" else -1
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        warnings.simplefilter(
-            "ignore", UserWarning
-        )  # small groups, and that `target` is read as a loss, which it is
+        # Of small groups, and of `target` being read as a loss, which it is.
+        warnings.simplefilter("ignore", UserWarning)
         return get_param_importances(
             study.optuna,
             evaluator=PedAnovaImportanceEvaluator(target_quantile=quantile),
@@ -195,7 +217,7 @@ def importances(study: Study, k: int = 0) -> dict[str, float]:
 
 
 def complete_trials(study: Study) -> list[FrozenTrial]:
-    """Those that can be drawn and compared: with numbers for values."""
+    """Those that can be drawn and compared: all their values are finite."""
     return [
         t
         for t in study.trials()
@@ -204,19 +226,20 @@ def complete_trials(study: Study) -> list[FrozenTrial]:
 
 
 def next_lines(study: Study, trial: FrozenTrial) -> list[str]:
-    """What to paste: score this trial's run, and train its config anew."""
+    """Commands to paste: score this trial's run, and train its config again."""
     overrides = [*study.about.get("overrides", []), *study.space.overrides(params_of(trial))]
     return [
-        f"python backtest.py ckpt={run_id(study, trial.number)}",
-        f"python train.py {shlex.join(overrides)}".strip(),
+        typed("backtest", f"ckpt={run_id(study, trial.number)}"),
+        typed("train", *([shlex.join(overrides)] if overrides else [])),
     ]
 
 
 def trials_frame(study: Study) -> pl.DataFrame:
-    """One row per trial, one column per objective, parameter path and `constraint/<name>`; absent
-    ones are null.
+    """One row per trial; columns for objectives, metrics, parameter paths and `constraint/<name>`,
+    null where a trial has none.
     """
     trials = study.trials()
+    numbers = [numbers_of(study, trial) for trial in trials]
     repeated = retried(trials)
     params = list(study.space.distributions())
     params += sorted({name for t in trials for name in params_of(t)} - set(params))
@@ -225,11 +248,9 @@ def trials_frame(study: Study) -> pl.DataFrame:
         pl.Series("number", [t.number for t in trials], dtype=pl.Int64),
         pl.Series("state", [state_of(t, repeated) for t in trials], dtype=pl.String),
     ]
-    for k, objective in enumerate(study.sweep.objectives):
-        columns.append(
-            pl.Series(objective, [_at(values_of(t), k) for t in trials], dtype=pl.Float64)
-        )
-    columns += [_column(name, [params_of(t).get(name) for t in trials]) for name in params]
+    for name in [*study.sweep.objectives, *shown_of(study, trials)]:
+        columns.append(pl.Series(name, [n.get(name) for n in numbers], dtype=pl.Float64))
+    columns += [column(name, [params_of(t).get(name) for t in trials]) for name in params]
     for name in constraints:
         given = [constraints_of(t).get(name) for t in trials]
         columns.append(pl.Series(f"constraint/{name}", given, dtype=pl.Float64))
@@ -255,8 +276,8 @@ def _history(study: Study, trials: list[FrozenTrial]) -> list[pl.Series]:
     ]
 
 
-def _column(name: str, values: list[Any]) -> pl.Series:
-    """Of one type that holds all values: numbers where all are, else text."""
+def column(name: str, values: list[Any]) -> pl.Series:
+    """A series of one type that holds all values: numbers where all are numbers, else text."""
     kinds = {type(v) for v in values if v is not None}
     for allowed, dtype in (({bool}, pl.Boolean), ({int}, pl.Int64), ({int, float}, pl.Float64)):
         if kinds <= allowed and kinds:
@@ -266,10 +287,6 @@ def _column(name: str, values: list[Any]) -> pl.Series:
 
 def _text(value: Any) -> str | None:
     return None if value is None else str(value)
-
-
-def _at(values: list[float], k: int) -> float | None:
-    return values[k] if k < len(values) else None
 
 
 def _utc(moment: dt.datetime | None) -> dt.datetime | None:

@@ -17,7 +17,8 @@ from hft.search import screen as _live
 from hft.search.screen import Live
 from hft.space import Dimension, Space
 from hft.study.claims import release
-from hft.study.tables import LONGEST_CELL, N_RESULTS, clock, left_s, print_results, progress
+from hft.study.progress import clock, left_s, progress
+from hft.study.tables import LONGEST_CELL, N_RESULTS, print_results
 from tests.smoke import ROOT
 from tests.study.small_study import POINT, begin, end, every_fate, small_study
 
@@ -69,8 +70,9 @@ def test_durations_read_well():
 def test_the_table_has_counts_best_and_what_runs(folder):
     study = every_fate(folder)
     text = shown(progress(study, slots=2, n_total=20, shares={}, elapsed_s=75.0))
-    assert "maker_v1: 6 of 20 done (4 complete, 1 pruned, 1 failed, 2 retried, 1 running, 1" in text
-    assert "best select/log_loss=0.5  maker_v1/0001" in text
+    assert "maker_v1: 6 of 20 done\n" in text
+    assert "4 complete, 1 pruned, 1 failed, 2 retried, 1 running, 1 waiting\n" in text
+    assert "best log_loss=0.5  maker_v1/0001" in text
     assert "elapsed 0:01:15" in text
     assert "last failure maker_v1/0005: loss is nan" in text
     (row,) = [line for line in text.splitlines() if line.startswith("0007")]
@@ -236,7 +238,7 @@ def test_many_dimensions_are_as_many_columns_as_fit(wide, width, n_shown):
     assert all(len(row.split()) == len(header) for row in rows)
     assert max(map(len, lines[:-1])) <= width
     assert max(len(cell) for row in rows for cell in row.split()) <= LONGEST_CELL
-    left_out = f" and {16 - n_shown} more settings" if n_shown < 16 else ""
+    left_out = f" and {16 - n_shown} more columns" if n_shown < 16 else ""
     assert lines[-2] == f"and 10 more trials{left_out} in results.parquet"
 
 
@@ -254,6 +256,81 @@ def test_the_live_table_has_what_matters_first_and_does_not_jump(wide, folder):
         ranked.append(live._shares())
     changes = [k + 1 for k in range(1, 45) if ranked[k] is not ranked[k - 1]]
     assert changes == [10, 20, 40]
+
+
+def test_the_live_screen_keeps_each_fact_to_one_line(tmp_path):
+    study = small_study(tmp_path / ("a" * 64), objectives=TWO)
+    for k in range(3):
+        end(study, float(k), float(k))
+    end(study, reason="loss is nan at step 12, " * 9)
+    text = shown(progress(study, slots=2, n_total=1000, shares={}, elapsed_s=75.0))
+    lines = text.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert [line.split()[0] for line in lines] == [
+        f"{'a' * 64}:", "3", "best", "best", "best", "last", "elapsed"
+    ]  # fmt: skip
+    assert lines[5].endswith("…")
+    whole = shown(progress(study, slots=2, n_total=1000, shares={}, in_place=False))
+    assert "…" not in whole
+
+
+METRICS = {
+    "select/log_loss": 0.69314718, "select/log_loss_excess": -0.00123456, "select/mcc": 0.0456789,
+    "select/trades": 1234.0, "select/net_bps_day@binance_usdm_vip0": -80006.3465,
+    "select/net_bps_day@maker_free": -3206.3465, "select/net_bps_day@binance_usdm_vip9": None,
+}  # fmt: skip
+SHORT = ["0.69315", "-0.0012346", "0.045679", "1234", "-80006"]
+
+
+@pytest.mark.parametrize("width", [72, 140])
+def test_results_carry_the_metrics_with_their_digits(folder, width):
+    study = small_study(folder, objectives=("select/net_bps_day@x",))
+    for k in range(3):
+        metrics = METRICS | {"select/mcc": None if k == 0 else 0.0456789}
+        end(study, 1234.56 + k, params=POINT | {"optim.lr": 0.01 + k / 100}, metrics=metrics)
+    lines = results(study, width=width).splitlines()
+    header = next(line for line in lines if line.startswith("run")).split()
+    scores = ["log_loss", "excess", "mcc", "trades"]
+    assert header[:6] == ["run", "value", *scores]
+    rows = [line.split() for line in lines if line.startswith("000")]
+    assert [row[:2] for row in rows] == [
+        ["0002", "1236.56"],
+        ["0001", "1235.56"],
+        ["0000", "1234.56"],
+    ]
+    assert rows[0][2:6] == SHORT[:4]
+    assert rows[2][4] == "-"
+    assert ("net@binance_usdm_vip0" in header) == (width == 140)
+    assert "lr" in header or "optim.lr" in header
+    assert max(map(len, lines[:-1])) <= width
+
+
+def test_long_headings_fold_before_a_digit_is_lost(folder):
+    names = [f"select/net_bps_day@binance_{market}_vip0" for market in ("usdm", "spot", "coinm")]
+    study = small_study(folder, objectives=tuple(names))
+    end(study, -123.456, 234.567, -345.678, broken=1.0)
+    lines = results(study, width=80).splitlines()
+    (row,) = [line.split() for line in lines if line.startswith("0000")]
+    assert row[1:] == ["-123.456", "234.567", "-345.678", "infeasible"]
+
+
+def test_a_grid_over_seeds_is_averaged_per_point(folder):
+    seed = Dimension("seed", choices=(1, 2, 3), texts=("1", "2", "3"))
+    width = Dimension("labels.width", choices=(1.0, 2.0), texts=("1.0", "2.0"))
+    study = small_study(folder, kind="grid", n_trials=0, space=Space((width, seed)))
+    for value, n in ((1.0, 3), (2.0, 2)):
+        for k in range(n):
+            metrics = {"select/mcc": 0.1 * k, "select/trades": None}
+            end(study, value + k, params={"labels.width": value, "seed": k + 1}, metrics=metrics)
+    lines = results(study).splitlines()
+    place = lines.index("2 points, over seeds")
+    header, _, *rows = (line.split() for line in lines[place + 2 : place + 6])
+    assert header == ["seeds", "mean", "sd", "mcc", "trades", "overrides"]
+    assert rows == [
+        ["3", "2", "1", "0.1", "-", "labels.width=1.0"],
+        ["2", "2.5", "0.707", "0.05", "-", "labels.width=2.0"],
+    ]
+    assert lines[-1].startswith("best: run=maker_v1/0000 ")
 
 
 def test_a_front_has_a_column_per_objective(folder):

@@ -55,7 +55,7 @@ def test_the_commands_on_a_study_that_was_swept(swept, capsys):
     assert main([sweeps]) == 0
     assert " 2/2 " in capsys.readouterr().out
     assert main(["status", "study=maker_v1", sweeps]) == 0
-    assert capsys.readouterr().out.startswith("maker_v1: 2 of 2 done (2 complete, 0 pruned,")
+    assert capsys.readouterr().out.startswith("maker_v1: 2 of 2 done\n2 complete, ")
     assert main(["best", "study=maker_v1", sweeps]) == 0
     said = capsys.readouterr().out
     assert f"optim.lr={best.params['optim.lr']!r}" in said  # to paste: every digit
@@ -90,11 +90,15 @@ def test_wandb_has_the_study_and_every_trial_in_its_group(swept):
     for number in (0, 1):
         trial = read_offline(study.trial_folder(number))
         assert set(trial.ids) == {f"maker_v1-{number:04d}"}
-        assert (trial.group, trial.tags) == ("maker_v1", ["nightly"])
+        assert (trial.group, trial.job_type) == ("maker_v1", "trial")
+        assert {"nightly", "experiment=smoke"} <= set(trial.tags)
+        assert trial.name.startswith("smoke ")
+        assert trial.name.endswith(f" maker_v1-{number:04d}")
         assert trial.config["optim"]["lr"] == study.trials()[number].params["optim.lr"]
         assert trial.summary["select/log_loss"] == study.trials()[number].value
     whole = read_offline(study.folder)
-    assert (set(whole.ids), whole.group, whole.tags) == ({"maker_v1"}, "maker_v1", ["nightly"])
+    assert (set(whole.ids), whole.group, whole.job_type) == ({"maker_v1"}, "maker_v1", "study")
+    assert (whole.name, whole.tags) == ("study maker_v1", ["nightly", "sweep=random"])
     assert len(whole.tables["sweep/trials"]["data"]) == 2
     assert set(whole.images) == {"sweep/history", "sweep/slices"}
     assert "study maker_v1" in whole.pages["sweep/report"]

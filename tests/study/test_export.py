@@ -12,8 +12,10 @@ import pytest
 
 from hft.space import Dimension, Space
 from hft.study import export as study_report
-from hft.study.export import data_line, export, log_study, make_report, write_best
-from hft.study.figures import FIGURES, draw_all
+from hft.study.export import export, log_study, write_best
+from hft.study.figures import FIGURES, MAX_PANELS, draw_all, plot_slices
+from hft.study.points import points_frame, points_over_seeds
+from hft.study.report import data_line, make_report
 from hft.study.trials import (
     Labels,
     brief,
@@ -56,6 +58,101 @@ def test_the_frame_tells_every_fate(folder):
     assert frame["folder"].to_list()[9] is None
     assert frame["reason"].to_list()[5].endswith("</script>")  # one line of it
     assert frame.schema["started"] == pl.Datetime("us", "UTC")
+
+
+METRICS = {"select/log_loss": 0.6, "select/mcc": 0.25, "select/net_bps_day@vip0": None}
+
+
+def test_the_frame_has_the_metrics_of_each_trial(folder):
+    study = small_study(folder)
+    end(study, 0.6, metrics=METRICS)
+    end(study, reason="nan")
+    end(study, 0.5, metrics=METRICS | {"select/log_loss": 0.5, "select/net_bps_day@vip0": -3.0})
+    frame = trials_frame(study)
+    assert frame.columns[2:5] == ["select/log_loss", "select/mcc", "select/net_bps_day@vip0"]
+    assert frame["select/log_loss"].to_list() == [0.6, None, 0.5]  # the objective, once
+    assert frame["select/mcc"].to_list() == [0.25, None, 0.25]
+    assert frame["select/net_bps_day@vip0"].to_list() == [None, None, -3.0]
+
+
+SEED = Dimension("seed", choices=(1, 2), texts=("1", "2"))
+RATE = Dimension("optim.lr", choices=(0.1, 0.2), texts=("0.1", "0.2"))
+
+
+def test_points_are_means_over_seeds_best_first(folder):
+    study = small_study(folder, kind="grid", n_trials=0, space=Space((RATE, SEED)))
+    for rate, seed, value in ((0.1, 1, 3.0), (0.1, 2, 5.0), (0.2, 1, 1.0), (0.2, 2, 2.0)):
+        metrics = {"select/mcc": value / 10, "select/trades": None if value == 5.0 else 7.0}
+        end(study, value, params={"optim.lr": rate, "seed": seed}, metrics=metrics)
+    end(
+        study, params={"optim.lr": 0.2, "seed": 2}, reason="nan"
+    )  # what failed is no part of a mean
+    frame = points_frame(study)
+    assert frame.columns == [
+        "optim.lr", "trials", "select/log_loss", "select/log_loss/sd", "select/mcc",
+        "select/mcc/sd", "select/trades", "select/trades/sd",
+    ]  # fmt: skip
+    assert frame["optim.lr"].to_list() == [0.2, 0.1]
+    assert frame["trials"].to_list() == [2, 2]
+    assert frame["select/log_loss"].to_list() == [1.5, 4.0]
+    assert frame["select/log_loss/sd"].to_list() == pytest.approx([0.5**0.5, 2**0.5])
+    assert frame["select/mcc"].to_list() == pytest.approx([0.15, 0.4])
+    assert frame["select/trades"].to_list() == [7.0, None]
+    written = export(study)
+    assert [path.name for path in written] == [
+        "results.parquet", "points.parquet", "best", "report.html"
+    ]  # fmt: skip
+    assert pl.read_parquet(written[1]).equals(frame)
+    assert "1.5 ± 0.71" in written[-1].read_text()
+
+
+@pytest.mark.parametrize(
+    ("kind", "space"), [("grid", (RATE,)), ("tpe", (RATE, SEED)), ("grid", (RATE, SEED))]
+)
+def test_without_seeds_or_trials_there_are_no_points(folder, kind, space):
+    study = small_study(folder, kind=kind, n_trials=4, space=Space(space))
+    if "seed" not in [d.path for d in space] or kind == "tpe":
+        end(study, 1.0, params={"optim.lr": 0.1, "seed": 1})
+    assert points_over_seeds(study) == []
+    assert points_frame(study).is_empty()
+    assert not any(path.name == "points.parquet" for path in export(study))
+
+
+def test_a_report_of_twenty_parameters_has_the_important_ones_first(folder):
+    numbers = [Dimension(f"model.x{k}", low=0.0, high=1.0) for k in range(MAX_PANELS + 2)]
+    study = small_study(folder, space=Space(tuple(numbers)))
+    for k in range(30):
+        noise = {d.path: (k * (7 + i) % 37) / 37 for i, d in enumerate(numbers)}
+        end(study, k / 30, params={**noise, "model.x9": k / 30})
+    figure = plot_slices(study)
+    shown = [axes for axes in figure.axes if axes.get_visible()]
+    assert len(shown) == MAX_PANELS
+    assert shown[0].get_title(loc="left") == "model.x9"
+    assert figure.get_supxlabel() == "2 less important parameters left out"
+    assert figure.get_supylabel() == "select/log_loss"
+    rows = make_report(study, {}).split("<tr>")[2:]
+    assert all('<td class="t">model.x9=' in row for row in rows)
+
+
+def test_no_label_is_cut(folder):
+    long = ("features_of_a_long_name." * 5, "[ofi,kyle_lambda,amihud,roll,kalman_deviation]", "c")
+    name = "features.some_family_with_a_long_name.parameter_of_it"
+    choice = Dimension(name, choices=long, texts=long)
+    study = small_study(folder, space=Space((choice,)))
+    for k in range(6):
+        end(study, k / 6, params={name: long[k % 3]})
+    figure = plot_slices(study)
+    axes = figure.axes[0]
+    labels = [label.get_text().replace("\n", "") for label in axes.get_xticklabels()]
+    assert sorted(labels) == sorted(long)
+    assert axes.get_title(loc="left").replace("\n", "") == name
+    figure.draw_without_rendering()
+    page = figure.bbox
+    for label in [*axes.get_xticklabels(), axes.title, axes._left_title]:
+        box = label.get_window_extent()
+        assert box.x0 >= page.x0 - 1, label
+        assert box.y0 >= page.y0 - 1, label
+        assert box.x1 <= page.x1 + 1, label
 
 
 def test_an_empty_study_has_a_frame_with_its_columns(folder):
@@ -283,8 +380,8 @@ def test_wandb_holds_the_study(folder):
     study = every_fate(folder)
     log_study(study, Wandb(kind="wandb", project="hft-test", entity="", mode="offline"), tags=["t"])
     run = read_offline(folder)
-    assert (run.ids, run.group, run.tags) == (["maker_v1"], "maker_v1", ["t"])
-    assert run.config["sweep"]["sweep"]["kind"] == "asha"
+    assert (run.ids, run.group, run.tags) == (["maker_v1"], "maker_v1", ["t", "sweep=asha"])
+    assert run.config["sweep"]["kind"] == "asha"
     assert run.summary["sweep/best"] == "maker_v1/0001"
     assert run.summary["best/model.channels"] == 8
     assert run.summary["sweep/retried"] == 2
