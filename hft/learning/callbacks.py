@@ -121,10 +121,6 @@ class KeepState(lightning.Callback):
         self.install_handlers()  # after Lightning has put its own
 
     def on_train_batch_end(self, *_: Any) -> None:
-        if self.keeper.learner.batch < self.keeper.learner.n_batches:
-            self.keeper.save_if_due()
-
-    def on_train_epoch_end(self, *_: Any) -> None:
         self.keeper.save_if_due()
 
     def on_train_end(self, *_: Any) -> None:

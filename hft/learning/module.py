@@ -101,20 +101,20 @@ class TrainingModule(lightning.LightningModule):
         learner.clip()
         optimizer.step()
         learner.end_step()
-
-    def on_train_batch_end(self, *_: Any) -> None:
-        """The epoch is scored here and not in `on_train_epoch_end`, which callbacks run before the
-        module does: they would see the epoch before.
-        """
-        learner = self.learner
         if self.trainer.progress_bar_callback and not learner.unseen:
             self.log("loss", learner.sums.loss / learner.sums.weight, prog_bar=True)
-        if learner.batch < learner.n_batches:
-            return
-        learner.end_epoch(self._show)
-        for name, value in learner.result.history[-1].items():
-            is_shown = name == learner.trainer.monitor
-            self.log(name, value, on_step=False, on_epoch=True, batch_size=1, prog_bar=is_shown)
+        if learner.batch == learner.n_batches:
+            self._end_epoch()
+
+    def _end_epoch(self) -> None:
+        """Within the last step, before any callback can look: in a hook of the module's own,
+        callbacks would find the epoch before, and checkpoints an epoch that has not been scored.
+        """
+        self.learner.end_epoch(self._show)
+        monitor = self.learner.trainer.monitor
+        for name, value in self.learner.result.history[-1].items():
+            bar = name == monitor
+            self.log(name, value, on_step=False, on_epoch=True, batch_size=1, prog_bar=bar)
 
     def _show(self, epoch: int, metrics: dict[str, float]) -> bool:
         for callback in self.trainer.callbacks:  # type: ignore[attr-defined] # set at run time

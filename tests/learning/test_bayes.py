@@ -157,8 +157,8 @@ def report(seeds: list[Bayes]) -> None:
     shares, pooled = [f"{s.share:.3f}" for s in seeds], pool(seeds)
     gap = (pooled.prior_N - pooled.bayes_N).mean()
     sys.stdout.write(
-        f"\n{', '.join(shares)} of the Bayes gap of {gap:.4f} nats, {pooled.beyond_z:.1f} standard errors beyond it, "
-        f"{len(pooled.bayes_N):,} rows\n"
+        f"\n{', '.join(shares)} of the Bayes gap of {gap:.4f} nats, {pooled.beyond_z:.1f} standard "
+        f"errors beyond it, {len(pooled.bayes_N):,} rows\n"
     )
 
 

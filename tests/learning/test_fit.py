@@ -320,7 +320,10 @@ def test_out_of_gpu_memory_names_the_settings_to_lower(tmp_path, monkeypatch):
 
     monkeypatch.setattr("hft.learning.model.linear.Network.forward", forward)
     dataset, role_T, _ = planted()
-    message = r"out of GPU memory with 4 chunks of 64 bars at once: lower trainer\.batch_chunks .* or trainer\.chunk"
+    message = (
+        r"out of GPU memory with 4 chunks of 64 bars at once: "
+        r"lower trainer\.batch_chunks .* or trainer\.chunk"
+    )
     with pytest.raises(TrainingError, match=message):
         run(tmp_path, dataset, role_T)
 

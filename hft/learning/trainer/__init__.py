@@ -6,13 +6,13 @@ To add a trainer: `hft/learning/trainer/<kind>.py` with a subclass of TrainerSpe
 
 from __future__ import annotations
 
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 import torch
 from pydantic import Field, field_validator
 
 from hft.metrics import METRICS, lower_is_better, metric
-from hft.spec import Kind, UserError, did_you_mean
+from hft.spec import Kind, Role, UserError, did_you_mean
 
 MONITORS = [
     metric("tune", m.name) for m in METRICS.values() if "tune" in m.curves and m.better != "neither"
@@ -63,7 +63,7 @@ class TrainerSpec(Kind):
     monitor: str = Field(
         description="tune metric that chooses the best epoch, such as tune/log_loss"
     )
-    save_every_s: float = Field(
+    save_every_s: Annotated[float, Role.SHOWN] = Field(
         ge=0,
         description="seconds of training that a kill may cost at most",
         json_schema_extra={"before": 60.0},
@@ -76,11 +76,11 @@ class TrainerSpec(Kind):
         "heart?",
         json_schema_extra={"before": False},
     )
-    profile: bool = Field(
+    profile: Annotated[bool, Role.SHOWN] = Field(
         description="write profile.txt, where the time of the first steps goes",
         json_schema_extra={"before": False},
     )
-    callbacks: tuple[MonitorName, ...] = Field(
+    callbacks: Annotated[tuple[MonitorName, ...], Role.SHOWN] = Field(
         description="what is measured after every epoch and shown as curves, and changes nothing: "
         "lr_monitor, gate_monitor",
         json_schema_extra={"before": []},
@@ -90,7 +90,7 @@ class TrainerSpec(Kind):
         le=1024,
         description="CPU threads; 0 leaves it to torch (OMP_NUM_THREADS or the cores)",
     )
-    progress: bool = Field(description="show a progress bar")
+    progress: Annotated[bool, Role.SHOWN] = Field(description="show a progress bar")
 
     @field_validator("monitor")
     @classmethod
@@ -106,7 +106,7 @@ class TrainerSpec(Kind):
         if not isinstance(names, list | tuple):
             raise ValueError(f"must be a list of names, such as [lr_monitor], got {names!r}")
         for name in names:
-            if name in OF_FIELDS:
+            if isinstance(name, str) and name in OF_FIELDS:
                 field = OF_FIELDS[name]
                 raise ValueError(f"{name} has a field of its own; set trainer.{field} instead")
             if name not in MONITOR_NAMES:

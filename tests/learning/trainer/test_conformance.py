@@ -10,7 +10,7 @@ import pytest
 import torch
 import yaml
 
-from hft.learning.trainer import TrainingError
+from hft.learning.trainer import OF_FIELDS, TrainingError
 from hft.learning.trainer.gpu import Gpu
 from hft.spec import Kind, Room, Spec, SpecError, parse
 
@@ -51,3 +51,40 @@ def test_an_unknown_monitor_gets_a_suggestion():
         SpecError, match=r"trainer\.monitor: .* got 'tune/macrof1', did you mean 'tune/macro_f1'\?"
     ):
         parse(Config, plain)
+
+
+def trainer_with(callbacks, *, stored=False):
+    plain = yamls("trainer")["cpu"] | {"callbacks": callbacks}
+    if callbacks is None:
+        del plain["callbacks"]
+    specs = {"optim": yamls("optim")["adamw"], "trainer": plain}
+    return parse(Config, specs, stored=stored).trainer
+
+
+def test_callbacks_are_named_and_a_stored_trainer_of_before_has_none():
+    assert trainer_with(["gate_monitor", "lr_monitor"]).callbacks == ("gate_monitor", "lr_monitor")
+    assert trainer_with(None, stored=True).callbacks == ()
+    with pytest.raises(SpecError, match=r"trainer\.callbacks: must be given"):
+        trainer_with(None)
+
+
+@pytest.mark.parametrize(
+    ("callbacks", "message"),
+    [
+        (["lr_monitr"], r"callbacks: must name .*, got 'lr_monitr', did you mean 'lr_monitor'\?"),
+        (["os.system"], r"got 'os\.system'; one of lr_monitor, gate_monitor"),
+        ([{"kind": "lr_monitor"}], r"got \{'kind': 'lr_monitor'\}"),
+        (["early_stopping"], r"early_stopping has a field of its own; set trainer\.patience"),
+        (["ema"], r"set trainer\.ema instead"),
+        (["profiler"], r"set trainer\.profile instead"),
+        (["lr_monitor", "lr_monitor"], r"must name each callback once"),
+        ("lr_monitor", r"must be a list of names, such as \[lr_monitor\], got 'lr_monitor'"),
+    ],
+)
+def test_callbacks_that_are_not_ours_are_refused(callbacks, message):
+    with pytest.raises(SpecError, match=message):
+        trainer_with(callbacks)
+
+
+def test_every_callback_of_a_field_names_its_field():
+    assert set(OF_FIELDS.values()) <= set(Gpu.model_fields)
