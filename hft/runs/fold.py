@@ -28,7 +28,6 @@ from hft.schema import CLASS_NAMES, PREDICTIONS, check
 from hft.statistics.classes import classification_metrics, log_loss_excess
 from hft.tracking.tracker import Tracker
 
-
 Metrics = dict[str, float | None]  # None where the rows cannot carry a number
 
 

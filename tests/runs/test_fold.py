@@ -11,7 +11,7 @@ import polars as pl
 import pytest
 
 from hft.clock import to_iso
-from hft.dataset.splits import assemble_paths, make_periods
+from hft.dataset.splits import make_periods
 from hft.market.ticks import DataError
 from hft.metrics import is_timing
 from hft.report.scorecard import Scorecard
@@ -174,13 +174,12 @@ def test_cpcv_assembles_paths_that_test_each_bar_once(tmp_path):
     check_whole_card(run, tmp_path, cards, *CPCV)
     bars = [sorted(frame.filter(path=path)["bar"]) for path in range(3)]
     assert bars[0] == bars[1] == bars[2] == list(range(bars[0][0], bars[0][-1] + 1))
-    for path, parts in enumerate(assemble_paths(splits)):
-        of_path = frame.filter(path=path)
-        for fold, (start, end) in parts:
-            ts = of_path.filter(fold=fold)["ts"]
+    for split in splits:
+        for path, (start, end) in zip(split.paths, split.periods["test"], strict=True):
+            of_path = frame.filter(path=path)
             inside = of_path.filter(pl.col("ts").is_between(start, end, closed="left"))
-            assert inside["fold"].unique().to_list() == [fold]
-            assert len(ts) > 100
+            assert inside["fold"].unique().to_list() == [split.fold]
+            assert len(of_path.filter(fold=split.fold)) > 100
 
 
 # The locked period
