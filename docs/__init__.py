@@ -1,0 +1,1 @@
+"""Pages of the project, and the command that writes the generated ones."""
