@@ -1,7 +1,7 @@
 """Speed of hft beside the obvious alternative: sizes in, a Result out, all sides timed in one run.
 
-To add one: `benchmarks/<name>.py` with `measure(...) -> Result`, or a list of them where there are
-several units, and its arguments FULL and QUICK, its name in NAMES, a row in
+To add one: write `benchmarks/<name>.py` with `measure(...) -> Result` (or a list of them where
+there are several units) and its arguments FULL and QUICK; add its name to NAMES and a row to
 tests/test_benchmarks.py. Every `measure` raises when its sides disagree on the result. This module
 imports nothing heavy: `benchmarks.training` runs where only torch is installed.
 """
@@ -16,14 +16,16 @@ from typing import Any, TypeVar
 
 Side = TypeVar("Side", bound=Hashable)
 
-NAMES = ("bars", "labels", "dense", "backtest", "training", "losses", "claims", "sweep")
+NAMES = ("bars", "labels", "dense", "backtest", "training", "losses", "claims", "sweep", "start")
 
 
 @dataclass(frozen=True)
 class Result:
-    """`rates` in `unit`, hft's own side first. `expected` is what that rate must exceed: a multiple
-    of another side's, or with the key "" a plain number. `spread` has the standard deviations where
-    the rates are no speeds but scores.
+    """`rates` are in `unit`; hft's own side comes first.
+
+    `expected` maps a side to the multiple of its rate that the own rate must exceed, and "" to a
+    plain number; where `cost` is true the own rate must stay under them. `spread` has standard
+    deviations where the rates are scores instead of speeds.
     """
 
     name: str
@@ -50,14 +52,14 @@ class Result:
         return f"{number} {self.unit}"
 
     def compared(self, side: str) -> str:
-        """What hft's own side is to `side`."""
+        """Hft's own side as a multiple of `side`."""
         if self.spread:
             above = self.own - self.rates[side]
             return f"{abs(above):.4f} {'above' if above > 0 else 'below'} it"
         return f"{self.ratio(side):.3g} times it"
 
     def met(self, *sides: str) -> bool:
-        """Of all expectations, or of those of `sides`."""
+        """Whether all expectations are met, or those about `sides`."""
         found = {side: self.ratio(side) if side else self.own for side in sides or self.expected}
         apart = [value - self.expected[side] for side, value in found.items()]
         return all(x < 0 if self.cost else x > 0 for x in apart)
@@ -84,9 +86,10 @@ class Timed:
 
 
 def race(sides: dict[Side, Callable[[], Any]], *, repeats: int) -> dict[Side, Timed]:
-    """Median seconds of each side and its output. The first call of each (compilation, caches) is
-    not timed; then the sides take turns, so that a machine busy with other work slows all of them
-    alike.
+    """Median seconds of each side, and its output.
+
+    The first call of each side is not timed, because it compiles and fills caches. Then the sides
+    take turns, so that other work on the machine slows all of them alike.
     """
     outputs = {side: run() for side, run in sides.items()}
     seconds: dict[Side, list[float]] = {side: [] for side in sides}

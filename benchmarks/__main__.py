@@ -69,7 +69,7 @@ def make_table(results: list[Result], *, quick: bool) -> Table:
 
 
 def verdict(result: Result, side: str) -> str:
-    """`side` "" asks for what hft's own rate must exceed, or a cost stay under."""
+    """Whether the expectation about `side` is met, as a cell; "" is the one about the own rate."""
     if side not in result.expected:
         return ""
     limit, way = result.expected[side], "under" if result.cost else "over"

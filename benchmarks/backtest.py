@@ -1,5 +1,6 @@
-"""Events/s of the backtest: trades and quotes of the market over the time that `simulate` takes,
-ledger included.
+"""Events/s of the backtest: the market's trades and quotes over the time that `simulate` takes.
+
+The ledger is part of that time.
 
 A side is wanted at every bar, so that a position is open nearly all the time: the walk has no idle
 stretches to skip.
@@ -51,8 +52,8 @@ def measure(*, n_trades: int, n_quotes: int, bar_size: int, repeats: int) -> Res
         name="backtest",
         unit="events/s",
         rates={"hft": (n_trades + n_quotes) / timed.seconds},
-        data=f"{n_trades:,} trades, {n_quotes:,} quotes, seed {SEED}, {bars.height:,} tick bars of {bar_size}, a "
-        f"random side at every bar, {LATENCY_MS} ms latency",
+        data=f"{n_trades:,} trades, {n_quotes:,} quotes, seed {SEED}, {bars.height:,} tick bars of "
+        f"{bar_size}, a random side at every bar, {LATENCY_MS} ms latency",
         expected={"": 20e6},
         details={
             "positions": ledger.height,

@@ -1,5 +1,4 @@
-"""Rows/s of `build_bars` on trades in memory, against a polars group-by and a plain loop that make
-the same bars.
+"""Rows/s of `build_bars` on trades in memory; a polars group-by and a loop make the same bars.
 
 Tick bars, because a group-by can make those: bars by volume or turnover close by a running sum that
 restarts, which no group-by expresses, so for them only the loop is left.
@@ -49,16 +48,18 @@ def measure(*, n_trades: int, n_loop: int, repeats: int) -> Result:
         name="bars",
         unit="rows/s",
         rates={side: sizes[side] / t.seconds for side, t in timed.items()},
-        data=f"{n_trades:,} random trades (loop: the first {n_loop:,}), seed {SEED}, tick bars of {spec.size}",
+        data=f"{n_trades:,} random trades (loop: the first {n_loop:,}), seed {SEED}, tick bars of "
+        f"{spec.size}",
         expected={"polars": 10.0},
         details={"polars_threads": pl.thread_pool_size(), "hft_threads": 1},
     )
 
 
 def group_by(trades: pl.DataFrame, size: int, *, key_is_sorted: bool) -> pl.DataFrame:
-    """The fastest formulations found of either kind (benchmarks/README.md has the others): products
-    as columns, and hashing in any order with a sort behind it, or runs of a key that the author
-    promises to be sorted.
+    """The two fastest formulations found; benchmarks/README.md has the others.
+
+    Both make products as columns. One hashes the key in any order and sorts afterwards, the other
+    promises polars that the key is sorted.
     """
     price, qty, side = pl.col("price"), pl.col("qty"), pl.col("side")
     key = pl.int_range(pl.len()) // size
@@ -127,7 +128,7 @@ def loop(
 
 
 def _require_same(other: pl.DataFrame, bars: pl.DataFrame) -> None:
-    """All bars that both have whole; midnight closes hft's last one at another `ts`."""
+    """Compares the bars that both have whole; midnight closes hft's last bar at another `ts`."""
     n = min(other.height, bars["partial"].not_().sum())
     if n == 0 or not (
         other[:n].select(EXACT).cast(bars.select(EXACT).schema).equals(bars[:n].select(EXACT))

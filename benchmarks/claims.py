@@ -1,5 +1,4 @@
-"""Trials through a study's journal without any training: how many a second, and whether the 500th
-costs more.
+"""Trials through a study's journal without training: how many a second, and the 500th's cost.
 
 Claim and settle are those of the driver (hft/study/claims.py): lock, reap, ask, parameters, driver
 and outcome written, told. Beside them Optuna alone, its journal under the lock it ships with, asked
@@ -33,12 +32,13 @@ from hft.config.groups import read_groups
 from hft.search.settings import read_sweep
 from hft.space import Dimension, Space, read_space
 from hft.study.claims import claim, settle
+from hft.study.outcome import Outcome, Status
 from hft.study.study import Study, create_study
 from hft.study.sweep import SweepSpec, trial_seed
 from hft.system.conf import CONF
 
 DRIVER = "benchmark"
-BLOCK = 50  # trials of one side before the other's turn: the disk's speed changes with what else it does
+BLOCK = 50  # trials of one side before the other's turn: other work changes the disk's speed
 FULL = {"n_trials": 1_000, "early": 5, "late": 500, "around": 15}
 QUICK = {"n_trials": 200, "early": 5, "late": 100, "around": 5}
 ONE = Space((Dimension("optim.lr", low=1e-4, high=1e-2, log=True),))
@@ -46,7 +46,7 @@ Point = dict[str, Any]
 
 
 def measure(*, n_trials: int, early: int, late: int, around: int) -> list[Result]:
-    """The latency of a place is the median of the `around` trials about it."""
+    """`early` and `late` are trial numbers; each latency is the median of `around` trials there."""
     verbosity = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     sweeps = {kind: read_settings(kind) for kind in ("random", "tpe")}
@@ -81,18 +81,13 @@ def value_of(point: Point) -> float:
 
 
 def through_claims(study: Study, n_trials: int) -> tuple[list[Point], list[float]]:
-    """The points and the seconds of each claim with its settle."""
+    """The points, and the seconds that each claim and its settle took together."""
     points, seconds = [], []
     with study.locks.hold(f"driver-{DRIVER}"):
         for _ in range(n_trials):
             started = time.perf_counter()
             taken = claim(study, driver=DRIVER, points=[], total=2**31)
-            outcome = {
-                "status": "complete",
-                "values": [value_of(taken.params)],
-                "constraints": {},
-                "reason": "",
-            }
+            outcome = Outcome(status=Status.COMPLETE, values=(value_of(taken.params),))
             settle(study, taken.number, outcome)
             seconds.append(time.perf_counter() - started)
             points.append(taken.params)
@@ -116,9 +111,7 @@ def through_optuna(
 
 
 def compare_rates(root: Path, sweep: SweepSpec, n_trials: int) -> Result:
-    """In turns, the yardstick every other time; one parameter, so that a trial is few lines of the
-    journal.
-    """
+    """Driver and yardstick take turns. One parameter keeps a trial to few lines of the journal."""
     study, yardstick = begin(root / "rate", sweep, ONE), root / "yardstick.log"
     disk = [0.0]
     journal = JournalStorage(JournalFileBackend(str(yardstick)))
@@ -143,8 +136,9 @@ def compare_rates(root: Path, sweep: SweepSpec, n_trials: int) -> Result:
             "claim and settle, less the disk": n_trials / (sum(seconds) - sum(disk)),
         },
         expected={"": 100.0},
-        data=f"{n_trials:,} trials of one parameter, random sampler, one process, no training; the journal's disk "
-        f"synced a line in {sync_ms:.2f} ms (median; {1e3 * min(syncs):.2f} to {1e3 * max(syncs):.2f})",
+        data=f"{n_trials:,} trials of one parameter, random sampler, one process, no training; the "
+        f"journal's disk synced a line in {sync_ms:.2f} ms (median; {1e3 * min(syncs):.2f} to "
+        f"{1e3 * max(syncs):.2f})",
         details={
             "synced_lines_a_trial": {k: round(len(p.read_bytes().splitlines()) / counts[k], 2)
                                      for k, p in lines.items()},
@@ -161,7 +155,7 @@ def add(points: list[Point], found: tuple[list[Point], list[float]]) -> list[flo
 
 
 def sync_seconds(path: Path) -> list[float]:
-    """What it takes the disk by itself to append a line for good, a few times."""
+    """Seconds that the disk alone takes to append and sync a line, a few times."""
     seconds = []
     with path.open("ab", buffering=0) as file:
         for _ in range(5):
@@ -217,9 +211,7 @@ class Clocked(optuna.samplers.BaseSampler):
 
 @dataclass
 class Place:
-    """A study after some random trials, on disk and in memory, and the seconds that each following
-    one took.
-    """
+    """A study after some random trials, on disk and in memory, and the seconds of later trials."""
 
     study: Study
     memory: optuna.Study
@@ -272,8 +264,8 @@ def compare_places(
         rates={side: 1e3 * float(rates[side]) for side in order},
         expected={early: 1.25},  # no slower, but for noise
         cost=True,
-        data=f"{places[0]}th and {places[1]}th trial, medians of {around} about each, after random ones; "
-        f"{len(space.dimensions)} dimensions of conf/sweep/{sweep.kind}.yaml, journal",
+        data=f"{places[0]}th and {places[1]}th trial, medians of {around} about each, after random "
+        f"ones; {len(space.dimensions)} dimensions of conf/sweep/{sweep.kind}.yaml, journal",
     )
 
 

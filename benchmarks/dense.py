@@ -1,5 +1,4 @@
-"""Training examples/s of the default SE-TCN when a pass predicts every bar of a chunk, against one
-window per example.
+"""Training examples/s of the default SE-TCN: every bar of a chunk in one pass, or a window each.
 
 Both sides run the same code on the same rows, forward, backward, clipping and optimiser step: a
 window is a chunk that predicts one bar. Before they are timed, their gradients over the same
@@ -55,8 +54,9 @@ def measure(
     compared: int,
     repeats: int,
 ) -> Result:
-    """Chunk and batch are those of conf/trainer/cpu.yaml where they are 0; `windows` are the batch
-    sizes tried.
+    """A chunk or batch of 0 stands for that of conf/trainer/cpu.yaml.
+
+    `windows` are the numbers of windows per step that the windowed side tries.
     """
     spec, trainer = settings("default"), shipped("trainer", "cpu")
     chunk, batch_chunks = chunk or trainer["chunk"], batch_chunks or trainer["batch_chunks"]
@@ -92,10 +92,10 @@ def measure(
         name="dense",
         unit="examples/s",
         rates={side: rate for side, (rate, _) in best.items()},
-        data=f"{spec.kind}, {spec.channels} channels, {spec.levels} levels, R {batches.reach + 1}; {N_FEATURES} random "
-        f"features, seed {SEED}; steps of {batch_chunks} chunks of {chunk} bars against steps of "
-        f"{best['windowed'][1][1]} windows of R bars (the fastest of {', '.join(map(str, windows))}), one thread each "
-        "but where it says otherwise",
+        data=f"{spec.kind}, {spec.channels} channels, {spec.levels} levels, R {batches.reach + 1}; "
+        f"{N_FEATURES} random features, seed {SEED}; steps of {batch_chunks} chunks of {chunk} "
+        f"bars against steps of {best['windowed'][1][1]} windows of R bars (the fastest of "
+        f"{', '.join(map(str, windows))}), one thread each but where it says otherwise",
         expected={"windowed": 200.0},
         details={
             "model": describe(spec),
@@ -123,9 +123,7 @@ def _run(
 
 
 def gradient_error(batches: Batches, n: int) -> float:
-    """Largest relative difference of any parameter's gradient between one chunk of n bars and its n
-    windows.
-    """
+    """Largest relative difference of a parameter's gradient: a chunk of n bars, or n windows."""
     was_training = batches.network.training
     batches.network.eval()
     first = torch.zeros(1, dtype=torch.int64)

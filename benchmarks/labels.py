@@ -1,6 +1,4 @@
-"""Labels/s of the triple barrier, resolved on ticks, against a plain loop over lists that reads
-print by print.
-"""
+"""Labels/s of the triple barrier on ticks, against a plain loop over lists, print by print."""
 
 from __future__ import annotations
 
@@ -27,7 +25,7 @@ LATENCY_MS = 50
 
 
 def measure(*, n_trades: int, bar_size: int, n_loop: int, repeats: int) -> Result:
-    """The loop labels `n_loop` bars from the first with a known volatility on."""
+    """The loop labels `n_loop` bars; the first of them is the first whose volatility is known."""
     ticks = random_market(n_trades, n_quotes=n_trades, seed=SEED)
     bars = build_bars(ticks, TickBars(**shipped("bars", "tick", size=bar_size)))
     spec = shipped_labels()
@@ -47,8 +45,8 @@ def measure(*, n_trades: int, bar_size: int, n_loop: int, repeats: int) -> Resul
         name="labels",
         unit="labels/s",
         rates={"hft": n_labels / timed["hft"].seconds, "loop": n_loop / timed["loop"].seconds},
-        data=f"{n_trades:,} trades and as many quotes, seed {SEED}, {bars.height:,} tick bars of {bar_size}; horizon "
-        f"{spec.horizon} bars, width {spec.width}; loop: {n_loop:,} of them",
+        data=f"{n_trades:,} trades and as many quotes, seed {SEED}, {bars.height:,} tick bars of "
+        f"{bar_size}; horizon {spec.horizon} bars, width {spec.width}; loop: {n_loop:,} of them",
         expected={"loop": 30.0, "": 5e6},
         details={"shares_hold_buy_sell": [round(s, 3) for s in shares]},
     )
@@ -60,7 +58,7 @@ def shipped_labels() -> TripleBarrier:
 
 
 class Lists:
-    """The market as a plain program would hold it; making it is not timed."""
+    """The market as lists, as a plain program would hold it; making them is not timed."""
 
     def __init__(self, ticks: Ticks, bars: pl.DataFrame) -> None:
         self.ts_trade, self.price = (ticks.trades[name].to_list() for name in ("ts_recv", "price"))
@@ -72,8 +70,9 @@ class Lists:
 
 
 def loop(market: Lists, spec: TripleBarrier, wanted: range) -> list[tuple[int, int, float]]:
-    """(y, t_end, ret_bps) of the `wanted` bars, all of them behind the first quote and within one
-    segment.
+    """(y, t_end, ret_bps) of the `wanted` bars.
+
+    All of them must come after the first quote and lie in one segment.
     """
     sigma, labels = volatilities(market.close[: wanted.stop], spec.span), []
     price, ts_trade, latency_ns = market.price, market.ts_trade, round(spec.latency_ms * NS_PER_MS)
@@ -97,7 +96,7 @@ def loop(market: Lists, spec: TripleBarrier, wanted: range) -> list[tuple[int, i
 
 
 def volatilities(close: list[float], span: int) -> list[float]:
-    """EWMA of squared log returns up to each bar, started by the first."""
+    """Root of the EWMA of squared log returns up to each bar; the first return starts it."""
     a, variance, out = 2 / (span + 1), 0.0, [math.nan]
     for t in range(1, len(close)):
         r = math.log(close[t] / close[t - 1])

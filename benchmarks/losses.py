@@ -1,5 +1,4 @@
-"""Focal loss against cross entropy: what the default SE-TCN forecasts after equally many examples,
-over seeds.
+"""Focal loss against cross entropy: forecasts of the default SE-TCN after equally many examples.
 
 No speed: the calibrated log loss of select, on the synthetic market of experiment=demo with all
 else as shipped. Both losses get the same initial weights and the same batches, all epochs of them;
@@ -31,8 +30,9 @@ QUICK = {"hours": 6, "epochs": 2, "seeds": 2, "overrides": ()}
 
 @dataclass(frozen=True)
 class Scored:
-    """One training: mean log losses of select's rows in nats, the majority's being that of class
-    frequencies.
+    """One training: mean log losses over select's rows, in nats.
+
+    `majority` is the log loss of forecasting the class frequencies.
     """
 
     log_loss: float
@@ -43,8 +43,9 @@ class Scored:
 
 
 def measure(*, hours: int, epochs: int, seeds: int, overrides: tuple[str, ...]) -> Result:
-    """Seeds are of weights, dropout and batches, on one market: the spread is that of training, not
-    of markets.
+    """Seeds change weights, dropout and batches, but not the market.
+
+    The spread is therefore that of training alone.
     """
     with tempfile.TemporaryDirectory() as name:
         configs = {
@@ -67,9 +68,10 @@ def measure(*, hours: int, epochs: int, seeds: int, overrides: tuple[str, ...]) 
         unit="nats",
         rates={loss: statistics.mean(values) for loss, values in losses.items()},
         spread={loss: statistics.stdev(values) for loss, values in losses.items()},
-        data=f"calibrated log loss of select, mean +- sd over {seeds} seeds; synthetic market of experiment=demo, "
-        f"{hours} h, {config.model.kind} with R {config.model.receptive_field}, {first.examples:,} examples a "
-        f"training; {first.rows:,} rows, class frequencies {first.majority:.4f}",
+        data=f"calibrated log loss of select, mean +- sd over {seeds} seeds; synthetic market of "
+        f"experiment=demo, {hours} h, {config.model.kind} with R {config.model.receptive_field}, "
+        f"{first.examples:,} examples a training; {first.rows:,} rows, class frequencies "
+        f"{first.majority:.4f}",
         details={
             "by_seed": {
                 loss: [round(value, 5) for value in values] for loss, values in losses.items()

@@ -1,6 +1,4 @@
-"""A seeded random market in memory, for the benchmarks: sizes and times matter to them, not what
-can be predicted.
-"""
+"""A seeded random market in memory for the benchmarks, which need sizes and times, not patterns."""
 
 from __future__ import annotations
 
@@ -22,9 +20,7 @@ TICK = 0.1
 
 
 def random_market(n_trades: int, *, n_quotes: int, seed: int) -> Ticks:
-    """One complete UTC day on a millisecond grid; the mid walks by a tick per millisecond in which
-    it moves.
-    """
+    """One complete UTC day on a millisecond grid; a move of the mid is one tick."""
     rng = np.random.default_rng(seed)
     start = int(dt.datetime(2024, 1, 1, tzinfo=dt.UTC).timestamp()) * 1_000_000_000
     # The mid of every millisecond, in half ticks: both streams read it, so trades lie at the quotes

@@ -1,5 +1,4 @@
-"""A sweep through its real driver and local engine: slots busy, time beyond training, data stages
-of later trials.
+"""A sweep through its real driver and local engine: busy slots, time beyond training, data stages.
 
 Trials are those of `train.py -m experiment=smoke sweep=random launcher=local`: composed from a
 frozen conf/, claimed in a journal, run by warm workers. For the slots their training is a sleep of
@@ -29,11 +28,12 @@ import hft.runs.fold
 import hft.search.worker
 from benchmarks import Result
 from hft.runs.folder import Run
-from hft.search import command as _impl
+from hft.search import command
 from hft.search.driver import Driver
 from hft.search.launcher import Engine, Function, Future, Where
 from hft.search.plan import Plan, make_plan
 from hft.search.screen import Live
+from hft.study.outcome import Outcome, Status
 from hft.study.study import Study, create_study, freeze_conf
 from hft.system.conf import CONF
 
@@ -71,7 +71,7 @@ def measure(
     with tempfile.TemporaryDirectory() as name, contextlib.redirect_stderr(io.StringIO()):
         root = Path(name)
         plan = build_plan(root, overrides)
-        where = Where(root, device="cpu", threads=1, warm=_impl.WARM)
+        where = Where(root, device="cpu", threads=1, warm=command.WARM)
         with plan.launcher.open(where) as engine:
             warm_up(engine)
             kept = {mode: run_uneven(engine, plan, mode, sleeps) for mode in ("steady", "barrier")}
@@ -98,10 +98,9 @@ def measure(
 
 
 class Recorded(Engine):
-    """The real engine, told to run `function` for a trial; `notes` has the times of each, by order
-    of sending.
+    """The real engine, which runs `function` for each trial; `notes` has their times, as sent.
 
-    With `barrier` a task counts as done when all that were sent with it are.
+    With `barrier` a task counts as done when all that were sent with it are done.
     """
 
     def __init__(
@@ -174,14 +173,12 @@ def timed_trial(task: dict[str, Any]) -> dict[str, Any]:
 
 
 def sleeping_trial(task: dict[str, Any]) -> dict[str, Any]:
-    """In the worker: a trial that sleeps where it would train; locks, folder, log and storage are
-    the real ones.
-    """
+    """In the worker: a trial that sleeps instead of training; all else is real."""
     began, sleep_s = time.monotonic(), task.pop("sleep_s")
 
-    def train(*_: Any) -> dict[str, Any]:
+    def train(*_: Any) -> Outcome:
         time.sleep(sleep_s)
-        return {"status": "complete", "values": [sleep_s], "constraints": {}, "reason": ""}
+        return Outcome(status=Status.COMPLETE, values=(sleep_s,))
 
     with patch.object(hft.search.worker, "_train", train):
         outcome = hft.search.worker.run_trial(task)
@@ -230,7 +227,7 @@ def run_uneven(engine: Engine, plan: Plan, mode: str, sleeps: list[float]) -> li
 
 
 def run_trials(engine: Engine, plan: Plan, name: str, n_trials: int) -> list[Times]:
-    """One after the other in one worker; `stages_s` is what the run itself logs."""
+    """Runs trials one after the other in one worker; `stages_s` is what the run itself logs."""
     recorded = Recorded(engine, timed_trial, slots=1)
     study = drive(recorded, plan, name, n_trials)
     for number, note in enumerate(recorded.notes):
@@ -241,9 +238,9 @@ def run_trials(engine: Engine, plan: Plan, name: str, n_trials: int) -> list[Tim
 def drive(recorded: Recorded, plan: Plan, name: str, n_trials: int) -> Study:
     root, conf = Path(plan.config.paths.sweeps), Path(plan.config.paths.sweeps).parent / "conf"
     study = create_study(root / name, sweep=plan.sweep, space=plan.space, base=plan.base, conf=conf)
-    compose = recorded.compose(_impl.composer(study, plan))
+    compose = recorded.compose(command.composer(study, plan))
     with Live(study, slots=recorded.slots, n_total=n_trials) as live:
-        Driver(study, recorded, compose=compose, points=[], total=n_trials, watch=live).run()
+        Driver(study, recorded, compose=compose, points=[], total=n_trials, screen=live).run()
     if study.counts().complete != n_trials:
         reasons = {trial.user_attrs.get("reason") for trial in study.trials()}
         raise AssertionError(
@@ -253,9 +250,7 @@ def drive(recorded: Recorded, plan: Plan, name: str, n_trials: int) -> Study:
 
 
 def compare_slots(kept: dict[str, list[Times]], sleeps: list[float]) -> Result:
-    """From the first trial's start until the last one's: afterwards there is nothing left for a
-    free slot.
-    """
+    """Measures from the first trial's start to the last one's; later a free slot gets no trial."""
     steady, n = kept["steady"], len(sleeps)
     window = steady[-1]["began"] - steady[0]["began"]
     composing = sum(note["composed"] - note["claimed"] for note in steady[SLOTS:])
@@ -264,8 +259,9 @@ def compare_slots(kept: dict[str, list[Times]], sleeps: list[float]) -> Result:
         unit="% busy",
         rates={"steady state": 100 * busy(steady), "batch barrier": 100 * busy(kept["barrier"])},
         expected={"": 95.0},
-        data=f"{n} trials of {min(sleeps):.2f} to {max(sleeps):.2f} s (mean {statistics.mean(sleeps):.2f}), seed "
-        f"{SEED}, on {SLOTS} slots; busy: a worker is inside of a trial, between the starts of the first and the last",
+        data=f"{n} trials of {min(sleeps):.2f} to {max(sleeps):.2f} s (mean "
+        f"{statistics.mean(sleeps):.2f}), seed {SEED}, on {SLOTS} slots; busy: a worker is inside "
+        "of a trial, between the starts of the first and the last",
         details={
             "makespan_s": {mode: round(max(x["ended"] for x in notes) - notes[0]["began"], 3)
                            for mode, notes in kept.items()},
@@ -282,8 +278,9 @@ def busy(notes: list[Times]) -> float:
 
 
 def split_overhead(notes: list[Times], data: str) -> Result:
-    """From the end of one trial to the end of the next, less the time inside hft.learning.fit.fit;
-    parts add up but for their being medians.
+    """The time from the end of one trial to the end of the next, less that of the fit, by part.
+
+    The parts of one trial add up to the whole; their medians need not.
     """
     parts: dict[str, list[float]] = {}
     for before, note in list(itertools.pairwise(notes))[STEADY - 1 :]:

@@ -1,5 +1,4 @@
-"""Examples/s of training the real `se_tcn` network: memory, share of the roofline, eager or
-compiled, fp32 or bf16.
+"""Examples/s, memory and share of the roofline in training the real `se_tcn` network.
 
 `python -m benchmarks.training` needs torch, numpy and a YAML reader alone (on a GPU machine
 pytorch-lightning brings it): the network is loaded from `hft/learning/model/_tcn.py` by path, since
@@ -55,8 +54,7 @@ QUICK = {"cases": ["default fp32 eager"], "repeats": 2}
 
 
 def measure(*, cases: list[str], repeats: int, chunk: int = 0, batch_chunks: int = 0) -> Result:
-    """Each of `cases`, "<model> <precision> <eager or compiled>", in turns with the device's own
-    ceilings.
+    """Times `cases` ("<model> <precision> <eager or compiled>") and the device's ceilings in turns.
 
     Chunk and batch are those of conf/trainer/cpu.yaml or gpu.yaml where they are 0. A CPU runs on
     one thread, which other work on the machine disturbs least (benchmarks/dense.py).
@@ -92,8 +90,8 @@ def measure(*, cases: list[str], repeats: int, chunk: int = 0, batch_chunks: int
         name="training",
         unit="examples/s",
         rates={name: score["examples_per_s"] for name, score in scores.items()},
-        data=f"{batch_chunks} chunks of {chunk} bars a step, {N_FEATURES} random features, seed {SEED}; "
-        f"{machine(device)}",
+        data=f"{batch_chunks} chunks of {chunk} bars a step, {N_FEATURES} random features, seed "
+        f"{SEED}; {machine(device)}",
         details={
             "models": {
                 model: describe(settings(model))
@@ -117,9 +115,7 @@ def load_tcn() -> Any:
 
 
 def settings(model: str) -> SimpleNamespace:
-    """The numbers of conf/model/se_tcn.yaml, with the changes of `model`, as the network reads them
-    off its spec.
-    """
+    """What the network reads from its spec: conf/model/se_tcn.yaml, changed as MODELS says."""
     return SimpleNamespace(
         **yaml.safe_load((ROOT / "conf/model/se_tcn.yaml").read_text()) | MODELS[model]
     )
@@ -135,9 +131,7 @@ def build_network(spec: SimpleNamespace) -> torch.nn.Module:
 
 
 class Batches:
-    """Random bars on the device and losses of chunks of them; a window of R bars is a chunk of
-    one.
-    """
+    """Random bars on the device, and losses of chunks of them; a window is a chunk of one bar."""
 
     def __init__(self, network: torch.nn.Module, n_bars: int, *, device: torch.device) -> None:
         rng = np.random.default_rng(SEED)
@@ -175,7 +169,7 @@ class Batches:
 
 
 class Case:
-    """One model, precision and mode, with what a step of it must do at least."""
+    """One model, precision and mode, and the least work that a step of it needs."""
 
     def __init__(self, name: str, device: torch.device, *, chunk: int, batch_chunks: int) -> None:
         self.model, self.precision, mode = name.split()
@@ -215,8 +209,9 @@ class Case:
 def take_turns(
     runs: dict[str, Callable[[], Any]], device: torch.device, *, repeats: int
 ) -> dict[str, float]:
-    """Median seconds of each, over groups of calls that take a fifth of a second or one call; one
-    untimed at first.
+    """Median seconds of a call of each, after one untimed call.
+
+    Calls are timed in groups of a fifth of a second, or singly where one takes longer.
     """
 
     def group(run: Callable[[], Any], n: int) -> float:
@@ -246,9 +241,10 @@ PRODUCTS = {
 
 
 class ByteCounter(TorchDispatchMode):
-    """Bytes that operations read and wrote: `every` one by itself, and convolutions and matrix
-    products alone, the least that layer-by-layer execution moves when everything else is fused into
-    them.
+    """Bytes that operations read and write: `every` operation, and `products` alone.
+
+    Products are convolutions and matrix products. Execution layer by layer moves at least their
+    bytes, when everything else is fused into them.
     """
 
     def __init__(self) -> None:
@@ -315,8 +311,9 @@ def synchronize(device: torch.device) -> None:
 
 
 def peak_bytes(device: torch.device, run: Callable[[], Any]) -> int:
-    """On a GPU what `run` holds at most beyond what was there before; on a CPU what the process
-    held at most so far.
+    """On a GPU the most that `run` holds beyond what was there before it.
+
+    On a CPU it is the most that the process has held so far.
     """
     if device.type == "cpu":
         run()

@@ -15,7 +15,19 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 import benchmarks
-from benchmarks import Result, backtest, bars, claims, dense, labels, losses, race, sweep, training
+from benchmarks import (
+    Result,
+    backtest,
+    bars,
+    claims,
+    dense,
+    labels,
+    losses,
+    race,
+    start,
+    sweep,
+    training,
+)
 from benchmarks.__main__ import main
 from hft.learning.model.se_tcn import SeTcn
 
@@ -52,6 +64,7 @@ TINY = {
         "day": ("seed=1",),
         "overrides": ("trainer.epochs=1",),
     },
+    "start": {"repeats": 1, "overrides": ("trainer.epochs=1",)},
 }
 MODULES = {
     "bars": bars,
@@ -62,6 +75,7 @@ MODULES = {
     "losses": losses,
     "claims": claims,
     "sweep": sweep,
+    "start": start,
 }
 
 
@@ -71,7 +85,10 @@ def _small_ceilings(monkeypatch):
     monkeypatch.setattr(training, "copy_size", lambda device: 1024)
 
 
-SLOW = {"sweep": [pytest.mark.slow]}  # starts workers
+SLOW = {
+    "sweep": [pytest.mark.slow],  # starts workers
+    "start": [pytest.mark.slow],  # compiles every kernel in a process of its own, twice
+}
 
 
 @pytest.mark.parametrize(
@@ -79,9 +96,7 @@ SLOW = {"sweep": [pytest.mark.slow]}  # starts workers
 )
 def test_measures_and_its_sides_agree(name, request):
     sizes = dict(TINY[name])
-    if (
-        name == "sweep"
-    ):  # a market that is there already: to build one, a new worker compiles for 10 seconds
+    if name == "sweep":  # a market that is built already: to build one takes seconds
         sizes["overrides"] += (f"paths.cache={request.getfixturevalue('smoke').root / 'cache'}",)
     found = MODULES[name].measure(**sizes)
     results = found if isinstance(found, list) else [found]
@@ -126,6 +141,54 @@ def test_claims_of_other_points_are_refused(monkeypatch):
     monkeypatch.setattr(claims, "through_optuna", lambda *a: ([{"optim.lr": 1.0}], right(*a)[1]))
     with pytest.raises(AssertionError, match="disagree on the points that random gives"):
         claims.measure(**TINY["claims"])
+
+
+def _account(cpu_s, **parts):
+    return {"cpu_s": cpu_s, "wall_s": 9.0, "parts": parts, "metrics": {"test/net": 1.0}}
+
+
+def test_starts_are_compared_in_cpu_seconds_and_split_by_part(monkeypatch):
+    accounts = {"cold": 20.0, "warm data": 10.0, "warm code": 6.0}
+    order = iter(accounts.values())
+    runs = []
+
+    def run_smoke(root, kernels, overrides):
+        runs.append((kernels == "off", kernels))
+        return _account(next(order), fit=2.0, **{"import torch": 3.0})
+
+    monkeypatch.setattr(start, "run_smoke", run_smoke)
+    whole, warm, _ = start.measure(repeats=1, overrides=())
+    assert [off for off, _ in runs] == [False, True, False]
+    assert runs[0] == runs[2]  # the last run reads what the first one kept
+    assert (whole.rates, whole.met()) == (
+        {"warm code": 6.0, "warm data": 10.0, "cold": 20.0},
+        True,
+    )
+    assert warm.rates == {"all": 6.0, "import torch": 3.0, "fit": 2.0}
+
+
+def test_starts_with_other_metrics_are_refused(monkeypatch):
+    values = iter(range(9))
+    monkeypatch.setattr(
+        start, "run_smoke", lambda *_: _account(1.0) | {"metrics": {"test/net": next(values)}}
+    )
+    with pytest.raises(AssertionError, match="disagree on the metrics"):
+        start.measure(repeats=1, overrides=())
+
+
+def test_a_part_inside_another_interrupts_it(monkeypatch):
+    now = iter([1.0, 1.0, 2.0, 4.0, 7.0, 11.0, 16.0])
+    monkeypatch.setattr(start.time, "process_time", lambda: next(now))
+    clock = start.Clock()
+    with clock.part("import torch"), clock.part("import numba"):
+        pass
+    clock.settle()
+    assert clock.spent == {
+        "interpreter": 1.0,
+        "else": 6.0,
+        "import torch": 6.0,
+        "import numba": 3.0,
+    }
 
 
 def _note(began, ended):
@@ -215,7 +278,8 @@ def test_training_runs_without_the_rest_of_the_house():
         "import sys, importlib.abc\n"
         "class Refuse(importlib.abc.MetaPathFinder):\n"
         "    def find_spec(self, name, path=None, target=None):\n"
-        "        if name.split('.')[0] in ('polars', 'pydantic', 'hydra', 'omegaconf', 'rich', 'wandb', 'hft'):\n"
+        "        if name.split('.')[0] in "
+        "('polars', 'pydantic', 'hydra', 'omegaconf', 'rich', 'wandb', 'hft'):\n"
         "            raise ModuleNotFoundError(name)\n"
         "sys.meta_path.insert(0, Refuse())\n"
         "from benchmarks import training\n"
