@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -168,12 +168,16 @@ def plot_importance(rises: Mapping[str, float], *, title: str) -> Figure:
 def plot_equity(
     ledger: pl.DataFrame, fees: Mapping[str, FeeSchedule], *, start: int, end: int, title: str
 ) -> Figure:
-    """The cumulative return over [start, end) ns, booked at the exits: before fees and under a few
-    schedules, cheap to dear.
+    """Left: the cumulative return over [start, end) ns, booked at the exits, before fees and under
+    a few schedules, cheap to dear. Right: the ladder, what one trade earns under the cheapest and
+    the dearest tier of each.
     """
     import matplotlib.dates as dates
 
-    figure, axes = _new(11, 5.5, "\n".join(textwrap.wrap(title, 90)), dpi=120)
+    figure, (axes, ladder) = new_panels(
+        2, columns=2, width=11, height=4.6, dpi=100, widths=(3.0, 1.4)
+    )
+    figure.suptitle("\n".join(textwrap.wrap(title, 110)), fontsize=10, x=0.01, ha="left")
     axes.axhline(0, color="0.6", linewidth=0.8)
     times = np.array([start, *ledger["ts_exit"], end]).astype("datetime64[ns]")
     for rank, (label, returns_N) in enumerate(_curves(ledger, fees)):
@@ -181,13 +185,27 @@ def plot_equity(
         color, width = (f"C{rank - 1}", 1.4) if rank else ("black", 2.0)
         steps = [*equity, equity[-1]]
         axes.step(times, steps, where="post", label=label, color=color, linewidth=width)
-    axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), frameon=False, fontsize=9)
+    axes.legend(loc="lower left", frameon=False, fontsize=8)
     # Matplotlib's dates are untyped.
     write = dates.ConciseDateFormatter(axes.xaxis.get_major_locator())  # type: ignore[no-untyped-call]
     axes.xaxis.set_major_formatter(write)
     axes.set(xlim=times[[0, -1]], xlabel="UTC", ylabel="cumulative return, bps of the position")
     axes.grid(alpha=0.25)
+    _draw_ladder(ladder, ledger, fees)
     return figure
+
+
+def _draw_ladder(axes: Axes, ledger: pl.DataFrame, fees: Mapping[str, FeeSchedule]) -> None:
+    """A bar per schedule, the cheapest on top; green pays, red does not."""
+    shown = headline({name: schedule.taker_bps for name, schedule in fees.items()})
+    dear_first = sorted(shown, key=lambda name: -fees[name].one_way_bps(ledger))
+    nets = [float(fees[name].net_bps(ledger).mean()) if len(ledger) else 0.0 for name in dear_first]
+    labels = [f"{name}, {fees[name].one_way_bps(ledger):g}" for name in dear_first]
+    axes.barh(labels, nets, color=["C2" if net > 0 else "C3" for net in nets])
+    axes.axvline(0, color="0.4", linewidth=0.8)
+    axes.tick_params("y", labelsize=8, length=0)
+    axes.margins(y=0.01)
+    axes.set_xlabel("net per trade, bps, by one-way fee, bps")
 
 
 def _rows_of(counts_CC: np.ndarray) -> list[tuple[str, int]]:
@@ -218,16 +236,25 @@ def _curves(ledger: pl.DataFrame, fees: Mapping[str, FeeSchedule]) -> list[tuple
 
 
 def new_panels(
-    n: int, *, columns: int, width: float, height: float, dpi: float | None = None
+    n: int,
+    *,
+    columns: int,
+    width: float,
+    height: float,
+    dpi: float | None = None,
+    widths: Sequence[float] | None = None,
 ) -> tuple[Figure, list[Axes]]:
     """A figure and its first `n` panels, row by row; `width` is the figure's, `height` a row's, in
-    inches. Drawn without a display: pyplot would keep state for the whole process.
+    inches, and `widths` are the columns', one to another. Drawn without a display: pyplot would
+    keep state for the whole process.
     """
     from matplotlib.figure import Figure
 
     rows = math.ceil(n / columns)
     figure = Figure(figsize=(width, height * rows), dpi=dpi, layout="constrained")
-    panels: list[Axes] = list(figure.subplots(rows, columns, squeeze=False).flat)
+    panels: list[Axes] = list(
+        figure.subplots(rows, columns, squeeze=False, width_ratios=widths).flat
+    )
     for spare in panels[n:]:
         spare.set_visible(False)
     for axes in panels[:n]:

@@ -19,7 +19,7 @@ from hft.report.scorecard import (
 from hft.schema import LEDGER, check
 from hft.spec import UserError, parse
 from hft.tracking.tracker import png
-from hft.trading.fees import FeeSchedule
+from hft.trading.fees import FeeSchedule, headline
 from tests.trading.fees.test_fees import shipped
 
 START = 19_723 * NS_PER_DAY  # 2024-01-01
@@ -191,13 +191,18 @@ def test_equity_is_the_running_return_before_and_after_fees(n):
     trades = ledger(noisy(1.0, n) if n > 1 else [1.0] * n)
     end = START + 10 * NS_PER_DAY
     figure = plot_equity(trades, shipped(), start=START, end=end, title="no verdict " * 20)
-    (axes,) = figure.axes
+    axes, ladder = figure.axes
     _, gross, *nets = axes.lines  # the first is the axis at 0
     assert gross.get_ydata()[-1] == pytest.approx(trades["gross_bps"].sum())
     assert len(gross.get_xdata()) == n + 2
     assert len(nets) == N_CURVES
     ends = [line.get_ydata()[-1] for line in nets]
     assert ends == sorted(ends, reverse=True)  # cheap to dear
+    bars = [bar.get_width() for bar in ladder.patches]
+    assert len(bars) == len(headline({name: fee.taker_bps for name, fee in shipped().items()}))
+    assert bars == sorted(bars)  # dear to cheap, from below
+    free = trades["gross_bps"].mean() if n else 0.0
+    assert bars[-1] == pytest.approx(free)
     content = png(figure)
     assert content.startswith(b"\x89PNG")
     assert content.endswith(b"IEND\xaeB`\x82")
