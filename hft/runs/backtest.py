@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import polars as pl
@@ -20,6 +21,7 @@ from hft.learning.classifier import load_classifier
 from hft.learning.fit import predict
 from hft.report.figures import plot_equity
 from hft.report.scorecard import Scorecard, save_scorecard, save_scorecards, score
+from hft.report.summary import show_card
 from hft.report.tables import print_scorecard, print_spread
 from hft.runs.folder import Run
 from hft.runs.frames import Frames, build_frames, to_predictions
@@ -28,7 +30,10 @@ from hft.runs.openings import Part, rows_to_score
 from hft.system.cache import Cache
 from hft.system.files import write_atomic
 from hft.tracking.logger import open_tracker
-from hft.tracking.tracker import png
+from hft.tracking.tracker import png, words_of
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 def backtest(config: BacktestConfig, trained: TrainConfig, run: Run) -> Scorecard:
@@ -62,7 +67,7 @@ def backtest(config: BacktestConfig, trained: TrainConfig, run: Run) -> Scorecar
     if len(cards) > 1:
         save_scorecards(cards, folder)
         print_spread(cards, schedule=schedule, shown=middle)
-    _track(config, run, card, equity)
+    _track(config, trained, run, card, figure)
     sys.stdout.write(f"run={run.id} scorecard={folder / 'scorecard.json'} figure={equity}\n")
     return card
 
@@ -84,8 +89,11 @@ def _ledgers(
                     trained, frames, fold, block, p_T3, fitted, execution=config.execution
                 )
                 ledgers.setdefault((seed, path), []).append((block, ledger))
-                place = {"fold": fold, "seed": seed, "split": "test", "path": path}
-                predictions.append(to_predictions(frames, [block], p_T3, **place))
+                predictions.append(
+                    to_predictions(
+                        frames, [block], p_T3, fold=fold, seed=seed, split="test", path=path
+                    )
+                )
     run.write_predictions(pl.concat(predictions), folder=run.backtest_folder(config.name))
     several = len({path for _, path in ledgers}) > 1
     return {
@@ -107,20 +115,17 @@ def _forecast(trained: TrainConfig, frames: Frames, run: Run, fold: int, seed: i
     return frames.forecast(predict(classifier, frames.dataset, device=device))
 
 
-def _track(config: BacktestConfig, run: Run, card: Scorecard, equity: Path) -> None:
+def _track(
+    config: BacktestConfig, trained: TrainConfig, run: Run, card: Scorecard, equity: Figure
+) -> None:
     """The scorecard and its figure, into the same W&B run as the training."""
     with open_tracker(
         config.logger,
         run.tracked_id,
         run.folder,
         config=config.plain(),
-        tags=config.tags,
+        tags=[*trained.tags, *words_of(trained.plain()), f"backtest={config.name}", *config.tags],
         job=f"backtest_{config.name}",
     ) as tracker:
-        plain = card.plain()
-        rows = [{"schedule": name} | values for name, values in plain.pop("schedules").items()]
-        tracker.summary(
-            {f"{config.name}/{k}": v for k, v in plain.items() if isinstance(v, int | float | str)}
-        )
-        tracker.table(f"{config.name}/scorecard", pl.DataFrame(rows, infer_schema_length=None))
-        tracker.figure(f"{config.name}/equity", equity)
+        paid = trained.strategy.schedule
+        show_card(tracker, card, name=config.name, fees=config.fees, schedule=paid, equity=equity)

@@ -23,12 +23,14 @@ from hft.dataset.stages import Last, build_market
 from hft.learning.fit import Interrupted
 from hft.learning.watch import Watch, Watched
 from hft.metrics import metric
+from hft.report.summary import show_metrics
 from hft.report.tables import print_over_seeds
 from hft.runs.fold import fit_unit, over_folds_and_seeds
 from hft.runs.folder import Run, RunError
 from hft.runs.frames import Frames, build_frames, make_keys, make_unit
 from hft.runs.jobs import read_data_keys
 from hft.runs.registry import create_run, remember_path
+from hft.spec import Role, numbers_of
 from hft.system.cache import Cache
 from hft.system.commands import typed
 from hft.tracking.logger import open_tracker
@@ -112,7 +114,8 @@ def _train(
     seeds = range(config.seed, config.seed + config.seeds)
     units = [make_unit(config, frames, split, seed) for split in splits for seed in seeds]
     watched = Watched(watch, len(units), config.trainer.epochs)
-    with _open_tracker(config, run, group) as tracker:
+    job = "trial" if run.is_trial else "folds" if len(units) > 1 else "train"
+    with _open_tracker(config, run, group, job) as tracker:
         notes = frames.market.ticks.notes
         tracker.summary({f"data/{name}": value for name, value in notes.items()})
         fits = []
@@ -133,7 +136,8 @@ def _train(
         run.write_predictions(pl.concat([predictions for _, predictions in fits]))
         folders = [run.fold_folder(unit.split.fold, unit.seed) for unit in done]
         run.write_daily(pl.concat([run.read_daily(folder=folder) for folder in folders]))
-        tracker.summary(metrics)
+        paid = config.strategy.schedule
+        show_metrics(tracker, metrics, objective=config.objective, fees=config.fees, schedule=paid)
     return metrics[config.objective], watched.pruned
 
 
@@ -164,7 +168,7 @@ def _read_frames(
     return frames, splits, keys, time.perf_counter() - clock
 
 
-def _open_tracker(config: TrainConfig, run: Run, group: str) -> Tracker:
+def _open_tracker(config: TrainConfig, run: Run, group: str, job: str) -> Tracker:
     return open_tracker(
         config.logger,
         run.tracked_id,
@@ -172,6 +176,7 @@ def _open_tracker(config: TrainConfig, run: Run, group: str) -> Tracker:
         config=config.plain(),
         tags=config.tags,
         group=group,
+        job=job,
     )
 
 
@@ -179,9 +184,8 @@ def _write_config(
     config: TrainConfig, run: Run, overrides: Sequence[str], *, data_keys: DataKeys | None
 ) -> None:
     """The run's own account of itself, without the paths of this machine."""
-    plain = config.plain()
-    plain.pop("paths")
-    path = plain["data"].pop("path", None)
+    plain = numbers_of(TrainConfig, config.plain(), without=(Role.PLACE,))
+    path = getattr(config.data, "path", None)
     if path is not None:
         remember_path(Path(config.paths.runs), run.id, path)
     keys = data_keys.plain() if data_keys else {}

@@ -1,5 +1,5 @@
-"""What a run may show, to whichever logger: the contract of trackers, and which way each curve is
-better.
+"""What a run may show, to whichever logger: the contract of trackers, and the names and words by
+which runs are told apart.
 
 In: metrics per epoch, summary numbers, frames, figures and files. The tracker here keeps nothing.
 To add one: a subclass with `keeps = True`, and a LoggerSpec in hft/tracking/logger that opens it.
@@ -8,6 +8,7 @@ To add one: a subclass with `keeps = True`, and a LoggerSpec in hft/tracking/log
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -26,7 +27,9 @@ class TrackingError(UserError):
 
 @dataclass(frozen=True)
 class Job:
-    """What a tracker has to know of one job, training or backtest, on a run."""
+    """What a tracker has to know of one job on a run. `name` is one of JOBS, or `backtest_<name>`:
+    a backtest has no run of its own and works on that of the training that it scores.
+    """
 
     run_id: str
     folder: Path
@@ -34,6 +37,10 @@ class Job:
     tags: tuple[str, ...]
     group: str
     name: str
+
+    @property
+    def is_backtest(self) -> bool:
+        return self.name.startswith("backtest_")
 
 
 class Tracker:
@@ -73,10 +80,39 @@ class Tracker:
         self.finish(exit_code=0 if kind is None else 1)
 
 
+JOBS = {
+    "train": "one fold with one seed",
+    "folds": "several folds or seeds, as one run",
+    "trial": "a run of a study, in the study's group",
+    "study": "the study itself, in the same group",
+}
+TITLE = ("bars", "labels", "model")  # the kinds that a run's title has room for
+
+
+def kinds_of(config: Mapping[str, Any]) -> dict[str, str]:
+    """Group -> kind of a run's plain config: {"bars": "volume", ...}, in the config's order."""
+    parts = {name: part for name, part in config.items() if isinstance(part, dict)}
+    return {name: str(part["kind"]) for name, part in parts.items() if "kind" in part}
+
+
+def words_of(config: Mapping[str, Any]) -> list[str]:
+    """What to find a run by, as it is typed: `experiment=smoke`, `bars=volume`."""
+    kinds = kinds_of(config)
+    experiment = config.get("experiment")
+    named = {"experiment": experiment} if experiment else {}
+    kinds = {name: kind for name, kind in kinds.items() if name not in ("logger", "trainer")}
+    return [f"{name}={word}" for name, word in (named | kinds).items()]
+
+
+def title_of(config: Mapping[str, Any], run_id: str) -> str:
+    """`smoke volume/triple_barrier/tcn 20240101-120000-aaaa`: what a run is of, then its id."""
+    kinds = kinds_of(config)
+    words = [config.get("experiment"), "/".join(kinds[name] for name in TITLE if name in kinds)]
+    return " ".join([*filter(None, words), run_id])
+
+
 def best_of(name: str) -> Literal["min", "max", "last"]:
-    """Which value of a curve stands for it: of `fold-0/seed-7/select/net_bps_day@vip0` the
-    largest.
-    """
+    """Which value stands for a curve: the largest of `fold-0/seed-7/select/net_bps_day@vip0`."""
     found = find(name)
     ways: dict[str, Literal["min", "max", "last"]] = {"lower": "min", "higher": "max"}
     return "last" if found is None else ways.get(found.better, "last")

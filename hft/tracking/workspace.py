@@ -1,10 +1,9 @@
-"""The W&B workspace of a project as code: what runs log in, panels for grids, studies, training and
-backtests out.
+"""The W&B workspace of a project as code: the names that runs log in, panels for grids, studies,
+training and backtests out.
 
-Panels stand under the names that hft/runs/fold.py, hft/report/review.py and hft/runs/train.py log;
-a test holds every one of them against real runs and their backtests. The runs stay ungrouped, so
-that curves are those of single runs; what compares studies groups its own panel by the run's group.
-To add a panel: an entry in its section, then `python -m tests.tracking.test_workspace` writes the
+A test holds every panel against real runs and their backtests. The runs stay ungrouped, so that
+curves are those of single runs; a panel that compares studies groups by the run's group itself. To
+add a panel: an entry in its section, then `python -m tests.tracking.test_workspace` writes the
 snapshot anew.
 """
 
@@ -14,20 +13,30 @@ import hashlib
 import os
 import re
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hft.metrics import metric, money_metric
-from hft.spec import PACKAGE, UserError, did_you_mean
-from hft.tracking.logger.wandb import _has_key
+from hft.metrics import metric, money_metric, scheduled
+from hft.spec import UserError, did_you_mean
+from hft.system.conf import CONF
+from hft.tracking.logger.wandb import has_key
 from hft.tracking.tracker import best_of
+from hft.tracking.wandb_internals import (
+    panel_json,
+    refusals,
+    set_panel_id,
+    set_runset_id,
+    workspace_json,
+)
+from hft.trading.fees import headline
 
 if TYPE_CHECKING:
     from wandb_workspaces.reports.v2.interface import Panel
     from wandb_workspaces.workspaces import Workspace
 
-CONF = PACKAGE.parent / "conf"
 LOG_LOSS = metric("select", "log_loss")
 CURVES = {
     "loss of train, as trained": metric("train", "loss"),
@@ -49,8 +58,8 @@ class WorkspaceError(UserError):
 
 @dataclass(frozen=True)
 class Shown:
-    """What panels are about: two targets or one, schedules, a backtest's name, swept config paths
-    per search space.
+    """What panels are about: the objective, schedules, a backtest's name, swept config paths per
+    search space.
     """
 
     objective: str
@@ -64,37 +73,31 @@ class Shown:
 
 
 def read_shown(*, swept: tuple[str, ...] = (), conf: Path = CONF) -> Shown:
-    """The shipped objective and backtest, the dearest and cheapest schedule of every ladder, and
-    each search space of conf/sweep once; `swept` is one more. Raises WorkspaceError where that
-    names no config path.
+    """The shipped objective and backtest, the dearest and the cheapest schedule of every ladder,
+    and each search space of conf/sweep once; `swept` is one more space. Raises WorkspaceError where
+    `swept` names no config path.
     """
     known = config_paths(conf)
-    spaces = {
-        f"sweep={p.stem}": _read(p).get("space") or {}
-        for p in sorted((conf / "sweep").glob("*.yaml"))
-    }
-    paths = {
-        name: tuple(p for path in space if (p := _leaf(path, known)))
-        for name, space in spaces.items()
-    }
+    named: dict[tuple[str, ...], list[str]] = {}
+    for path in sorted((conf / "sweep").glob("[!_]*.yaml")):
+        space = tuple(p for path in _space_of(path) if (p := _leaf(path, known)))
+        named.setdefault(space, []).append(path.stem)
+    spaces = {f"sweep={', '.join(names)}": space for space, names in named.items() if space}
     if swept:
-        paths["typed"] = tuple(_checked(path, known) for path in swept)
-    distinct = {
-        space: name for name, space in reversed(paths.items()) if space
-    }  # the first name of each
+        spaces["typed"] = tuple(_checked(path, known) for path in swept)
     return Shown(
         objective=_read(conf / "train.yaml")["objective"],
         schedules=tuple(
             name for p in sorted((conf / "fees").glob("*.yaml")) for name in _ends(_read(p))
         ),
         backtest=_read(conf / "backtest.yaml")["name"],
-        spaces={name: space for space, name in reversed(distinct.items())},
+        spaces=spaces,
     )
 
 
 def config_paths(conf: Path = CONF) -> list[str]:
-    """Dotted paths of every number and choice that the YAML below conf/ can put into a run's
-    config.
+    """Dotted paths of every number and choice that a run's config can have from the YAML in
+    `conf`.
     """
     groups = [
         p
@@ -103,7 +106,8 @@ def config_paths(conf: Path = CONF) -> list[str]:
     ]
     trees = [{g.name: _read(path)} for g in groups for path in sorted(g.glob("*.yaml"))]
     paths = [path for tree in [_read(conf / "train.yaml"), *trees] for path in _leaves(tree)]
-    return list(dict.fromkeys(path for path in paths if ".defaults" not in path))
+    found = ["experiment", *(path for path in paths if ".defaults" not in path)]
+    return list(dict.fromkeys(found))
 
 
 def build_workspace(shown: Shown, *, project: str, entity: str, name: str) -> Workspace:
@@ -119,17 +123,8 @@ def build_workspace(shown: Shown, *, project: str, entity: str, name: str) -> Wo
     }
     for title, panels in sections.items():
         for panel in panels:
-            panel._id = ""  # what W&B draws at random
-            panel._id = _identity(title + panel._to_model().model_dump_json())
-    columns = [
-        "run:displayName",
-        "run:state",
-        "run:group",
-        *(f"summary:{target}" for target in shown.targets),
-    ]
-    columns += [
-        f"summary:{metric(shown.backtest, value)}" for value in ("break_even_bps", "verdict")
-    ]
+            set_panel_id(panel, "")
+            set_panel_id(panel, _identity(title + panel_json(panel)))
     try:
         workspace = ws.Workspace(
             entity=entity,
@@ -140,7 +135,7 @@ def build_workspace(shown: Shown, *, project: str, entity: str, name: str) -> Wo
                 for title, panels in sections.items()
             ],
             settings=ws.WorkspaceSettings(x_axis="epoch", max_runs=50),
-            runset_settings=ws.RunsetSettings(pinned_columns=columns),
+            runset_settings=ws.RunsetSettings(pinned_columns=_columns(shown)),
         )
     except pydantic.ValidationError as error:
         raise WorkspaceError(
@@ -149,8 +144,40 @@ def build_workspace(shown: Shown, *, project: str, entity: str, name: str) -> Wo
                 for e in error.errors()
             )
         ) from None
-    workspace._internal_runset_id = _identity("runs")
+    set_runset_id(workspace, _identity("runs"))
     return workspace
+
+
+def panels_of(workspace: Workspace) -> dict[str, list[str]]:
+    """Section -> the titles of its panels, or what kind of panel it is."""
+    return {
+        section.name: [getattr(panel, "title", None) or _kind_of(panel) for panel in section.panels]
+        for section in workspace.sections
+    }
+
+
+def _kind_of(panel: object) -> str:
+    """`WeavePanelSummaryTable` of `test/verdict` as `test/verdict`, `RunComparer` as `run
+    comparer`.
+    """
+    of = getattr(panel, "table_name", None) or getattr(panel, "with_respect_to", None)
+    words = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", type(panel).__name__).lower()
+    return f"{words.removeprefix('weave panel ')}: {of}" if of else words
+
+
+def _columns(shown: Shown) -> list[str]:
+    """Of the table of runs: who they are, then numbers that sort, of `select` before the test."""
+    paid = shown.objective.partition("@")[2] or shown.schedules[0]
+    tested = [
+        money_metric(shown.backtest, paid),
+        scheduled(shown.backtest, "sharpe", paid),
+        *(metric(shown.backtest, value) for value in ("trades", "break_even_bps", "verdict")),
+    ]
+    about = ["displayName", "state", "group", "jobType"]
+    return [
+        *(f"run:{name}" for name in about),
+        *(f"summary:{name}" for name in (*shown.targets, *tested)),
+    ]
 
 
 def _compare(shown: Shown) -> list[Panel]:
@@ -164,6 +191,7 @@ def _compare(shown: Shown) -> list[Panel]:
             for target in shown.targets
         ),
         wr.BarPlot(title="net bps a day of select by schedule and group", metrics=nets, **by_group),
+        wr.WeavePanelSummaryTable(table_name=metric("select", "fees")),
         wr.RunComparer(diff_only="split"),
     ]
 
@@ -243,6 +271,10 @@ def _backtest(shown: Shown) -> list[Panel]:
     ]
     return [
         wr.WeavePanelSummaryTable(table_name=name("verdict")),
+        wr.BarPlot(
+            title="net bps a day of the test, by schedule",
+            metrics=[money_metric(shown.backtest, schedule) for schedule in shown.schedules],
+        ),
         wr.BarPlot(title="break-even cost one way, bps, and its 95 % interval", metrics=ends),
         wr.CustomChart(
             query={"summaryTable": {"tableKey": name("scorecard")}},
@@ -257,7 +289,7 @@ def _backtest(shown: Shown) -> list[Panel]:
 
 
 def to_json(workspace: Workspace) -> str:
-    return workspace._to_model().model_dump_json(by_alias=True, exclude_none=True, indent=1) + "\n"
+    return workspace_json(workspace) + "\n"
 
 
 def check_online() -> None:
@@ -267,32 +299,51 @@ def check_online() -> None:
         raise WorkspaceError(
             f"WANDB_MODE={mode}: a workspace is kept by the server; unset it, or print it: dry=true"
         )
-    if not _has_key():
+    if not has_key():
         raise WorkspaceError(
             "W&B: there is no key; log in with `wandb login`, or print the workspace: dry=true"
         )
 
 
-def save(workspace: Workspace) -> str:
-    """A new view of the project; where to look at it."""
+def default_entity() -> str:
+    """The user or team that the key belongs to; raises WorkspaceError where the server tells
+    none.
+    """
     import wandb
-    from wandb.sdk.lib.service.service_connection import WandbApiFailedError
 
+    with _refused("the key's own entity is unknown"):
+        entity = wandb.Api().default_entity
+    if not entity:
+        raise WorkspaceError(
+            "W&B: the key belongs to no user or team; name one: entity=<team>"
+        )
+    return entity
+
+
+def save(workspace: Workspace) -> str:
+    """A new view of the project; returns where to look at it."""
+    saved: Any = workspace
+    with _refused(f"workspace of {workspace.entity}/{workspace.project}: not saved"):
+        return str(saved.save().url)
+
+
+@contextmanager
+def _refused(what: str) -> Iterator[None]:
+    """Turns the server's refusal into a WorkspaceError that says what it was about."""
     try:
-        return workspace.save().url
-    except (wandb.errors.Error, WandbApiFailedError) as error:
+        yield
+    except refusals() as error:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise WorkspaceError(
-            f"workspace of {workspace.entity}/{workspace.project}: not saved: {reason}; it needs a team and a project "
-            "that exist, and a key that may write there: `wandb login --relogin`"
+            f"{what}: {reason}; it needs a team and a project that exist, and a key that may write "
+            "there: `wandb login --relogin`"
         ) from error
 
 
 def _library() -> tuple[Any, Any]:
     with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore", DeprecationWarning
-        )  # of pydantic, about the library's own code
+        # Pydantic's, about the library's own code.
+        warnings.simplefilter("ignore", DeprecationWarning)
         import wandb_workspaces.reports.v2 as wr
         import wandb_workspaces.workspaces as ws
     return ws, wr
@@ -308,10 +359,19 @@ def _read(path: Path) -> dict[str, Any]:
     return yaml.safe_load(path.read_text()) or {}
 
 
+def _space_of(path: Path) -> list[str]:
+    """The config paths that a sweep searches, those of the files that it builds on before its
+    own.
+    """
+    body = _read(path)
+    bases = [name for name in body.get("defaults", []) if name != "_self_"]
+    found = [at for name in bases for at in _space_of(path.with_name(f"{name}.yaml"))]
+    return list(dict.fromkeys([*found, *(body.get("space") or {})]))
+
+
 def _ends(fees: dict[str, Any]) -> list[str]:
-    """The dearest and the cheapest for a taker; none of a file that only includes others."""
-    names = sorted((n for n in fees if n != "defaults"), key=lambda n: -fees[n]["taker_bps"])
-    return list(dict.fromkeys([*names[:1], *names[-1:]]))
+    """The dearest and the cheapest of each ladder; none of a file that only includes others."""
+    return headline({name: fee["taker_bps"] for name, fee in fees.items() if name != "defaults"})
 
 
 def _leaves(tree: dict[str, Any], path: str = "") -> list[str]:

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pytest
 
-from hft.cli.workspace import main
+from hft.__main__ import main
 from hft.spec import PACKAGE
 from hft.tracking.tracker import best_of
 from hft.tracking.workspace import (
@@ -45,6 +45,11 @@ SHOWN = Shown(
         "typed": ("labels.width", "model.dropout"),
     },
 )
+
+
+# A number in a backtest of five days and more; tests have hours. test_a_sharpe_ratio_is_logged
+# (tests/report/test_summary.py) holds its name.
+SHARPE = "test/sharpe@binance_usdm_vip0"
 
 
 def built(shown=SHOWN, *, name="Grids, studies and backtests"):
@@ -171,11 +176,13 @@ def trained(root, *overrides):
 def test_every_name_is_one_that_a_run_or_its_backtest_logs(alone, watched):
     names = set(named(plain()))
     assert len(names) > 40
-    assert sorted(f"{w}: {n}" for w, n in names if not is_logged(w, n, watched)) == []
-    # Without a look at the money there is no curve of it; below 30 trades no interval.
+    assert [n for w, n in sorted(names) if not is_logged(w, n, watched)] == [SHARPE]
+    # Without a look at the money there is no curve of it; below 30 trades no interval, below five
+    # days no Sharpe ratio.
     few = {n for w, n in names if not is_logged(w, n, alone)}
     money = SHOWN.objective
-    assert few == {money, f"^(.*/)?{money}$", "test/break_even_low_bps", "test/break_even_high_bps"}
+    interval = {"test/break_even_low_bps", "test/break_even_high_bps"}
+    assert few == {money, f"^(.*/)?{money}$", SHARPE, *interval}
 
 
 def test_the_shipped_names_are_logged_too(watched):
@@ -183,7 +190,7 @@ def test_the_shipped_names_are_logged_too(watched):
     assert len(shown.schedules) > 5
     assert set(shown.targets) == {shown.objective, "select/log_loss"}
     names = {(what, name) for what, name in named(plain(shown)) if what != "config"}
-    assert sorted(f"{w}: {n}" for w, n in names if not is_logged(w, n, watched)) == []
+    assert [n for w, n in sorted(names) if not is_logged(w, n, watched)] == [SHARPE]
 
 
 def test_a_name_that_nobody_logs_would_be_seen(watched):
@@ -234,11 +241,12 @@ def test_each_space_has_one_panel(tmp_path):
     for name, text in {
         "train.yaml": "objective: select/log_loss\nseed: 0",
         "backtest.yaml": "name: exam",
-        "fees/two.yaml": "a_1: {maker_bps: 1.0, taker_bps: 2.0}\na_0: {maker_bps: 1.0, taker_bps: 5.0}",
+        "fees/two.yaml": "a_1: {maker_bps: 1, taker_bps: 2}\na_0: {maker_bps: 1, taker_bps: 5}",
         "fees/all.yaml": "defaults: [two]",
         "bars/tick.yaml": "kind: tick\nsize: 10",
         "sweep/grid.yaml": "kind: grid",
-        "sweep/tpe.yaml": "space: {bars: [tick, time], bars.size: {low: 1, high: 2}, gone: [1, 2]}",
+        "sweep/_bars.yaml": "space: {bars: [tick, time], gone: [1, 2]}",
+        "sweep/tpe.yaml": "defaults: [_bars, _self_]\nspace: {bars.size: {low: 1, high: 2}}",
         "sweep/asha.yaml": "space: {bars: [tick], bars.size: [1]}",
     }.items():
         (conf / name).parent.mkdir(parents=True, exist_ok=True)
@@ -246,9 +254,9 @@ def test_each_space_has_one_panel(tmp_path):
     shown = read_shown(conf=conf, swept=("seed",))
     assert shown == Shown(
         "select/log_loss",
-        ("a_0", "a_1"),
+        ("a_1", "a_0"),
         "exam",
-        {"sweep=asha": ("bars.kind", "bars.size"), "typed": ("seed",)},
+        {"sweep=asha, tpe": ("bars.kind", "bars.size"), "typed": ("seed",)},
     )
     names = set(named(plain(shown)))
     assert ("image", "exam/equity") in names
@@ -289,7 +297,9 @@ OURS = ("workspace", "project=hft", "entity=team")
 
 def test_dry_prints_what_would_be_saved_and_needs_no_key(nowhere, capsys):
     status, out, err = asked(capsys, *OURS, "name=Ours", "swept=optim.lr,bars", "dry=true")
-    assert (status, err) == (0, "")
+    assert status == 0
+    assert "Studies:\n  search space: sweep=" in err
+    assert "Backtests:\n  summary table: test/verdict\n" in err
     view = json.loads(out)
     assert (view["entity"], view["project"], view["displayName"]) == ("team", "hft", "Ours")
     assert {("config", "optim.lr"), ("config", "bars.kind")} <= set(named(view["spec"]["section"]))
@@ -302,10 +312,10 @@ def test_dry_prints_what_would_be_saved_and_needs_no_key(nowhere, capsys):
         (*OURS, "dri=true"): "no such argument 'dri', did you mean 'dry'",
         (*OURS, "colour=red"): "no such argument 'colour', the arguments: project, entity",
         (*OURS, "dry=yes"): "dry must be true or false, got 'yes'",
-        ("workspace", "project=hft"): "entity must be a name and is missing",
+        ("workspace", "entity=team"): "project must be a name and is missing",
+        ("workspace", "project=hft", "entity=a/b"): r"entity must be a name without .*'a/b'",
         ("workspace", "project=a/b", "entity=team"): r"project must be a name without .*'a/b'",
         (*OURS, "swept=optim.rl", "dry=true"): "swept: no such config path 'optim.rl'",
-        ("worksapce",): "no such command 'worksapce', did you mean 'workspace'",
         (*OURS, "name=\U0001f680", "dry=true"): "name: .*Emojis are not allowed",
     }.items(),
 )
@@ -321,13 +331,17 @@ def test_offline_by_choice_is_one_error(nowhere, capsys):
     nowhere.setenv("WANDB_MODE", "offline")
     status, _, err = asked(capsys, *OURS)
     assert status == 2
-    assert err.startswith("WANDB_MODE=offline: ")
+    assert err.startswith("error: WANDB_MODE=offline: ")
     assert err.count("\n") == 1
 
 
 def test_help_is_light():
     heavy = ("wandb", "wandb_workspaces", "torch", "matplotlib", "optuna")
-    code = f"import sys, hft.cli.workspace as t; t.main(['--help']); print([m for m in {heavy!r} if m in sys.modules])"
+    code = (
+        "import contextlib, sys, hft.cli.workspace as t\n"
+        "with contextlib.suppress(SystemExit): t.main(['--help'])\n"
+        f"print([m for m in {heavy!r} if m in sys.modules])"
+    )
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
     )
@@ -378,14 +392,14 @@ def server():
         thread.join()
 
 
-def ask_server(server, folder):
+def ask_server(server, folder, *, command=OURS):
     kept = {name: value for name, value in os.environ.items() if not name.startswith("WANDB_")}
     own = {
         "WANDB_BASE_URL": f"http://127.0.0.1:{server.server_port}",
         "WANDB_API_KEY": KEY,
         "HOME": str(folder),
     }
-    command = [sys.executable, "-m", "hft", *OURS]
+    command = [sys.executable, "-m", "hft", *command]
     env = kept | own | {"PYTHONPATH": str(ROOT)}
     return subprocess.run(
         command, capture_output=True, text=True, check=False, cwd=folder, env=env, timeout=120
@@ -402,7 +416,9 @@ def test_with_a_key_it_is_saved_and_its_address_printed(server, tmp_path):
         "project-view",
     )
     assert saved["name"].removeprefix("nw-").removesuffix("-v") in done.stdout
-    assert done.stdout.startswith(f"http://127.0.0.1:{server.server_port}/team/hft?nw=")
+    *panels, address = done.stdout.splitlines()
+    assert address.startswith(f"http://127.0.0.1:{server.server_port}/team/hft?nw=")
+    assert {"Grids and comparisons:", "  summary table: select/fees"} <= set(panels)
     sections = json.loads(saved["spec"])["section"]["panelBankConfig"]["sections"]
     assert [s["name"] for s in sections] == [
         "Grids and comparisons",
@@ -411,6 +427,15 @@ def test_with_a_key_it_is_saved_and_its_address_printed(server, tmp_path):
         "Backtests",
     ]
     assert KEY not in done.stdout + done.stderr + saved["spec"]
+
+
+def test_as_the_docs_print_it_the_team_is_that_of_the_key(server, tmp_path):
+    page = (ROOT / "docs" / "sweeps.md").read_text()
+    (line,) = [line for line in page.splitlines() if line.startswith("hft workspace")]
+    done = ask_server(server, tmp_path, command=line.partition("#")[0].split()[1:])
+    assert done.returncode == 0, done.stderr
+    (saved,) = server.saved
+    assert (saved["entityName"], saved["projectName"]) == ("team", "hft")
 
 
 @pytest.mark.parametrize("refuses", ["viewer", "upsertView"])

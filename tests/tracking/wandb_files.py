@@ -20,7 +20,9 @@ class OfflineRun:
 
     ids: list[str] = field(default_factory=list)  # one per file
     project: str = ""
+    name: str = ""  # as W&B displays it
     group: str = ""
+    job_type: str = ""
     tags: list[str] = field(default_factory=list)
     config: dict[str, Any] = field(default_factory=dict)
     steps: list[int] = field(default_factory=list)
@@ -57,7 +59,9 @@ def _add(run: OfflineRun, record: dict[str, Any], files: Path) -> None:
     if kind == "run":
         run.ids.append(body["run_id"])
         run.project = body["project"]
+        run.name = body.get("display_name", run.name)
         run.group = body.get("run_group", run.group)
+        run.job_type = body.get("job_type", run.job_type)
         run.tags = body.get("tags", run.tags)
         run.config |= {k: v for k, v in body["config"]["update"].items() if not k.startswith("_")}
     elif kind == "metric" and "step_metric" in body:

@@ -35,7 +35,8 @@ class CsvTracker(Tracker):
 
     def __init__(self, job: Job) -> None:
         self.folder = folder = job.folder
-        self.rows = {int(row.pop("epoch")): row for row in _read_rows(folder / "metrics.csv")}
+        read = _read_rows(folder / "metrics.csv")
+        self.rows: dict[int, dict[str, Any]] = {int(row.pop("epoch")): {**row} for row in read}
         self.values = {row["name"]: row["value"] for row in _read_rows(folder / "summary.csv")}
 
     def epoch(self, metrics: dict[str, float], step: int) -> None:

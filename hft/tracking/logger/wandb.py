@@ -15,6 +15,7 @@ import math
 import netrc
 import operator
 import os
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -23,10 +24,21 @@ from urllib.parse import urlsplit
 
 from pydantic import Field
 
+from hft.metrics import SHOWN, find
 from hft.system.files import write_atomic
 from hft.system.provenance import git_state, versions
 from hft.tracking.logger import LoggerSpec
-from hft.tracking.tracker import Job, Tracker, TrackingError, best_of, file_name, png
+from hft.tracking.tracker import (
+    Job,
+    Tracker,
+    TrackingError,
+    best_of,
+    file_name,
+    png,
+    title_of,
+    words_of,
+)
+from hft.tracking.wandb_internals import quiet_settings
 
 if TYPE_CHECKING:
     import polars as pl
@@ -46,7 +58,8 @@ class Wandb(LoggerSpec):
     )
     entity: str = Field(description="W&B user or team; empty for the default of the key")
     mode: Literal["auto", "online", "offline"] = Field(
-        description="auto: WANDB_MODE where set, else online where there is a key and the server answers, else offline"
+        description="auto: WANDB_MODE where set, else online where there is a key and the server "
+        "answers, else offline"
     )
 
     def open(self, job: Job) -> Tracker:
@@ -57,7 +70,8 @@ class WandbTracker(Tracker):
     """One W&B run. Curves have the epoch for their axis; W&B's own step only counts what was given.
 
     In the summary a curve stands with its best value, {"min": 0.98} as W&B writes it, or with its
-    last where neither way is better; a result given by `summary` under the same name replaces that.
+    last where neither way is better, if it is one of SHOWN and not of one among several folds or
+    seeds. A result given by `summary` under the same name replaces that.
     """
 
     keeps: ClassVar[bool] = True
@@ -69,26 +83,15 @@ class WandbTracker(Tracker):
         self.step = int(self._read("step", "0"))
         self.values: dict[str, Any] = json.loads(self._read("summary.json", "{}"))
         self.own_summary: set[str] = set()  # curves that W&B was told to leave out of its summary
-        training = job.name == "train"
-        config = job.config | {"code": {"git": git_state(), "versions": versions()}}
-        arguments = {
-            "project": project,
-            "entity": entity or None,
-            "id": job.run_id,
-            "name": job.run_id,
-            "dir": str(job.folder),
-            "config": config if training else {job.name: config},
-            "tags": list(job.tags) or None,
-            "group": job.group or None,
-            "job_type": "train" if training else None,  # a backtest must not rename the training's
-        }
-        self.run = _start(mode, arguments)
+        arguments = {"project": project, "entity": entity or None, "id": job.run_id}
+        self.run = _start(mode, arguments | _about(job), job)
         self.run.define_metric("epoch", hidden=True)
         self.run.define_metric("*", step_metric="epoch")
         self.run.summary.update(self.values)
 
     def epoch(self, metrics: dict[str, float], step: int) -> None:
-        self.summary({name: self._best(name, value) for name, value in metrics.items()})
+        best = {name: self._best(name, value) for name, value in metrics.items()}
+        self.summary({name: value for name, value in best.items() if _is_summed_up(name)})
         self._log({"epoch": step, **metrics})
 
     def summary(self, values: dict[str, Any]) -> None:
@@ -101,7 +104,7 @@ class WandbTracker(Tracker):
         import wandb
 
         with self._staging_inside():
-            self._log({name: wandb.Table(columns=frame.columns, data=frame.rows())})
+            self._log({name: wandb.Table(columns=[*frame.columns], data=frame.rows())})
 
     def figure(self, name: str, figure: Figure | Path) -> None:
         import wandb
@@ -130,20 +133,18 @@ class WandbTracker(Tracker):
 
     def _best(self, name: str, value: float) -> Any:
         """Over all processes of the run; W&B's own best-of would begin anew with each."""
-        way = best_of(name)
-        if way == "last":
-            return value
         if name not in self.own_summary:
             self.run.define_metric(name, step_metric="epoch", summary="none")
             self.own_summary.add(name)
+        way = best_of(name)
+        if way == "last":
+            return value
         known = self.values.get(name)
         if not isinstance(known, dict) or math.isnan(known[way]):
             return {way: value}
-        return (
-            known
-            if math.isnan(value)
-            else {way: min(known[way], value) if way == "min" else max(known[way], value)}
-        )
+        if math.isnan(value):
+            return known
+        return {way: min(known[way], value) if way == "min" else max(known[way], value)}
 
     def _log(self, data: dict[str, Any]) -> None:
         # Counted before it is given: a kill in between leaves a gap, which W&B takes; a step given
@@ -158,7 +159,8 @@ class WandbTracker(Tracker):
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise TrackingError(
-                f"{self.folder}: cannot be written ({error}); take logger=none, or another folder: paths.runs=<folder>"
+                f"{self.folder}: cannot be written ({error}); take logger=none, or another folder: "
+                "paths.runs=<folder>"
             ) from error
 
     def _read(self, name: str, otherwise: str) -> str:
@@ -167,8 +169,8 @@ class WandbTracker(Tracker):
 
     @contextmanager
     def _staging_inside(self) -> Iterator[None]:
-        """W&B stages the files of tables below the home folder; `wandb sync` needs them: keep them
-        with the run.
+        """Makes W&B keep the files of tables, which `wandb sync` needs, with the run; by itself it
+        stages them below the home folder.
         """
         before = os.environ.get("WANDB_DATA_DIR")
         os.environ["WANDB_DATA_DIR"] = str(self.folder.resolve())
@@ -181,30 +183,45 @@ class WandbTracker(Tracker):
                 os.environ["WANDB_DATA_DIR"] = before
 
 
-def _start(mode: str, arguments: dict[str, Any]) -> Any:
+def _about(job: Job) -> dict[str, Any]:
+    """What W&B is told of a job. A backtest adds its config and tags and renames nothing: name,
+    group and type stay those of the training.
+    """
+    config = job.config | {"code": {"git": git_state(), "versions": versions()}}
+    about = {"dir": str(job.folder), "tags": list(job.tags) or None}
+    if job.is_backtest:
+        return about | {"config": {job.name: config}}
+    is_study = job.name == "study"
+    title = f"study {job.run_id}" if is_study else title_of(job.config, job.run_id)
+    group = job.group or job.config.get("experiment") or "no experiment"
+    tags = [*dict.fromkeys([*job.tags, *words_of(job.config)])]
+    return about | {
+        "config": config, "name": title, "group": group, "job_type": job.name, "tags": tags or None,
+    }  # fmt: skip
+
+
+def _is_summed_up(curve: str) -> bool:
+    """Whether a curve has a value in the summary, where results stand for several folds and
+    seeds.
+    """
+    found = find(curve)
+    return found is not None and found.name in SHOWN and curve.count("/") == 1
+
+
+def _start(mode: str, arguments: dict[str, Any], job: Job) -> Any:
     """The W&B run; says why, in one line, when `auto` ends offline."""
     import wandb
 
-    def init(mode: str) -> Any:
-        quiet = {
-            "silent": True,
-            "console": "off",
-            "x_disable_stats": True,
-            "disable_git": True,
-            "disable_code": True,
-        }
-        settings = wandb.Settings(
-            **quiet, init_timeout=INIT_TIMEOUT_S, x_transaction_log_flush_interval=FLUSH_S
-        )
+    def init(mode: Literal["online", "offline", "disabled"]) -> Any:
+        settings = quiet_settings(init_timeout_s=INIT_TIMEOUT_S, flush_s=FLUSH_S)
         return wandb.init(
             **arguments, mode=mode, resume="allow", reinit="create_new", settings=settings
         )
 
-    if mode == "auto" and os.environ.get("WANDB_MODE") in ("offline", "disabled"):
-        mode = os.environ["WANDB_MODE"]
-    if mode in ("offline", "disabled"):
-        return init(mode)
-    reason = "" if _has_key() else "there is no key"
+    asked = os.environ.get("WANDB_MODE") if mode == "auto" else mode
+    if asked in ("offline", "disabled"):
+        return init("offline" if asked == "offline" else "disabled")
+    reason = "" if has_key() else "there is no key"
     if not reason:
         try:
             return init("online")
@@ -219,16 +236,20 @@ def _start(mode: str, arguments: dict[str, Any]) -> Any:
         raise TrackingError(
             f"logger.mode=online: {reason}; log in with `wandb login`, or take logger.mode=offline"
         )
-    folder = arguments["dir"]
-    log.warning(
-        "W&B: %s, so the run stays offline; upload it: wandb sync %s/wandb/offline-run-*",
-        reason,
-        folder,
-    )
+    log.warning("W&B: %s, so the run stays offline; upload it: %s", reason, sync_line(job))
     return init("offline")
 
 
-def _has_key() -> bool:
+def sync_line(job: Job) -> str:
+    """What uploads the files of a job's run, and of a study those of its trials too."""
+    folder = shlex.quote(str(job.folder))
+    files = [f"{folder}/wandb/offline-run-*"]
+    if job.name == "study":
+        files.append(f"{folder}/[0-9]*/wandb/offline-run-*")
+    return " ".join(["wandb sync", *files])
+
+
+def has_key() -> bool:
     """Whether W&B will find credentials without asking: in the environment or in a netrc file."""
     if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
         return True

@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import polars as pl
 import pytest
@@ -25,7 +26,7 @@ from hft.tracking.logger import wandb as wandb_tracker
 from hft.tracking.logger.csv import Csv
 from hft.tracking.logger.none import NoLogger
 from hft.tracking.logger.wandb import Wandb
-from hft.tracking.tracker import Tracker, TrackingError, best_of
+from hft.tracking.tracker import JOBS, Job, Tracker, TrackingError, best_of
 from tests.tracking.wandb_files import read_offline
 
 RUN_ID = "20240101-120000-aaaa"
@@ -37,6 +38,7 @@ SCORES = {
 }
 CONFUSION = pl.DataFrame({"true": ["buy", "sell"], "n": [3, None], "share": [0.75, float("nan")]})
 OFFLINE = Wandb(kind="wandb", project="hft-test", entity="", mode="offline")
+OF_THIS_FILE = "from pathlib import Path; from tests.tracking.logger.test_loggers import *"
 PNG = b"\x89PNG\r\n\x1a\n"
 
 
@@ -58,9 +60,7 @@ def train(spec, folder, epochs=range(3)):
 
 def backtest(spec, folder):
     config = {"ckpt": RUN_ID, "name": "vip0"}
-    with open_tracker(
-        spec, RUN_ID, folder, config=config, tags=[], group="", job="backtest"
-    ) as tracker:
+    with open_tracker(spec, RUN_ID, folder, config=config, job="backtest_vip0") as tracker:
         tracker.summary({"test/net_bps_day@binance_usdm_vip0": -3.5})
         tracker.table(
             "test/scorecard", pl.DataFrame({"schedule": ["binance_usdm_vip0"], "net_bps": [-3.5]})
@@ -170,7 +170,7 @@ def two_processes(tmp_path, monkeypatch):
     monkeypatch.setenv("WANDB_API_KEY", "k" * 40)
     folder = tmp_path / RUN_ID
     train(OFFLINE, folder)
-    code = "from pathlib import Path; from tests.tracking.logger.test_loggers import *; backtest(OFFLINE, Path(sys.argv[1]))"
+    code = f"{OF_THIS_FILE}; backtest(OFFLINE, Path(sys.argv[1]))"
     subprocess.run([sys.executable, "-c", code, str(folder)], check=True, cwd=PACKAGE.parent)
     return folder
 
@@ -178,11 +178,13 @@ def two_processes(tmp_path, monkeypatch):
 def test_offline_files_hold_what_was_given(two_processes):
     run = read_offline(two_processes)
     assert run.ids == [RUN_ID, RUN_ID]
-    assert (run.project, run.group, run.tags) == ("hft-test", "study", ["smoke"])
+    assert (run.project, run.name) == ("hft-test", f"dollar {RUN_ID}")
+    assert (run.group, run.job_type) == ("study", "train")  # the backtest renamed nothing
+    assert run.tags == ["smoke", "bars=dollar"]
     code = {"git": git_state(), "versions": versions()}
     assert run.config == CONFIG | {
         "code": code,
-        "backtest": {"ckpt": RUN_ID, "name": "vip0", "code": code},
+        "backtest_vip0": {"ckpt": RUN_ID, "name": "vip0", "code": code},
     }
     assert run.curves["tune/log_loss"] == [(0, 1.0), (1, 2.0), (2, 3.0)]
     assert run.curves["train/loss"][2] == (2, pytest.approx(1 / 3))
@@ -229,8 +231,9 @@ def give(folder, losses, *, first=0, kill=False):
     """An epoch per loss; `kill` ends the process as `kill -9` does."""
     tracker = open_tracker(OFFLINE, RUN_ID, folder, config=CONFIG)
     for epoch, loss in enumerate(losses, first):
-        both_ways = {"f/tune/log_loss": loss, "f/tune/mcc": loss}
-        tracker.epoch(both_ways | {"tune/log_loss": loss, "train/lr": epoch / 10}, epoch)
+        both_ways = {"train/loss": loss, "tune/mcc": loss}
+        others = {"f/tune/mcc": loss, "tune/log_loss": loss, "train/lr": epoch / 10}
+        tracker.epoch(both_ways | others, epoch)
     tracker.summary({"data/rows": 10})
     if kill:
         time.sleep(5 * wandb_tracker.FLUSH_S)
@@ -241,7 +244,7 @@ def give(folder, losses, *, first=0, kill=False):
 
 def test_the_summary_keeps_the_best_over_a_kill(tmp_path):
     code = (
-        "from pathlib import Path; from tests.tracking.logger.test_loggers import *; wandb_tracker.FLUSH_S = 0.1; "
+        f"{OF_THIS_FILE}; wandb_tracker.FLUSH_S = 0.1; "
         "give(Path(sys.argv[1]), [3, 1, 2], kill=True)"
     )
     own = {
@@ -256,12 +259,13 @@ def test_the_summary_keeps_the_best_over_a_kill(tmp_path):
     assert run.ids == [RUN_ID, RUN_ID]
     assert run.steps == list(range(6))  # no step twice: W&B would drop the later one
     assert [epoch for epoch, _ in run.curves["train/lr"]] == list(range(6))
-    assert run.summary["f/tune/log_loss"] == {"min": 1}
-    assert run.summary["f/tune/mcc"] == {"max": 3}
-    assert run.summary["train/lr"] == 0.5
-    assert (
-        run.summary["tune/log_loss"] == 0.8
-    )  # given as a result, which the best of its curve is not
+    assert run.summary["train/loss"] == {"min": 1}
+    assert run.summary["tune/mcc"] == {"max": 3}
+    # Given as a result, which the best of its curve is not.
+    assert run.summary["tune/log_loss"] == 0.8
+    # Neither what nobody sorts by, nor the curves of one among several folds.
+    assert {"train/lr", "f/tune/mcc"} <= set(run.curves)
+    assert {"train/lr", "f/tune/mcc"}.isdisjoint(run.summary)
     # The server takes the summary of the file that is synced last: it has to be whole.
     first = sorted((tmp_path / "wandb").glob("offline-run-*"))[0]
     shutil.rmtree(first)
@@ -322,9 +326,58 @@ def said(caplog):
 def test_without_a_key_the_run_stays_offline_and_says_so_once(tmp_path, bare_environment, caplog):
     train(automatic(), tmp_path / "run", epochs=[0])
     assert said(caplog) == [
-        f"W&B: there is no key, so the run stays offline; upload it: wandb sync {tmp_path / 'run'}/wandb/offline-run-*"
+        "W&B: there is no key, so the run stays offline; upload it: "
+        f"wandb sync {tmp_path / 'run'}/wandb/offline-run-*"
     ]
     assert list((tmp_path / "run" / "wandb").glob("offline-run-*"))
+
+
+def test_the_line_of_a_study_uploads_every_trial(tmp_path):
+    study = tmp_path / "my sweeps" / "maker_v1"
+    files = [
+        study / trial / "wandb" / "offline-run-20240101_120000-a" for trial in (".", "0000", "0011")
+    ]
+    for file in files:
+        file.mkdir(parents=True)
+    job = Job("maker_v1", study, config={}, tags=(), group="maker_v1", name="study")
+    told = subprocess.run(
+        ["bash", "-c", wandb_tracker.sync_line(job).replace("wandb sync", "printf '%s\\n'")],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert {Path(line) for line in told.stdout.splitlines()} == set(files)
+
+
+SMOKE = {
+    "experiment": "smoke",
+    "data": {"kind": "synthetic"},
+    "bars": {"kind": "volume"},
+    "labels": {"kind": "meta"},
+    "features": {"ofi": {"kind": "ofi"}},
+    "model": {"kind": "tcn"},
+    "logger": {"kind": "wandb"},
+    "trainer": {"kind": "cpu"},
+}
+
+
+@pytest.mark.parametrize(
+    ("job", "config", "group", "name", "of"),
+    [
+        ("train", SMOKE, "", "smoke volume/meta/tcn r1", "smoke"),
+        ("folds", SMOKE | {"experiment": ""}, "", "volume/meta/tcn r1", "no experiment"),
+        ("trial", SMOKE, "maker_v1", "smoke volume/meta/tcn r1", "maker_v1"),
+        ("study", {"sweep": {"kind": "tpe"}}, "maker_v1", "study r1", "maker_v1"),
+    ],
+)
+def test_a_run_is_named_by_what_it_is_of(tmp_path, job, config, group, name, of):
+    with open_tracker(OFFLINE, "r1", tmp_path, config=config, tags=["a"], group=group, job=job):
+        pass
+    run = read_offline(tmp_path)
+    assert (run.name, run.group, run.job_type) == (name, of, job)
+    kinds = ["data=synthetic", "bars=volume", "labels=meta", "model=tcn"]
+    words = {"study": ["sweep=tpe"], "folds": kinds}.get(job, ["experiment=smoke", *kinds])
+    assert run.tags == ["a", *words]
+    assert config.items() <= run.config.items()
+    assert job in JOBS
 
 
 def test_without_a_network_the_run_stays_offline(tmp_path, bare_environment, caplog):
@@ -351,13 +404,13 @@ def test_a_malformed_key_is_one_clear_error(tmp_path, bare_environment):
 
 
 def test_a_key_is_found_in_a_netrc_file(tmp_path, bare_environment):
-    assert not wandb_tracker._has_key()
+    assert not wandb_tracker.has_key()
     (tmp_path / "netrc").write_text("machine api.wandb.ai login user password secret\n")
-    assert not wandb_tracker._has_key()
+    assert not wandb_tracker.has_key()
     bare_environment.delenv("WANDB_BASE_URL")
-    assert wandb_tracker._has_key()
+    assert wandb_tracker.has_key()
     (tmp_path / "netrc").write_text("machine\n")
-    assert not wandb_tracker._has_key()
+    assert not wandb_tracker.has_key()
 
 
 def test_wandb_in_a_folder_that_cannot_be_written(tmp_path):
