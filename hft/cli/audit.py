@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -49,7 +49,7 @@ class Finding:
     leak: str
 
 
-def audit(config: TrainConfig, *, seed: int = 0) -> Iterator[Finding]:
+def audit(config: TrainConfig, *, seed: int = 0) -> Iterable[Finding]:
     """A finding for every kind that conf/ ships, on the market of `config`."""
     ticks = load_ticks(config.data)
     rng = np.random.default_rng(seed)
@@ -236,9 +236,12 @@ def main(arguments: list[str]) -> int:
     progress = Console(stderr=True)
     try:
         config = make_config(TrainConfig, [*MARKET, *asked.overrides])
-        findings = list(track(audit(config), "audit", transient=True, console=progress))
+        found = audit(config)
+        if progress.is_terminal:
+            found = track(found, "audit", transient=True, console=progress)
+        findings = list(found)
     except (UserError, HydraException) as error:
-        sys.stderr.write(f"error: {error}\n")
+        sys.stderr.write("error: " + "\n       ".join(str(error).splitlines()) + "\n")
         return 2
     leaks = sum(bool(f.leak) for f in findings)
     if asked.json:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Literal
 
 import numpy as np
@@ -156,6 +157,16 @@ def test_a_planted_leaky_feature_fails_the_command(monkeypatch, capsys, leaky):
     assert printed.out.splitlines()[-1] == "4 kinds audited, 1 see the future"
     (row,) = [line for line in printed.out.splitlines() if "planted" in line]
     assert "clean" not in row
+
+
+def test_verdicts_as_json(monkeypatch, capsys):
+    only(monkeypatch, "features", [("planted", NextReturn(kind="log_return", window=1))])
+    status, printed = small_main(monkeypatch, capsys, "--json")
+    assert status == 1
+    findings = json.loads(printed.out)
+    assert [f["room"] for f in findings] == ["bars", "features", "labels", "model"]
+    assert [f["kind"] for f in findings if f["leak"]] == ["planted"]
+    assert all(f["rows"] > 0 for f in findings)
 
 
 def test_a_clean_selection_passes_the_command(monkeypatch, capsys):

@@ -51,7 +51,8 @@ SETTINGS = (
     "splits.train=0.45", "splits.tune=0.2", "splits.select=0.3", "splits.test=0.05",
     "loss=cross_entropy", "trainer.chunk=128", "trainer.batch_chunks=4", "trainer.threads=1",
     "trainer.progress=false", "logger=none",
-    "strategy.schedule=maker_free",  # a dear schedule would leave the fewest trades allowed, and no power
+    # Not a dear schedule: it would leave the fewest trades allowed, and no power.
+    "strategy.schedule=maker_free",
 )  # fmt: skip
 LINEAR = ("model=linear", "model.window=5")
 SE_TCN = ("model=se_tcn", "model.channels=16", "model.levels=3", "model.se_window=8")

@@ -200,11 +200,13 @@ def test_a_bad_archive(shell, tmp_path, make, message):
         (["data.start=2023-11-14T23:00", "data.end=2023-11-14T23:30"], r"no trades|no .*trade"),
         (
             ["bars.size=100000"],
-            r"bars\.size=100000 trades gives no bar: the data hold 200 trades in all; try bars\.size=2",
+            r"bars\.size=100000 trades gives no bar: the data hold 200 trades in all; "
+            r"try bars\.size=2",
         ),
         (
             [],
-            r"splits: train has 0 usable rows, needs at least 50; .*too few bars for the labels' horizon or the",
+            r"splits: train has 0 usable rows, needs at least 50; "
+            r".*too few bars for the labels' horizon or the",
         ),
         (
             ["bars.size=1", "labels.horizon=500"],
@@ -284,7 +286,8 @@ def no_strategy(run):
         (no_weights, r"weights\.safetensors: weights cannot be read"),
         (
             other_features,
-            r"weights\.safetensors: weights of another config: .* must be .*; use the model, features",
+            r"weights\.safetensors: weights of another config: .* must be .*; "
+            r"use the model, features",
         ),
         (no_config, r"config\.json: missing, so .* is no complete run"),
         (torn_config, r"config\.json: cannot be read"),
