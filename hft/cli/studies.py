@@ -1,102 +1,164 @@
-"""The studies below one root, from the command line: `hft studies status|best|export|dashboard
-study=<name>`.
+"""`hft studies`: the studies below one root, how far each is, its best trials, its reports.
 
-Without a command it lists them. A study's folder says where its storage is; `storage=` names
-another address of it.
+A study's folder says where its storage is; `storage=` names another address of it.
 """
 
 from __future__ import annotations
 
+import argparse
 import contextlib
+import json
+import math
 import socket
 import sys
 import threading
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hft.spec import UserError, did_you_mean
 from hft.study.find import REMEDY, StudiesError, find_study, names_of_studies
+from hft.system.commands import typed
 
 if TYPE_CHECKING:
+    from optuna.trial import FrozenTrial
+
     from hft.study.study import Study
 
 HOST = "localhost"
 LOOK_UP_S = 0.2
 OPTIONS = {"study": "", "sweeps": "sweeps", "storage": "", "port": "8080"}
-USAGE = """usage: hft studies [sweeps=<folder>]
-       hft studies <command> study=<name> [sweeps=<folder>] [storage=<address>] [port=<port>]
-
+USAGE = """hft studies [sweeps=<folder>] [--json]
+       hft studies <command> study=<name> [sweeps=<folder>] [storage=<address>] [--json]
+       hft studies dashboard study=<name> [sweeps=<folder>] [storage=<address>] [port=<port>]"""
+HELP = """commands:
   (none)     the studies in the folder of sweeps (sweeps)
   status     how far a study is, and what runs now
   best       its best trial, or the Pareto front, with the lines to paste
   export     writes results.parquet, best/ and report.html into its folder
-  dashboard  serves optuna-dashboard on its storage (port 8080)
+  dashboard  serves optuna-dashboard on its storage (port 8080), with a note per trial
 """
 
 
 def main(arguments: list[str]) -> int:
-    if {"-h", "--help"} & set(arguments):
-        sys.stdout.write(USAGE)
-        return 0
-    try:
-        command, options = read_arguments(arguments)
+    """Raises UserError for what the user can mend."""
+    parser = make_parser()
+    asked = parser.parse_intermixed_args(arguments)
+    command, options = read_words(asked.words)
+    if asked.json and command not in PLAIN:
+        raise StudiesError(f"{command}: has no --json; take it out")
+    if asked.json:
+        sys.stdout.write(json.dumps(PLAIN[command](options), indent=1, allow_nan=False) + "\n")
+    else:
         COMMANDS[command](options)
-    except UserError as error:
-        sys.stderr.write("error: " + "\n       ".join(str(error).strip().splitlines()) + "\n")
-        return 2
-    except KeyboardInterrupt:
-        return 130
     return 0
 
 
-def read_arguments(arguments: list[str]) -> tuple[str, dict[str, str]]:
+def make_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="hft studies",
+        usage=USAGE,
+        description="The studies below one root: how far each is, its best trials, its reports.",
+        epilog=HELP,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("words", nargs="*", metavar="<word>", help=argparse.SUPPRESS)
+    parser.add_argument("--json", action="store_true", help="of the list, of status and of best")
+    return parser
+
+
+def read_words(words: list[str]) -> tuple[str, dict[str, str]]:
     """The command ("" lists) and every option with its value."""
     options, commands, seen = dict(OPTIONS), [], set()
-    for argument in arguments:
-        name, given, value = argument.partition("=")
+    for word in words:
+        name, given, value = word.partition("=")
         if not given:
-            commands.append(argument)
+            commands.append(word)
         elif name not in OPTIONS:
             hint = did_you_mean(name, list(OPTIONS)) or f"; one of {', '.join(OPTIONS)}"
-            raise StudiesError(f"{argument}: no such option{hint}")
+            raise StudiesError(f"{word}: no such option{hint}")
         elif not value:
             raise StudiesError(f"{name}=: must have a value; leave it out, or give one")
         elif name in seen:
-            raise StudiesError(f"{argument}: {name} is given twice, take one out")
+            raise StudiesError(f"{word}: {name} is given twice, take one out")
         else:
             seen.add(name)
             options[name] = value
-    strange = [word for word in commands if word not in COMMANDS]
+    return _command(commands, options), options
+
+
+def _command(commands: list[str], options: dict[str, str]) -> str:
+    known = [name for name in COMMANDS if name]
+    strange = [word for word in commands if word not in known]
     if len(commands) == 2 and len(strange) == 1 and not options["study"]:
         raise StudiesError(
             f"{strange[0]}: no such command; a study is named with study={strange[0]}"
         )
     if len(commands) > 1:
         raise StudiesError(f"{' '.join(commands)}: one command at a time")
-    command = commands[0] if commands else ""
-    if command not in COMMANDS:
-        known = [name for name in COMMANDS if name]
-        raise StudiesError(
-            f"{command}: no such command{did_you_mean(command, known)} (one of {', '.join(known)})"
-        )
-    if bool(command) != bool(options["study"]):
-        which = (
-            f"{command}: which study? study=<name>"
-            if command
-            else f"study={options['study']}: for which command?"
-        )
-        known = (
-            ", ".join(names_of_studies(Path(options["sweeps"])))
-            if command
-            else ", ".join(n for n in COMMANDS if n)
-        )
-        raise StudiesError(f"{which} (one of {known or 'none yet'})")
-    return command, options
+    if strange:
+        hint = did_you_mean(strange[0], known)
+        raise StudiesError(f"{strange[0]}: no such command{hint} (one of {', '.join(known)})")
+    if commands and not options["study"]:
+        names = names_of_studies(Path(options["sweeps"]))
+        one_of = ", ".join(names) or "none yet"
+        raise StudiesError(f"{commands[0]}: which study? study=<name> (one of {one_of})")
+    if options["study"] and not commands:
+        one_of = ", ".join(known)
+        raise StudiesError(f"study={options['study']}: for which command? (one of {one_of})")
+    return commands[0] if commands else ""
 
 
 def _open(options: dict[str, str]) -> Study:
     return find_study(Path(options["sweeps"]), options["study"], options["storage"])
+
+
+def _found(options: dict[str, str]) -> list[dict[str, Any]]:
+    """The studies of the list. One bad study (a server that is down, a folder from elsewhere) does
+    not hide the others: its `reason` says why.
+    """
+    sweeps = Path(options["sweeps"])
+    names = names_of_studies(sweeps)
+    if not names:
+        lacking = f"there are no studies in {sweeps}"
+        where = lacking if sweeps.is_dir() else f"{sweeps}: no such folder"
+        raise StudiesError(f"{where}; {REMEDY}")
+    return [_entry(sweeps, name) for name in names]
+
+
+def _entry(sweeps: Path, name: str) -> dict[str, Any]:
+    try:
+        study = find_study(sweeps, name)
+        best = study.best()
+        return {"study": name, **_progress(study), "best": [_plain(study, t) for t in best[:1]]}
+    except UserError as error:
+        return {"study": name, "reason": str(error)}
+
+
+def _progress(study: Study) -> dict[str, Any]:
+    from hft.study.trials import total
+
+    counts = study.counts()
+    return {
+        "objectives": list(study.sweep.objectives),
+        "total": total(study),
+        "done": counts.complete + counts.pruned + counts.failed,
+        **asdict(counts),
+    }
+
+
+def _plain(study: Study, trial: FrozenTrial) -> dict[str, Any]:
+    """A trial as JSON: its numbers by name, null where they are not finite, and its parameters."""
+    from hft.study.trials import numbers_of, params_of, run_id
+
+    numbers = numbers_of(study, trial).items()
+    finite = {n: v if v is not None and math.isfinite(v) else None for n, v in numbers}
+    return {
+        "run": run_id(study, trial.number),
+        "numbers": finite,
+        "params": params_of(trial),
+    }
 
 
 def _list(options: dict[str, str]) -> None:
@@ -105,44 +167,55 @@ def _list(options: dict[str, str]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    sweeps = Path(options["sweeps"])
-    names = names_of_studies(sweeps)
-    if not names:
-        where = (
-            f"there are no studies in {sweeps}" if sweeps.is_dir() else f"{sweeps}: no such folder"
-        )
-        raise StudiesError(f"{where}; {REMEDY}")
-    table = Table(
-        title=f"studies in {sweeps}", title_justify="left", box=SIMPLE_HEAD, pad_edge=False
-    )
+    entries = _found(options)
+    title = f"studies in {options['sweeps']}"
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
     table.add_column("study", overflow="fold")
     table.add_column("done", justify="right", no_wrap=True)
     table.add_column("best", overflow="fold")
-    for name in names:
-        table.add_row(Text(name), *(Text(cell) for cell in _row(sweeps, name)))
+    for entry in entries:
+        table.add_row(*(Text(cell) for cell in _row(entry)))
     Console(markup=False, highlight=False).print(table)
 
 
-def _row(sweeps: Path, name: str) -> tuple[str, str]:
-    """One bad study (a server that is down, a folder from elsewhere) does not hide the others."""
-    from hft.study.trials import run_id, total, values_of
+def _row(entry: dict[str, Any]) -> tuple[str, str, str]:
+    if "reason" in entry:
+        return entry["study"], "-", entry["reason"].splitlines()[0]
+    done = f"{entry['done']}/{entry['total']}"
+    if not entry["best"]:
+        return entry["study"], done, f"none by {' and '.join(entry['objectives'])}"
+    (best,) = entry["best"]
+    values = [f"{name}={_number(best['numbers'][name])}" for name in entry["objectives"]]
+    return entry["study"], done, " ".join([*values, best["run"]])
 
-    try:
-        study = find_study(sweeps, name)
-        counts, best = study.counts(), study.best()
-    except UserError as error:
-        return "-", str(error).splitlines()[0]
-    done = f"{counts.complete + counts.pruned + counts.failed}/{total(study)}"
-    if not best:
-        return done, f"none by {' and '.join(study.sweep.objectives)}"
-    values = zip(study.sweep.objectives, values_of(best[0]), strict=True)
-    return done, " ".join([*(f"{n}={v:.6g}" for n, v in values), run_id(study, best[0].number)])
+
+def _number(value: float | None) -> str:
+    return "not finite" if value is None else f"{value:.6g}"
 
 
 def _status(options: dict[str, str]) -> None:
-    from hft.study.tables import print_progress
+    from hft.study.progress import print_progress
 
     print_progress(_open(options))
+
+
+def _plain_status(options: dict[str, str]) -> dict[str, Any]:
+    study = _open(options)
+    running = [trial for trial in study.trials() if trial.state.name == "RUNNING"]
+    return {
+        "study": study.name,
+        **_progress(study),
+        "best": [_plain(study, trial) for trial in study.best()],
+        "now": [
+            _plain(study, trial) | {"step": trial.last_step, "reported": _reported(trial)}
+            for trial in running
+        ],
+    }
+
+
+def _reported(trial: FrozenTrial) -> float | None:
+    value = None if trial.last_step is None else trial.intermediate_values[trial.last_step]
+    return value if value is not None and math.isfinite(value) else None
 
 
 def _best(options: dict[str, str]) -> None:
@@ -150,7 +223,25 @@ def _best(options: dict[str, str]) -> None:
 
     study = _open(options)
     if not print_best(study):
-        raise StudiesError(f"study {study.name}: no trial has completed within its constraints yet")
+        raise _none_yet(study)
+
+
+def _plain_best(options: dict[str, str]) -> list[dict[str, Any]]:
+    from hft.study.trials import next_lines
+
+    study = _open(options)
+    best = study.best()
+    if not best:
+        raise _none_yet(study)
+    return [_plain(study, trial) | {"next": next_lines(study, trial)} for trial in best]
+
+
+def _none_yet(study: Study) -> StudiesError:
+    status = typed("studies", "status", f"study={study.name}")
+    return StudiesError(
+        f"study {study.name}: no trial has completed within its constraints yet; "
+        f"{status} says how far it is"
+    )
 
 
 def _export(options: dict[str, str]) -> None:
@@ -162,19 +253,17 @@ def _export(options: dict[str, str]) -> None:
 
 def _dashboard(options: dict[str, str]) -> None:
     study, port = _open(options), _free_port(options["port"])
-    import optuna_dashboard
+    from hft.study.dashboard import serve, write_notes
+    from hft.study.optuna_internals import study_id
 
-    number = study.optuna._study_id
-    sys.stdout.write(
-        f"study {study.name}: http://{HOST}:{port}/dashboard/studies/{number}  (Ctrl-C ends it)\n"
-    )
+    write_notes(study)
+    page = f"http://{HOST}:{port}/dashboard/studies/{study_id(study.optuna)}"
+    sys.stdout.write(f"study {study.name}: {page}  (Ctrl-C ends it)\n")
     sys.stdout.flush()
+    # Not in the main thread: the code that answers a request swallows a Ctrl-C. The main thread
+    # looks up again and again, because polars restarts waits.
     where = {"host": HOST, "port": port}
-    # Not in the main thread: what answers a request swallows a Ctrl-C. And looking up, because
-    # polars restarts waits.
-    server = threading.Thread(
-        target=optuna_dashboard.run_server, args=(study.address.open(),), kwargs=where, daemon=True
-    )
+    server = threading.Thread(target=serve, args=(study,), kwargs=where, daemon=True)
     server.start()
     with contextlib.suppress(KeyboardInterrupt):
         while server.is_alive():
@@ -196,10 +285,15 @@ def _free_port(text: str) -> int:
     return int(text)
 
 
-COMMANDS: dict[str, Callable[[dict[str, str]], Any]] = {
+COMMANDS: dict[str, Callable[[dict[str, str]], None]] = {
     "": _list,
     "status": _status,
     "best": _best,
     "export": _export,
     "dashboard": _dashboard,
+}
+PLAIN: dict[str, Callable[[dict[str, str]], Any]] = {
+    "": _found,
+    "status": _plain_status,
+    "best": _plain_best,
 }

@@ -30,6 +30,8 @@ from hft.study.study import Study, conf_hash, create_study, freeze_conf
 from hft.study.tables import print_results
 from hft.study.trials import N_TRIALS
 from hft.system.conf import CONF
+from hft.tracking.logger.wandb import sync_line
+from hft.tracking.tracker import Job
 
 # Modules that a worker imports before its first trial.
 WARM = ("pytorch_lightning", "lightgbm", "hft.search.worker")
@@ -151,10 +153,13 @@ def composer(study: Study, plan: Plan) -> Callable[[Point], dict[str, Any]]:
 
 
 def _report(study: Study, plan: Plan) -> None:
-    """The files, W&B and, last, the table."""
+    """Writes the files, logs to W&B and, last, prints the table."""
     if not study.counts().points:
         return
     written = export(study)
     log_study(study, plan.config.logger, tags=plan.config.tags)
     print_results(study)
     sys.stderr.write(f"written: {', '.join(str(path) for path in written)}\n")
+    if any(study.folder.glob("**/wandb/offline-run-*")):
+        job = Job(study.name, study.folder, config={}, tags=(), group=study.name, name="study")
+        sys.stderr.write(f"upload the study and its trials: {sync_line(job)}\n")

@@ -12,10 +12,13 @@ import urllib.request
 
 import pytest
 
-from hft.cli import studies
-from hft.cli.studies import main
+from hft.__main__ import main as hft_main
 from tests.smoke import ROOT
-from tests.study.small_study import BASE, every_fate, small_study
+from tests.study.small_study import BASE, end, every_fate, small_study, write_run
+
+
+def main(arguments):
+    return hft_main(["studies", *arguments])
 
 
 @pytest.fixture
@@ -39,6 +42,48 @@ def test_the_list_has_every_study(sweeps, capsys):
     assert "study.json: not a study of ours" in " ".join(out.split())
 
 
+def plain(capsys, *arguments):
+    assert main([*arguments, "--json"]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def test_the_list_as_json(sweeps, capsys):
+    (sweeps / "lost").mkdir()
+    (sweeps / "lost" / "study.json").write_text("{}")
+    fresh, lost, maker = plain(capsys, f"sweeps={sweeps}")
+    assert (fresh["study"], fresh["done"], fresh["total"], fresh["best"]) == ("fresh", 0, 20, [])
+    assert lost["study"] == "lost"
+    assert "not a study of ours" in lost["reason"]
+    counts = ("done", "total", "complete", "pruned", "failed", "retried", "running", "waiting")
+    assert [maker[name] for name in counts] == [6, 20, 4, 1, 1, 2, 1, 1]
+    assert [best["run"] for best in maker["best"]] == ["maker_v1/0001"]
+
+
+def test_status_as_json(sweeps, capsys):
+    status = plain(capsys, "status", "study=maker_v1", f"sweeps={sweeps}")
+    assert (status["study"], status["done"]) == ("maker_v1", 6)
+    (best,) = status["best"]
+    assert best["numbers"] == {"select/log_loss": 0.5}
+    assert best["params"]["model.channels"] == 8
+    (now,) = status["now"]
+    assert (now["run"], now["step"], now["reported"]) == ("maker_v1/0007", 3, 0.66)
+
+
+def test_best_as_json(sweeps, capsys):
+    (best,) = plain(capsys, "best", "study=maker_v1", f"sweeps={sweeps}")
+    assert best["run"] == "maker_v1/0001"
+    assert best["next"][0] == "python backtest.py ckpt=maker_v1/0001"
+    assert main(["best", "study=fresh", f"sweeps={sweeps}", "--json"]) == 2
+    said = capsys.readouterr()
+    assert (said.out, "hft studies status study=fresh says how far it is" in said.err) == ("", True)
+
+
+def test_json_has_no_infinity(tmp_path, capsys):
+    end(small_study(tmp_path / "s"), float("inf"))
+    (best,) = plain(capsys, "best", "study=s", f"sweeps={tmp_path}")
+    assert best["numbers"] == {"select/log_loss": None}
+
+
 def test_status(sweeps, capsys):
     assert main(["status", "study=maker_v1", f"sweeps={sweeps}"]) == 0
     out = capsys.readouterr().out
@@ -52,7 +97,8 @@ def test_best(sweeps, capsys):
     assert capsys.readouterr().out.splitlines() == [
         "run=maker_v1/0001 select/log_loss=0.5",
         "  python backtest.py ckpt=maker_v1/0001",
-        "  python train.py experiment=smoke 'tags=[a,b]' model=tcn model.channels=8 optim.lr=0.0123456789 seed=7",
+        "  python train.py experiment=smoke 'tags=[a,b]' model=tcn model.channels=8 "
+        "optim.lr=0.0123456789 seed=7",
     ]
     assert main(["best", "study=fresh", f"sweeps={sweeps}"]) == 2
     assert "no trial has completed within its constraints yet" in capsys.readouterr().err
@@ -80,19 +126,13 @@ def test_a_port_that_is_taken(sweeps, capsys):
 @pytest.mark.slow
 @pytest.mark.parametrize("storage", ["journal", "sqlite"])
 def test_the_dashboard_serves_the_storage(tmp_path, storage):
-    every_fate(tmp_path / "maker_v1", storage=storage)
+    study = every_fate(tmp_path / "maker_v1", storage=storage)
+    (write_run(study, 1) / "log.txt").write_text("printed\n")
     with socket.socket() as probe:
         probe.bind(("localhost", 0))
         port = probe.getsockname()[1]
-    command = [
-        sys.executable,
-        "-m",
-        "hft.cli.studies",
-        "dashboard",
-        "study=maker_v1",
-        f"sweeps={tmp_path}",
-        f"port={port}",
-    ]
+    words = ["dashboard", "study=maker_v1", f"sweeps={tmp_path}", f"port={port}"]
+    command = [sys.executable, "-m", "hft", "studies", *words]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     with subprocess.Popen(command, cwd=ROOT, **pipes) as served:
         try:
@@ -102,6 +142,8 @@ def test_the_dashboard_serves_the_storage(tmp_path, storage):
             number = address.rpartition("/")[2]
             status, body = get(f"http://localhost:{port}/api/studies/{number}?after=0")
             assert (status, len(json.loads(body)["trials"])) == (200, 10)
+            assert "maker_v1" in json.loads(body)["note"]["body"]
+            assert get(f"http://localhost:{port}/runs/1/log.txt") == (200, b"printed\n")
         finally:
             served.send_signal(signal.SIGINT)
             try:
@@ -145,6 +187,7 @@ def get(address: str) -> tuple[int, bytes]:
             ["dashboard", "study=maker_v1", "port=http"],
             "port=http: must be a number from 1 to 65535",
         ),
+        (["export", "study=maker_v1", "--json"], "export: has no --json; take it out"),
     ],
 )
 def test_mistakes(sweeps, capsys, arguments, message):
@@ -190,8 +233,9 @@ def test_an_unreadable_journal_is_one_line(sweeps, content, message):
     small_study(sweeps / "torn")
     (sweeps / "torn" / "journal.log").write_bytes(content)
     code = (
-        "import sys; from hft.cli.studies import main\n"
-        f"sys.exit(max(main([c, 'study=torn', {f'sweeps={sweeps}'!r}]) for c in ('status', 'best', 'export')))"
+        "import sys; from hft.__main__ import main\n"
+        f"words = ['study=torn', {f'sweeps={sweeps}'!r}]\n"
+        "sys.exit(max(main(['studies', c, *words]) for c in ('status', 'best', 'export')))"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60
@@ -246,12 +290,16 @@ def test_what_a_stranger_wrote_moves_no_cursor(tmp_path, capsys):
 
 def test_help_is_quick_and_imports_nothing_heavy():
     code = (
-        "import sys; from hft.cli.studies import main; assert main(['--help']) == 0\n"
-        "heavy = {'optuna', 'torch', 'polars', 'rich', 'matplotlib', 'wandb', 'sqlalchemy'} & set(sys.modules)\n"
+        "import sys; from hft.cli.studies import main\n"
+        "try:\n    main(['--help'])\nexcept SystemExit as ended:\n    assert ended.code == 0\n"
+        "heavy = {'optuna', 'torch', 'polars', 'rich', 'matplotlib', 'wandb', 'sqlalchemy'}\n"
+        "heavy &= set(sys.modules)\n"
         "assert not heavy, heavy\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout == studies.USAGE
+    for word in ("status", "best", "export", "dashboard", "--json", "study=<name>"):
+        assert word in done.stdout
+    assert max(map(len, done.stdout.splitlines())) <= 100

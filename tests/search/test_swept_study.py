@@ -34,9 +34,10 @@ def swept(tmp_path_factory):
     """
     root = tmp_path_factory.mktemp("swept")
     arguments = [
-        "train.py", "-m", "experiment=smoke", "launcher=inline", "trainer.epochs=1", *QUIET, *folders(root),
-        "sweep=random", "sweep.space=null", "sweep.enqueue=[]", "sweep.study=maker_v1", "sweep.n_trials=2",
-        "optim.lr=tag(log,interval(1e-4,1e-2))", "objective=select/log_loss",
+        "train.py", "-m", "experiment=smoke", "launcher=inline", "trainer.epochs=1", *QUIET,
+        *folders(root), "sweep=random", "sweep.space=null", "sweep.enqueue=[]",
+        "sweep.study=maker_v1", "sweep.n_trials=2", "optim.lr=tag(log,interval(1e-4,1e-2))",
+        "objective=select/log_loss",
         "logger=wandb", "logger.mode=offline", "tags=[nightly]",
     ]  # fmt: skip
     with (
@@ -46,7 +47,9 @@ def swept(tmp_path_factory):
     ):
         patched.setattr(sys, "argv", arguments)
         patched.setenv("COLUMNS", "100")
-        runpy.run_path(str(ROOT / "train.py"), run_name="__main__")
+        with pytest.raises(SystemExit) as ended:
+            runpy.run_path(str(ROOT / "train.py"), run_name="__main__")
+    assert ended.value.code == 0, said.getvalue()
     return root, printed.getvalue(), said.getvalue()
 
 
