@@ -19,7 +19,7 @@ import polars as pl
 
 from hft.config.configs import DataKeys, TrainConfig, print_tree
 from hft.dataset.splits import Split, make_periods, reads_until
-from hft.dataset.stages import Last, build_market
+from hft.dataset.stages import Last, Market, build_market
 from hft.learning.fit import Interrupted
 from hft.learning.watch import Watch, Watched
 from hft.metrics import metric
@@ -62,7 +62,7 @@ def train(
     overrides: Sequence[str] = (),
     watch: Watch | None = None,
     group: str = "",
-    last: Last | None = None,
+    last: Last[Market] | None = None,
 ) -> Outcome:
     """Trains a run in `<paths.runs>/<id>/`, or goes on with `resumed`, and prints its line.
 
@@ -84,7 +84,7 @@ def train_in(
     overrides: Sequence[str] = (),
     watch: Watch | None = None,
     group: str = "",
-    last: Last | None = None,
+    last: Last[Market] | None = None,
 ) -> Outcome:
     """`train` in the folder of `run`, without its line."""
     if config.show_config:
@@ -107,7 +107,7 @@ def _train(
     overrides: Sequence[str],
     watch: Watch | None,
     group: str,
-    last: Last | None,
+    last: Last[Market] | None,
 ) -> tuple[float | None, bool]:
     """The objective's value, and whether the watch ended the run before its units were done."""
     frames, splits, keys, stages_s = _read_frames(config, run, overrides, last)
@@ -142,7 +142,7 @@ def _train(
 
 
 def _read_frames(
-    config: TrainConfig, run: Run, overrides: Sequence[str], last: Last | None
+    config: TrainConfig, run: Run, overrides: Sequence[str], last: Last[Market] | None
 ) -> tuple[Frames, list[Split], DataKeys, float]:
     """What the run's folds are cut from, read up to the last validation's end, and the seconds that
     it took.

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
     from hft.config.configs import TrainConfig
-    from hft.dataset.stages import Last
+    from hft.dataset.stages import Last, Market
 
 LOG = "log.txt"
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
@@ -215,7 +215,7 @@ def _train(asked: Task, trial: optuna.Trial, run: Run, source: Path | None) -> O
 
 
 @functools.cache
-def _last_market() -> Last:
+def _last_market() -> Last[Market]:
     """One per process: a trial with the data of the one before spends milliseconds on them."""
     from hft.dataset.stages import Last
 

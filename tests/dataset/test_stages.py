@@ -17,10 +17,11 @@ from polars.testing import assert_frame_equal
 from hft.clock import to_ns
 from hft.config.compose import make_config
 from hft.config.configs import TrainConfig
-from hft.dataset import stages
+from hft.dataset import days
+from hft.dataset.days import DayStage, run_all
 from hft.dataset.features import build_features, build_tick_columns
 from hft.dataset.labels import build_labels
-from hft.dataset.stages import DayStage, build_market, market_features, market_labels, run_all
+from hft.dataset.stages import build_market, market_features, market_labels
 from hft.market.bars import BarError, build_bars, join_bars
 from hft.market.data import load_ticks
 from hft.market.data.synthetic import Synthetic
@@ -61,7 +62,7 @@ def cache(tmp_path_factory):
     """Holds the ticks and what the smoke experiment's own bars lead to."""
     cache = Cache(tmp_path_factory.mktemp("cache"))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(stages.os, "cpu_count", lambda: 1)
+        patch.setattr(days.os, "cpu_count", lambda: 1)
         build(market_config(), cache)
     return cache
 
@@ -76,7 +77,7 @@ def in_this_process(monkeypatch):
     """One processor, so that no pool is started: its workers would compile for longer than all the
     tests take.
     """
-    monkeypatch.setattr(stages.os, "cpu_count", lambda: 1)
+    monkeypatch.setattr(days.os, "cpu_count", lambda: 1)
 
 
 @pytest.fixture
@@ -110,7 +111,7 @@ def tiny_stages(cache, builder):
 
 
 def test_several_days_are_built_in_a_pool(tmp_path, monkeypatch, written):
-    monkeypatch.setattr(stages.os, "cpu_count", lambda: 2)
+    monkeypatch.setattr(days.os, "cpu_count", lambda: 2)
     todo = tiny_stages(Cache(tmp_path), build_tiny)
     entries = run_all(todo)
     assert [entry.frame("numbers")["n"].item() for entry in entries] == [0, 1, 2, 3]
@@ -121,7 +122,7 @@ def test_several_days_are_built_in_a_pool(tmp_path, monkeypatch, written):
 
 
 def test_a_failure_in_a_worker_is_the_users_message(tmp_path, monkeypatch):
-    monkeypatch.setattr(stages.os, "cpu_count", lambda: 2)
+    monkeypatch.setattr(days.os, "cpu_count", lambda: 2)
     with pytest.raises(UserError, match=r"day \d is broken: mend it"):
         run_all(tiny_stages(Cache(tmp_path), fail))
     assert not list(tmp_path.glob("tiny/*/meta.json"))
@@ -129,10 +130,10 @@ def test_a_failure_in_a_worker_is_the_users_message(tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_a_pool_builds_what_one_process_builds(cache, tmp_path, monkeypatch):
-    monkeypatch.setattr(stages.os, "cpu_count", lambda: 2)
+    monkeypatch.setattr(days.os, "cpu_count", lambda: 2)
     config = bar_config("dollar_adaptive")
     market = build(config, Cache(tmp_path))
-    monkeypatch.setattr(stages.os, "cpu_count", lambda: 1)
+    monkeypatch.setattr(days.os, "cpu_count", lambda: 1)
     other = build(config, cache)
     assert market.bar_keys == other.bar_keys
     assert_frame_equal(market.bars, other.bars)
