@@ -79,8 +79,10 @@ def test_predictions_are_of_validation_alone(smoke):
     assert predictions.schema == PREDICTIONS
     assert predictions["split"].unique().sort().to_list() == ["select", "tune"]
     assert set(predictions["y"]) - {None} == {0, 1, 2}
+    # Rows in the embargo are forecast, and not counted among those of select.
     of_select = predictions.filter(pl.col("y").is_not_null(), split="select")
-    assert len(of_select) == smoke.run.read_metrics()["select/rows"]
+    embargo = smoke_config(smoke.root).splits.embargo
+    assert len(of_select) == smoke.run.read_metrics()["select/rows"] + embargo
     total = predictions.select(pl.sum_horizontal("p_hold", "p_buy", "p_sell")).to_series()
     assert np.allclose(total, 1)
     config = smoke_config(smoke.root)
