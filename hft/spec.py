@@ -18,6 +18,7 @@ import importlib
 import json
 import operator
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import GenericAlias
@@ -56,28 +57,21 @@ class Spec(pydantic.BaseModel):
         return fingerprint(self.plain())
 
 
-_Metaclass: Any = type(Spec)
-
-
-class _Named(_Metaclass):
-    """Fills in the kind of a spec constructed by hand, which its class says already.
-
-    Only a call of the class comes here. YAML and stored data are validated without one, and have to
-    name the kind. A validator would not do: it makes pydantic leave its JSON mode, in which alone a
-    list passes for a tuple.
-    """
-
-    def __call__(cls, *args: Any, **fields: Any) -> Any:
-        names = get_args(cls.model_fields["kind"].annotation)
-        return super().__call__(*args, **({"kind": names[0]} if len(names) == 1 else {}) | fields)
-
-
-class Kind(Spec, metaclass=_Named):
+class Kind(Spec):
     """A spec that a room offers by name; subclasses narrow `kind` to a Literal of their own
     name.
     """
 
     kind: str
+
+    def __init__(self, **fields: Any) -> None:
+        """A spec constructed by hand need not name its kind: its class says it already."""
+        names = _kinds_of(type(self))
+        super().__init__(**({"kind": names[0]} if len(names) == 1 else {}) | fields)
+
+    # Declared as pydantic's own, so that validation does not come here: YAML and stored data have
+    # to name their kind, and pydantic would leave its JSON mode, where a list passes for a tuple.
+    __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined] # mypy knows none of a function
 
 
 S = TypeVar("S", bound=Spec)
@@ -92,6 +86,9 @@ class Role(enum.Enum):
     SHOWN = "what is printed, logged, or kept on the way; no number depends on it"
     # A run of more days has other numbers, each of its days has the same.
     EXTENT = "how much is asked for, such as days or trials, each the same whatever it is"
+
+
+INERT = (Role.PLACE, Role.SHOWN)  # change no number of a run
 
 
 @dataclass(frozen=True)
@@ -205,7 +202,7 @@ def numbers_of(
     cls: type[Spec],
     plain: dict[str, Any],
     *,
-    without: tuple[Role, ...] = (Role.PLACE, Role.SHOWN),
+    without: tuple[Role, ...] = INERT,
 ) -> dict[str, Any]:
     """`plain` data of a spec without the fields of these roles, at every depth: what is left
     changes numbers. What `cls` does not know stays.
@@ -225,20 +222,30 @@ def _numbers(owner: Any, plain: Any, without: tuple[Role, ...]) -> Any:
     }
 
 
-def role_at(cls: type[Spec], plain: dict[str, Any], path: str) -> Role | None:
-    """The role of the field at a dotted path of plain data, or of the first part above it that has
-    one; None where it changes numbers, or is unknown.
+def roles_of(cls: type[Spec], plain: dict[str, Any]) -> dict[str, Role]:
+    """Dotted path -> role of every field of a spec that has one, also where `plain` lacks the
+    field.
     """
-    owner: Any = cls
-    value: Any = plain
-    for part in path.split("."):
-        field = _fields(owner).get(part)
-        role = role_of(field) if field else None
-        if role:
-            return role
-        value = value.get(part) if isinstance(value, dict) else None
-        owner = _below(owner, part, value)
-    return None
+    return dict(_roles(cls, plain, ""))
+
+
+def _roles(owner: Any, plain: Any, path: str) -> Iterator[tuple[str, Role]]:
+    entries = plain if isinstance(plain, dict) else {}
+    for name in dict.fromkeys([*_fields(owner), *entries]):
+        field = _fields(owner).get(name)
+        if role := role_of(field) if field else None:
+            yield f"{path}{name}", role
+        else:
+            value = entries.get(name)
+            yield from _roles(_below(owner, name, value), value, f"{path}{name}.")
+
+
+def role_at(cls: type[Spec], plain: dict[str, Any], path: str) -> Role | None:
+    """The role of what stands at a dotted path of plain data; None where it changes numbers, or is
+    unknown.
+    """
+    above = (role for at, role in roles_of(cls, plain).items() if f"{path}.".startswith(f"{at}."))
+    return next(above, None)
 
 
 def _fields(owner: Any) -> dict[str, FieldInfo]:

@@ -5,7 +5,8 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from hydra.core.config_loader import ConfigLoader
@@ -40,3 +41,15 @@ def line_of(override: Override) -> str:
     """The override as it was typed."""
     assert override.input_line is not None, "Hydra's parser keeps the line of each"
     return override.input_line
+
+
+def value_at(plain: Any, path: str, default: Any = None) -> Any:
+    """The value at a dotted path of plain data."""
+    for part in path.split("."):
+        if isinstance(plain, Mapping) and part in plain:
+            plain = plain[part]
+        elif isinstance(plain, list) and part.isdigit() and int(part) < len(plain):
+            plain = plain[int(part)]
+        else:
+            return default
+    return plain

@@ -41,7 +41,7 @@ class Run(folder.Run):
     @property
     def config(self) -> TrainConfig:
         plain = {"paths": self.paths.plain()}
-        return stored_config(self, Path(self.paths.runs), plain, overrides=[])
+        return stored_config(self, Path(self.paths.runs), plain)
 
     @property
     def metrics(self) -> dict[str, float | None]:

@@ -8,6 +8,7 @@ the command line, says where its data are.
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,9 +16,11 @@ from typing import TYPE_CHECKING, Any
 from hft.config.compose import from_hydra, to_plain
 from hft.config.configs import BacktestConfig, DataKeys, Paths, TrainConfig
 from hft.config.conflicts import refuse_sweep_keys
+from hft.config.groups import NOT_CONFIG, OVERLAYS
+from hft.config.overrides import group_of, path_of, value_at
 from hft.runs.folder import Run, RunError
 from hft.runs.registry import find_run, list_runs, remembered_path
-from hft.spec import Room, SpecError, parse
+from hft.spec import INERT, Role, SpecError, parse, roles_of, room_of
 from hft.system.commands import typed
 from hft.system.version import VERSION
 
@@ -25,15 +28,8 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
 FROM_RUN = "from_run"
-FREE = (
-    "resume",
-    "reproduce",
-    "trainer",
-    "logger",
-    "paths",
-    "show_config",
-    "tags",
-)  # cannot change a run's numbers
+UNKNOWN = "(not known here)"  # of data whose place this machine has no note of
+_ABSENT = object()
 
 
 @dataclass(frozen=True)
@@ -52,10 +48,11 @@ class TrainJob:
 def train_job(composed: DictConfig) -> TrainJob:
     """The job of the running Hydra process; SpecError or RunError names every mistake."""
     from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
 
     hydra = HydraConfig.get()
     overrides = list(hydra.overrides.task)
-    if hydra.mode.name == "RUN":
+    if hydra.mode is RunMode.RUN:
         refuse_sweep_keys(overrides)
     return read_train_job(composed, choices=hydra.runtime.choices, overrides=overrides)
 
@@ -65,34 +62,102 @@ def read_train_job(
 ) -> TrainJob:
     """`choices` are Hydra's group choices, `overrides` the command line."""
     resume, repeat = str(composed.get("resume") or ""), str(composed.get("reproduce") or "")
-    shown = tuple(o for o in overrides if not _names_a_place(o))
     if not resume and not repeat:
         config = from_hydra(composed, TrainConfig, choices=choices, overrides=overrides)
-        return TrainJob(config, overrides=shown)
+        return TrainJob(config, overrides=_shown(config, overrides))
     if resume and repeat:
         raise SpecError(f"resume={resume} and reproduce={repeat}: give one of them")
-    refused = [o for o in overrides if o.lstrip("+~").partition("=")[0].split(".")[0] not in FREE]
-    if refused:
-        raise SpecError(
-            f"{', '.join(refused)}: the config comes from the run; beside resume= and reproduce= only "
-            f"{', '.join(f'{name}=' for name in FREE[2:])} can be set"
-        )
     plain = to_plain(composed)
     paths = _paths(plain)
     run = _unfinished(paths, resume) if resume else _done(paths, repeat)
     if resume:
         _refuse_other_version(run)
-    config = stored_config(run, Path(paths.runs), plain, overrides=overrides)
+    own = stored_config(run, Path(paths.runs), plain)
+    config = _with_beside(own, run, plain, overrides, key="resume" if resume else "reproduce")
     if resume:
         return TrainJob(config, resumed=run)
-    return TrainJob(config, repeated=run, overrides=shown)
+    return TrainJob(config, repeated=run, overrides=_shown(config, overrides))
 
 
-def _names_a_place(override: str) -> bool:
-    """Whether an override says where things lie here, or (`data={...}`) may say so."""
-    path, _, value = override.partition("=")
-    path = path.lstrip("+~")
-    return path in ("data.path", "paths") or path.startswith("paths.") or value.startswith("{")
+def _shown(config: TrainConfig, overrides: list[str]) -> tuple[str, ...]:
+    """The overrides without those that say where things lie here; a mapping may hold such a
+    place.
+    """
+    roles = roles_of(TrainConfig, config.plain())
+    places = [at for at, role in roles.items() if role is Role.PLACE]
+
+    def is_place(override: str) -> bool:
+        path = path_of(override)
+        is_mapping = override.partition("=")[2].startswith("{")
+        return any(_is_within(path, at) or (is_mapping and _is_within(at, path)) for at in places)
+
+    return tuple(override for override in overrides if not is_place(override))
+
+
+def _is_within(path: str, above: str) -> bool:
+    return f"{path}.".startswith(f"{above}.")
+
+
+def _with_beside(
+    config: TrainConfig, run: Run, plain: dict[str, Any], overrides: list[str], *, key: str
+) -> TrainConfig:
+    """The run's own config with what the command line, which composed `plain`, sets beside it.
+    Raises SpecError for whatever would change numbers.
+    """
+    own = config.plain()
+    free = [at for at, role in roles_of(TrainConfig, own).items() if role in INERT]
+    refused = []
+    for override in overrides:
+        path = path_of(override)
+        asked, was = value_at(plain, path, _ABSENT), value_at(own, path, _ABSENT)
+        if group_of(override) in NOT_CONFIG:
+            continue
+        if asked is not _ABSENT and any(_is_within(path, at) for at in free):
+            _set_at(own, path, asked)
+        elif not _is_same(override, asked, was):
+            own_one = "its own config" if path in OVERLAYS else _said(was)
+            refused.append(f"{path}: {own_one} in run {run.id}, {_typed(override)} given")
+    if refused:
+        raise SpecError(
+            "\n".join(refused) + f"\n{key}= takes the config of the run, and nothing beside it may "
+            f"change its numbers: take {'this' if len(refused) == 1 else 'these'} out, or train "
+            f"another run without {key}=; only these can be "
+            f"set: {', '.join(f'{at}=' for at in free)}"
+        )
+    if own["data"].get("path") == UNKNOWN:
+        raise SpecError(_where_are_data(run))
+    return parse(TrainConfig, own)
+
+
+def _is_same(override: str, asked: Any, was: Any) -> bool:
+    """Whether what an override asks for is what the run has already. The choice of a group, such as
+    `bars=tick`, asks for a kind: the numbers in it stay the run's.
+    """
+    is_choice = isinstance(asked, dict) and not override.partition("=")[2].startswith("{")
+    if is_choice and "kind" in asked and isinstance(was, dict):
+        return bool(asked["kind"] == was["kind"])
+    is_flag = isinstance(asked, bool), isinstance(was, bool)  # true is no 1
+    return asked is not _ABSENT and is_flag[0] == is_flag[1] and asked == was
+
+
+def _set_at(plain: dict[str, Any], path: str, value: Any) -> None:
+    *above, name = path.split(".")
+    for part in above:
+        plain = plain[part]
+    plain[name] = value
+
+
+def _said(was: Any) -> str:
+    """What a run has, in few words: of a choice its kind, of a set its names."""
+    if was is _ABSENT:
+        return "nothing"
+    if isinstance(was, dict):
+        return str(was["kind"]) if "kind" in was else ", ".join(was)
+    return json.dumps(was)
+
+
+def _typed(override: str) -> str:
+    return "nothing" if override.startswith("~") else override.partition("=")[2]
 
 
 def backtest_job(composed: DictConfig) -> tuple[BacktestConfig, TrainConfig, Run]:
@@ -108,7 +173,7 @@ def backtest_job(composed: DictConfig) -> tuple[BacktestConfig, TrainConfig, Run
             "ckpt: has no value yet (the run to score); set it: ckpt=<run>, or ckpt=latest"
         )
     run = _done(paths, str(plain["ckpt"]))
-    trained = stored_config(run, Path(paths.runs), plain, overrides=[])
+    trained = stored_config(run, Path(paths.runs), plain)
     own = trained.plain()
     for group, value in plain.items():
         if isinstance(value, dict) and value.get("kind") == FROM_RUN:
@@ -117,23 +182,12 @@ def backtest_job(composed: DictConfig) -> tuple[BacktestConfig, TrainConfig, Run
     return config, trained, run
 
 
-def stored_config(
-    run: Run, root: Path, plain: dict[str, Any], *, overrides: list[str]
-) -> TrainConfig:
-    """The run's config with this machine's paths, and what the command line may choose beside
-    it.
+def stored_config(run: Run, root: Path, plain: dict[str, Any]) -> TrainConfig:
+    """The run's own config with the places of this machine: `paths`, and that of the data, where
+    `plain` or a note below `root` says it. Raises SpecError.
     """
     stored = {**run.read_config(), "paths": plain["paths"]}
     stored["data"] = _data_here(stored.get("data"), plain.get("data"), root, run)
-    given = [o.lstrip("+").partition("=")[0] for o in overrides]
-    for name in given:
-        group, _, field = name.partition(".")
-        if name in ("logger", "tags", "show_config"):
-            stored[name] = plain[name]
-        elif group in ("trainer", "logger") and isinstance(stored.get(group), dict):
-            # Another trainer is another device: how long and in what portions the run trains stays
-            # its own.
-            stored[group] = stored[group] | {field or "kind": plain[group][field or "kind"]}
     try:
         return parse(TrainConfig, stored, stored=True)
     except SpecError as error:
@@ -170,8 +224,8 @@ def _done(paths: Paths, name: str) -> Run:
         )
     if run.state != "done":
         raise RunError(
-            f"run {run.id} is {run.state}, not done: go on with it (python train.py resume={run.id}), choose another, "
-            "or train it again"
+            f"run {run.id} is {run.state}, not done: go on with it "
+            f"({typed('train', f'resume={run.id}')}), choose another, or train it again"
         )
     return run
 
@@ -197,8 +251,8 @@ def _unfinished(paths: Paths, name: str) -> Run:
     run = _find(paths, name)
     if run.is_trial:
         raise RunError(
-            f"run {run.id} is a sweep's trial, whose value the sweep keeps: only the sweep goes on with it; give its "
-            f"command again, with sweep.study={run.folder.parent.name}"
+            f"run {run.id} is a sweep's trial, whose value the sweep keeps: only the sweep goes on "
+            f"with it; give its command again, with sweep.study={run.folder.parent.name}"
         )
     if run.state == "done":
         raise RunError(
@@ -219,19 +273,19 @@ def _refuse_other_version(run: Run) -> None:
 
 def _data_here(stored: Any, asked: Any, root: Path, run: Run) -> Any:
     """The run's data with this machine's path."""
-    room = next(m for m in TrainConfig.model_fields["data"].metadata if isinstance(m, Room))
-    spec = (
-        room.load(stored["kind"])
-        if isinstance(stored, dict) and isinstance(stored.get("kind"), str)
-        else None
-    )
+    room = room_of(TrainConfig.model_fields["data"])
+    spec = room.class_of(stored) if room else None
     if spec is None or "path" not in spec.model_fields:
         return stored
     path = remembered_path(root, run.id)
     if isinstance(asked, dict) and asked.get("kind") == FROM_RUN:
         path = asked.get("path") or path
         if not path:
-            raise SpecError(
-                f"data.path: where the data of run {run.id} lie here is not known; set it: +data.path=..."
-            )
-    return {**stored, "path": path or "(not known here)"}
+            raise SpecError(_where_are_data(run))
+    return {**stored, "path": path or UNKNOWN}
+
+
+def _where_are_data(run: Run) -> str:
+    return (
+        f"data.path: where the data of run {run.id} lie here is not known; set it: +data.path=..."
+    )

@@ -39,7 +39,7 @@ def compare(repeated: Run, run: Run) -> str:
     if not changed:
         return f"reproduced: all {len(names)} numbers of {repeated.id} came out the same"
     numbers = [f"{name}: {before[name]} -> {after.get(name)}" for name in changed[:SHOWN]]
-    reasons = differences(repeated.read_about(), run.read_about())
+    reasons = differences(repeated.read_about(), run.read_about(), config=TrainConfig)
     nothing = ["nothing that a run records: another machine, or its threads"]
     return "\n  ".join(
         [

@@ -23,11 +23,10 @@ from hft.config.objectives import known_metrics, refuse_incomparable
 from hft.search.launcher import LauncherSpec
 from hft.search.settings import read_sweep
 from hft.space import Space, check_space, read_space
-from hft.spec import SpecError, UserError, did_you_mean, fingerprint
+from hft.spec import Role, SpecError, UserError, did_you_mean, fingerprint, numbers_of
 from hft.study.find import find_study
 from hft.study.study import Study
 from hft.study.sweep import SweepSpec
-from hft.system.provenance import INERT
 
 N_FROM_STUDY = 5  # best points that `enqueue: [study:<name>]` takes over
 Point = dict[str, Any]
@@ -51,8 +50,8 @@ class Plan:
 
     @property
     def default_name(self) -> str:
-        asked = self.sweep.plain()
-        identity = {name: asked[name] for name in ("kind", "objectives", "constraints", "seed")}
+        asked = numbers_of(type(self.sweep), self.sweep.plain(), without=tuple(Role))
+        identity = {name: value for name, value in asked.items() if name != "space"}
         return f"{self.choice}-{fingerprint([identity, self.base, self.space.plain()])[:8]}"
 
     @property
@@ -87,8 +86,7 @@ def make_plan(overrides: list[Override], conf: Path) -> Plan:
             points.append(_given(entry, space))
         else:
             points += _best_of(Path(configs[0].paths.sweeps) / entry.removeprefix("study:"), space)
-    shared = {name: value for name, value in base.items() if name not in (*INERT, "paths")}
-    shared.get("data", {}).pop("path", None)  # where the data lie is no part of what they are
+    shared = numbers_of(TrainConfig, base)
     return Plan(
         choices["sweep"], sweep, settings.launcher, space, points, fixed, shared, configs[0]
     )

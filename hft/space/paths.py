@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from hft.config.groups import OVERLAYS, SETS
+from hft.config.overrides import value_at
 from hft.space.dimension import Dimension, is_among, scalar, value_text
-from hft.space.space import is_switch, value_at
+from hft.space.space import is_switch
 from hft.spec import did_you_mean
 
 _MISSING = object()

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
+from hft.config.overrides import value_at
 from hft.space.dimension import Dimension, Scalar, is_same, scalar, value_text
 from hft.spec import SpecError, did_you_mean
 
@@ -126,18 +127,6 @@ def is_switch(path: str, values: tuple[Any, ...]) -> bool:
     group, _, entry = path.partition(".")
     is_entry = group in ("features", "transforms") and entry and "." not in entry
     return bool(is_entry and values) and all(isinstance(value, bool) for value in values)
-
-
-def value_at(plain: Any, path: str, default: Any = None) -> Any:
-    """The value at a dotted path of plain data."""
-    for part in path.split("."):
-        if isinstance(plain, Mapping) and part in plain:
-            plain = plain[part]
-        elif isinstance(plain, list) and part.isdigit() and int(part) < len(plain):
-            plain = plain[int(part)]
-        else:
-            return default
-    return plain
 
 
 def _exact(dimension: Dimension, value: Any) -> Scalar:

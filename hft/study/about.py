@@ -11,17 +11,15 @@ from typing import Annotated, Any, Literal
 import pydantic
 from pydantic import Field
 
+from hft.config.configs import TrainConfig
 from hft.runs.folder import NAME
 from hft.space import Scalar
-from hft.spec import Room, Spec, SpecError, UserError, parse
+from hft.spec import Role, Room, Spec, SpecError, UserError, numbers_of, parse
 from hft.study.storage import read_address
 from hft.study.sweep import SweepSpec
 from hft.system.files import read_json, read_note, write_json
-from hft.system.provenance import INERT, flat
+from hft.system.provenance import flat
 
-# Fields of `sweep` that may differ by call.
-FREE = ("study", "n_trials", "timeout", "storage", "max_retry", "enqueue", "space")
-ELSEWHERE = ("paths.", "data.path")  # of `base`: where things lie on one machine
 FIRST_VERSION = "0.1.0"  # made the studies that record no version
 INSIDE = ("journal", "sqlite")  # storages in the study's own folder
 SHOWN = 20  # lines of a difference
@@ -107,10 +105,11 @@ def differences(stored: dict[str, Any], asked: dict[str, Any]) -> list[str]:
 
 
 def _identity(about: dict[str, Any]) -> dict[str, str]:
-    kept = {name: value for name, value in about["base"].items() if name not in INERT}
-    base = {name: value for name, value in flat(kept).items() if not name.startswith(ELSEWHERE)}
+    base = flat(numbers_of(TrainConfig, about["base"]))
     space = {d["path"]: {k: v for k, v in d.items() if k != "path"} for d in about["space"]}
-    sweep = {name: value for name, value in about["sweep"].items() if name not in FREE}
+    # What may differ by call has a role; `space` is compared as what the command line made of it.
+    sweep = numbers_of(About, {"sweep": about["sweep"]}, without=tuple(Role))["sweep"]
+    sweep = {name: value for name, value in sweep.items() if name != "space"}
     named = {f"space.{p}.{k}": v for p, parts in space.items() for k, v in parts.items()}
     named |= {f"sweep.{name}": value for name, value in flat(sweep).items()}
     return {name: json.dumps(value) for name, value in (base | named).items()}

@@ -9,7 +9,7 @@ import platform
 import subprocess
 from typing import Any
 
-from hft.spec import PACKAGE
+from hft.spec import PACKAGE, Spec, numbers_of
 from hft.system.version import VERSION
 
 LIBRARIES = (
@@ -23,7 +23,6 @@ LIBRARIES = (
     "lightgbm",
     "optuna",
 )
-INERT = ("logger", "tags", "show_config")  # parts of a config that change no number
 
 
 def versions() -> dict[str, str]:
@@ -72,10 +71,10 @@ def _git(*arguments: str) -> str | None:
     return done.stdout.strip()
 
 
-def differences(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
+def differences(before: dict[str, Any], after: dict[str, Any], *, config: type[Spec]) -> list[str]:
     """What two runs' accounts of themselves (`Run.read_about`) say apart: the commit, what bars,
-    features and labels are made by, the versions, the config. What the older one did not record
-    cannot differ.
+    features and labels are made by, the versions, the config, of the class `config`. What the older
+    one did not record cannot differ.
     """
     lines = []
     if before["git"].get("commit") != after["git"].get("commit"):
@@ -96,14 +95,9 @@ def differences(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
     }
     lines += _changes("versions", before["versions"], recorded)
     # A field that the older run lacks was added since, and was filled in so that nothing changes.
-    asked = {
-        name: value
-        for name, value in flat(before["config"]).items()
-        if name.split(".")[0] not in INERT
-    }
-    return lines + _changes(
-        "config", asked, {k: v for k, v in flat(after["config"]).items() if k in asked}
-    )
+    asked = flat(numbers_of(config, before["config"]))
+    given = flat(numbers_of(config, after["config"]))
+    return lines + _changes("config", asked, {k: v for k, v in given.items() if k in asked})
 
 
 def _changes(part: str, a: dict[str, Any], b: dict[str, Any]) -> list[str]:

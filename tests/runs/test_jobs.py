@@ -10,10 +10,10 @@ import pytest
 
 from hft.config.compose import compose, make_config
 from hft.config.configs import TrainConfig
-from hft.runs.jobs import backtest_job, read_data_keys
+from hft.runs.jobs import backtest_job, read_data_keys, read_train_job
 from hft.runs.registry import RunError, remember_path
 from hft.spec import SpecError, UserError
-from tests.smoke import folders
+from tests.smoke import cut_short, folders
 
 
 def job(root, *overrides):
@@ -150,3 +150,103 @@ def test_foreign_data_keys_are_one_clear_error(smoke, tmp_path, keys):
         RunError, match=r"config\.json: data_keys: not those of a run of ours; choose another run"
     ):
         read_data_keys(run)
+
+
+# Beside resume= and reproduce=
+
+
+def train(run, root, *overrides, key="reproduce"):
+    """The job of `train.py reproduce=<run> ...`."""
+    given = [f"{key}={run.id}", *folders(root), *overrides]
+    composed = compose(given, full_tree=True)
+    return read_train_job(composed, choices=composed.hydra.runtime.choices, overrides=given)
+
+
+NUMBERS = {
+    "trainer.epochs=1": "trainer.epochs: 2 in run {run}, 1 given",
+    "trainer.threads=2": "trainer.threads: 1 in run {run}, 2 given",
+    "trainer=gpu": "trainer: cpu in run {run}, gpu given",
+    "trainer.precision=bf16": 'trainer.precision: "fp32" in run {run}, bf16 given',
+    "seed=1": "seed: 0 in run {run}, 1 given",
+    "bars=dollar": "bars: tick in run {run}, dollar given",
+    "bars.size=12": "bars.size: 10 in run {run}, 12 given",
+    "features=[book]": "features: ",
+    "~trainer.threads": "trainer.threads: 1 in run {run}, nothing given",
+    "data.start=2024-01-03": 'data.start: "2024-01-01" in run {run}, 2024-01-03 given',
+    "+data.path=/mine": "data.path: nothing in run {run}, /mine given",
+    "experiment=smoke": "experiment: its own config in run {run}, smoke given",
+    "~tags": "tags: ",
+}
+
+
+@pytest.mark.parametrize("override", NUMBERS)
+def test_what_would_change_numbers_is_refused(smoke, override):
+    with pytest.raises(SpecError) as error:
+        train(smoke.run, smoke.root, override)
+    first, last = str(error.value).splitlines()
+    assert first.startswith(NUMBERS[override].format(run=smoke.run.id))
+    assert last.startswith(
+        "reproduce= takes the config of the run, and nothing beside it may change its numbers: "
+        "take this out, or train another run without reproduce=; only these can be set: tags=, "
+    )
+    assert "data.path=" not in last  # its data are simulated
+
+
+def test_everything_refused_is_named_at_once(smoke, tmp_path):
+    run = smoke.copy(tmp_path)
+    cut_short(run)
+    with pytest.raises(SpecError) as error:
+        train(run, tmp_path, "seed=1", "tags=[a]", "trainer.epochs=1", key="resume")
+    lines = str(error.value).splitlines()
+    assert [line.split(":")[0] for line in lines[:2]] == ["seed", "trainer.epochs"]
+    assert lines[2].startswith("resume= takes the config of the run, ")
+    assert "take these out" in lines[2]
+
+
+SHOWN = {
+    ("tags=[a]", "show_config=true"): {"tags": ["a"], "show_config": True},
+    ("logger=csv",): {"logger": {"kind": "csv"}},
+    ("logger.mode=online",): {"logger.mode": "online"},
+    ("trainer.progress=true", "trainer.save_every_s=3"): {
+        "trainer.progress": True,
+        "trainer.save_every_s": 3.0,
+    },
+    ("trainer.profile=true",): {"trainer.profile": True},
+    ("trainer=cpu", "trainer.threads=1", "bars=tick", "latency_ms=50"): {},
+    ("hydra.verbose=false",): {},
+}
+
+
+@pytest.mark.parametrize("overrides", SHOWN, ids=" ".join)
+def test_what_is_shown_or_changes_nothing_is_taken(smoke, overrides):
+    job = train(smoke.run, smoke.root, *overrides)
+    expected = smoke.run.read_config()
+    for path, value in SHOWN[overrides].items():
+        group, _, field = path.partition(".")
+        expected[group] = expected[group] | {field: value} if field else value
+    paths = {name: str(smoke.root / name) for name in ("runs", "sweeps", "cache")}
+    assert job.config.plain() == expected | {"paths": paths}
+    assert job.repeated == smoke.run
+
+
+def test_a_shown_field_that_is_wrong_is_an_error_of_the_command_line(smoke):
+    with pytest.raises(SpecError, match=r"^trainer.save_every_s: must be greater than or equal"):
+        train(smoke.run, smoke.root, "trainer.save_every_s=-1")
+
+
+def test_data_are_where_the_command_line_or_the_note_says(smoke, tmp_path):
+    run = smoke.copy(tmp_path)
+    edit_config(run, data=RECORDED)
+    with pytest.raises(SpecError, match=rf"^data.path: where the data of run {run.id} lie here"):
+        train(run, tmp_path)
+    job = train(run, tmp_path, "+data.path=/mine")
+    assert job.config.data.path == "/mine"
+    remember_path(tmp_path / "runs", run.id, "/noted")
+    assert train(run, tmp_path).config.data.path == "/noted"
+
+
+def test_places_are_not_shown(smoke, tmp_path):
+    run = smoke.copy(tmp_path)
+    edit_config(run, data=RECORDED)
+    job = train(run, tmp_path, "+data.path=/mine", "tags=[a]")
+    assert job.overrides == (f"reproduce={run.id}", "tags=[a]")

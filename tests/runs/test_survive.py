@@ -15,9 +15,7 @@ import time
 import numpy as np
 import pytest
 
-from hft.config.compose import compose, to_plain
 from hft.learning.learner import Learner
-from hft.runs.jobs import stored_config
 from hft.runs.registry import create_run, find_run, list_runs
 from tests.smoke import (
     QUIET,
@@ -232,50 +230,6 @@ def test_data_that_changed_are_not_gone_on_with(shell, smoke, tmp_path):
     assert "its bars, labels changed since (other data, code or libraries make them)" in ended.err
     assert "train it anew" in ended.err
     assert run.read_about()["data_keys"]["bars"] == ["0" * 64]
-
-
-def test_other_overrides_are_refused_by_name(shell, smoke):
-    for key in ("resume", "reproduce"):
-        ended = shell(
-            "train.py",
-            f"{key}={smoke.run.id}",
-            "bars.size=12",
-            "seed=1",
-            "trainer.threads=1",
-            *folders(smoke.root),
-        )
-        assert ended.status == 2
-        assert "error: bars.size=12, seed=1: the config comes from the run; " in ended.err
-    ended = shell("train.py", "resume=latest", "reproduce=latest", *folders(smoke.root))
-    assert "error: resume=latest and reproduce=latest: give one of them\n" in ended.err
-
-
-@pytest.mark.parametrize(
-    ("overrides", "changed"),
-    [
-        (
-            ["logger=csv", "tags=[a]", "show_config=true"],
-            {"logger": {"kind": "csv"}, "tags": ["a"], "show_config": True},
-        ),
-        (["trainer=gpu"], {"trainer.kind": "gpu"}),
-        (
-            ["trainer.threads=2", "trainer.progress=true"],
-            {"trainer.threads": 2, "trainer.progress": True},
-        ),
-        (
-            ["trainer=gpu", "trainer.compile=false"],
-            {"trainer.kind": "gpu", "trainer.compile": False},
-        ),
-    ],
-)
-def test_a_run_is_taken_elsewhere_with_its_own_numbers(smoke, overrides, changed):
-    plain = to_plain(compose([*overrides, *folders(smoke.root)]))
-    config = stored_config(smoke.run, smoke.root / "runs", plain, overrides=overrides).plain()
-    expected = smoke.run.read_config() | {"paths": plain["paths"]}
-    for name, value in changed.items():
-        group, _, field = name.partition(".")
-        expected[group] = expected[group] | {field: value} if field else value
-    assert config == expected
 
 
 def test_a_run_that_is_done_is_not_resumed(shell, smoke):

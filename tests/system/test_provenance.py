@@ -1,42 +1,49 @@
-"""What a run records of what ran."""
+"""What two runs say of themselves, and what of it differs."""
 
 from __future__ import annotations
 
-import re
-import subprocess
-import sys
+import pytest
 
-from hft.spec import PACKAGE
-from hft.system import provenance
-from hft.system.provenance import git_state, versions
+from hft.config.configs import TrainConfig
+from hft.system.provenance import differences, flat
 
 
-def test_versions_are_read_without_importing():
-    code = (
-        "import sys, hft.runs.registry, hft.system.provenance; hft.system.provenance.versions(); "
-        "print([m for m in ('torch', 'numba', 'wandb') if m in sys.modules])"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=PACKAGE.parent
-    )
-    assert done.stdout.strip() == "[]"
-    assert "optuna_that_is_not_there" not in versions()
+def about(**config):
+    return {
+        "git": {"commit": "a" * 40, "dirty": False},
+        "data_keys": {"span": [0, 1], "bars": ["b"]},
+        "versions": {"torch": "2.0"},
+        "config": {
+            "seed": 0,
+            "tags": ["one"],
+            "bars": {"kind": "tick", "size": 10},
+            "trainer": {"kind": "cpu", "threads": 1, "progress": True},
+            "logger": {"kind": "none"},
+        }
+        | config,
+    }
 
 
-def test_git_state_of_a_checkout(tmp_path, monkeypatch):
-    monkeypatch.setattr(provenance, "PACKAGE", tmp_path / "hft")
-    assert git_state() == {"commit": None, "dirty": None}
-    git = ["git", "-C", str(tmp_path), "-c", "user.name=t", "-c", "user.email=t@t"]
-    (tmp_path / "a.py").write_text("A = 1\n")
-    for command in (["init", "-q"], ["add", "a.py"], ["commit", "-q", "-m", "a", "--no-verify"]):
-        subprocess.run([*git, *command], check=True)
-    clean = git_state()
-    assert re.fullmatch("[0-9a-f]{40}", clean["commit"])
-    assert clean["dirty"] is False
-    (tmp_path / "b.py").write_text("B = 1\n")
-    assert git_state() == {"commit": clean["commit"], "dirty": True}
+def test_equal_accounts_differ_in_nothing():
+    assert differences(about(), about(), config=TrainConfig) == []
 
 
-def test_no_git_is_fine(monkeypatch):
-    monkeypatch.setenv("PATH", "")
-    assert git_state() == {"commit": None, "dirty": None}
+@pytest.mark.parametrize(
+    ("changes", "lines"),
+    [
+        ({"tags": ["two"], "logger": {"kind": "csv"}}, []),
+        ({"trainer": {"kind": "cpu", "threads": 1, "progress": False}}, []),
+        (
+            {"trainer": {"kind": "cpu", "threads": 2, "progress": False}},
+            ["config: trainer.threads 1 -> 2"],
+        ),
+        ({"seed": 3}, ["config: seed 0 -> 3"]),
+        ({"added": {"since": 1}}, []),
+    ],
+)
+def test_only_what_changes_numbers_differs(changes, lines):
+    assert differences(about(), about(**changes), config=TrainConfig) == lines
+
+
+def test_leaves_by_their_paths():
+    assert flat({"a": {"b": 1, "c": [2]}, "d": {}}) == {"a.b": 1, "a.c": [2]}

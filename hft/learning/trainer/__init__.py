@@ -17,8 +17,8 @@ from hft.spec import Kind, Role, UserError, did_you_mean
 MONITORS = [
     metric("tune", m.name) for m in METRICS.values() if "tune" in m.curves and m.better != "neither"
 ]
-MonitorName = Literal["lr_monitor", "gate_monitor"]
-MONITOR_NAMES = get_args(MonitorName)
+CallbackName = Literal["lr_monitor", "gate_monitor"]
+CALLBACK_NAMES = get_args(CallbackName)
 # Callbacks that a number or a switch turns on: said once, in a field of its own.
 OF_FIELDS = {"early_stopping": "patience", "ema": "ema", "profiler": "profile"}
 
@@ -80,7 +80,7 @@ class TrainerSpec(Kind):
         description="write profile.txt, where the time of the first steps goes",
         json_schema_extra={"before": False},
     )
-    callbacks: Annotated[tuple[MonitorName, ...], Role.SHOWN] = Field(
+    callbacks: Annotated[tuple[CallbackName, ...], Role.SHOWN] = Field(
         description="what is measured after every epoch and shown as curves, and changes nothing: "
         "lr_monitor, gate_monitor",
         json_schema_extra={"before": []},
@@ -109,9 +109,9 @@ class TrainerSpec(Kind):
             if isinstance(name, str) and name in OF_FIELDS:
                 field = OF_FIELDS[name]
                 raise ValueError(f"{name} has a field of its own; set trainer.{field} instead")
-            if name not in MONITOR_NAMES:
-                known = [*MONITOR_NAMES, *OF_FIELDS]
-                hint = did_you_mean(str(name), known) or f"; one of {', '.join(MONITOR_NAMES)}"
+            if name not in CALLBACK_NAMES:
+                known = [*CALLBACK_NAMES, *OF_FIELDS]
+                hint = did_you_mean(str(name), known) or f"; one of {', '.join(CALLBACK_NAMES)}"
                 raise ValueError(f"must name callbacks of ours, got {name!r}{hint}")
         if len(set(names)) < len(names):
             raise ValueError(f"must name each callback once, got {', '.join(names)}")

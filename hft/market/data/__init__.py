@@ -14,7 +14,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from hft.clock import NS_PER_DAY, day_of, day_start, to_ns
 from hft.market.ticks import DataError, Ticks, join_ticks
-from hft.spec import Kind
+from hft.spec import Kind, Role
 
 
 def _iso_or(word: str) -> AfterValidator:
@@ -36,10 +36,10 @@ class DataSpec(Kind):
     symbol: str = Field(
         pattern=r"^[A-Z0-9_]+$", description="instrument as the source spells it, such as BTCUSDT"
     )
-    start: Annotated[str, _iso_or("first")] = Field(
+    start: Annotated[str, _iso_or("first"), Role.EXTENT] = Field(
         description="'first' event, or ISO date or time (UTC) to start at"
     )
-    end: Annotated[str, _iso_or("last")] = Field(
+    end: Annotated[str, _iso_or("last"), Role.EXTENT] = Field(
         description="'last' event, or ISO date or time (UTC), exclusive"
     )
     gap_s: float = Field(gt=0, description="silence of all streams that starts a new segment (s)")

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator
 
 from hft.market.ticks import DataError
+from hft.spec import Role
 
 Stamp = tuple[str, int, int]  # path, size, mtime: what a memo of a file's content is keyed by
 
@@ -21,7 +22,7 @@ def _given(path: str) -> str:
     return path
 
 
-DataPath = Annotated[str, AfterValidator(_given)]
+DataPath = Annotated[str, AfterValidator(_given), Role.PLACE]
 
 
 def find_files(path: str, pattern: str) -> list[Path]:

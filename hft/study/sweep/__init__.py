@@ -8,12 +8,12 @@ worth searching, one test; the conformance suite covers it at once.
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from hft.metrics import lower_is_better
-from hft.spec import Kind, Spec, did_you_mean
+from hft.spec import Kind, Role, Spec, did_you_mean
 
 if TYPE_CHECKING:
     import optuna
@@ -52,25 +52,25 @@ class Bound(Spec):
 class SweepSpec(Kind):
     prunes: ClassVar[Literal["", "epoch", "unit"]] = ""
 
-    study: str = Field(
+    study: Annotated[str, Role.PLACE] = Field(
         max_length=64,
         description="the study's name; empty: named after the sweep and a hash of base config and "
         "space; new: another",
     )
-    n_trials: int = Field(
+    n_trials: Annotated[int, Role.EXTENT] = Field(
         ge=0, description="trials of the whole study, over all calls; 0 (grid only): every point"
     )
-    timeout: str = Field(
+    timeout: Annotated[str, Role.EXTENT] = Field(
         description="sweeping time of the whole study, such as 45s, 90m, 8h or 2d; empty: no limit"
     )
     seed: int = Field(
         ge=0, lt=2**31, description="seed of the search; trainings have the config's own"
     )
-    storage: str = Field(
+    storage: Annotated[str, Role.PLACE] = Field(
         min_length=1,
         description="journal, sqlite, or postgresql+psycopg://user@host/database; no password",
     )
-    max_retry: int = Field(
+    max_retry: Annotated[int, Role.EXTENT] = Field(
         ge=0, le=100, description="times that a trial is tried again when its worker died"
     )
     objectives: tuple[str, ...] = Field(
@@ -80,7 +80,7 @@ class SweepSpec(Kind):
         description="metric -> {min, max} that a trial must keep to count, such as "
         "{select/trades: {min: 30}}"
     )
-    enqueue: tuple[Any, ...] = Field(
+    enqueue: Annotated[tuple[Any, ...], Role.EXTENT] = Field(
         description="points to try first: defaults, study:<name> or a mapping of paths to values"
     )
     space: dict[str, Any] = Field(
