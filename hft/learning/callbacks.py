@@ -1,10 +1,11 @@
 """Our Lightning callbacks: they watch a training and change no number of it.
 
-What decides numbers has a field in the trainer's spec and is computed by the Learner, with or
-without Lightning: `patience` (early stopping) and `ema` (averaged weights). The rest is here:
-`trainer.callbacks` names monitors, `trainer.profile` is the Profiler, and fit() adds KeepState.
+Early stopping and averaged weights do change numbers. So each has a field of its own in the
+trainer's spec (`patience`, `ema`), and the Learner does them, with or without Lightning. Here is
+the rest: `trainer.callbacks` names monitors, `trainer.profile` asks for the Profiler, fit() adds
+KeepState.
 
-To add a monitor: a subclass of Monitor, its name in MONITORS and in MonitorName of
+To add a monitor: a subclass of Monitor, its name in KINDS and in CallbackName of
 hft/learning/trainer, and its metrics in hft/metrics.py.
 """
 
@@ -33,15 +34,16 @@ class Monitor(lightning.Callback):
     """Measures something when an epoch has been scored."""
 
     def measure(self, learner: Learner) -> dict[str, float]:
-        """Curves by metric name; the weights that were scored stand in the classifier. They go to
-        `on_epoch`, which hands them to the tracker, and not into the training's history.
+        """Values by metric name; the weights that were scored stand in the classifier. The values
+        go to Lightning's loggers and to `on_epoch`, which shows them as curves; the training's
+        history does not keep them.
         """
         raise NotImplementedError
 
 
 class LrMonitor(Monitor):
-    """The smallest and largest learning rate of the epoch's steps; `train/lr` is that of the last,
-    so that a peak inside an epoch does not show.
+    """The smallest and the largest learning rate of the epoch's steps. `train/lr` is that of the
+    last step, where a peak inside the epoch does not show.
     """
 
     def measure(self, learner: Learner) -> dict[str, float]:
@@ -74,7 +76,7 @@ class GateMonitor(Monitor):
         return found
 
 
-MONITORS: dict[str, type[Monitor]] = {"lr_monitor": LrMonitor, "gate_monitor": GateMonitor}
+KINDS: dict[str, type[Monitor]] = {"lr_monitor": LrMonitor, "gate_monitor": GateMonitor}
 
 
 class Profiler(lightning.Callback):
@@ -83,7 +85,7 @@ class Profiler(lightning.Callback):
     """
 
     def __init__(self) -> None:
-        # It tells standard error about each start and stop.
+        # Else the profiler tells standard error about each start and stop.
         os.environ.setdefault("KINETO_LOG_LEVEL", "99")
         self.steps, self.is_on, self.torch = 0, False, torch.profiler.profile()
 
@@ -151,7 +153,7 @@ class Settings(lightning.Callback):
         self.stack.close()
 
 
-def callbacks_of(spec: TrainerSpec) -> list[lightning.Callback]:
+def asked_callbacks(spec: TrainerSpec) -> list[lightning.Callback]:
     """Those that `trainer.callbacks` and `trainer.profile` ask for."""
-    asked: list[lightning.Callback] = [MONITORS[name]() for name in spec.callbacks]
+    asked: list[lightning.Callback] = [KINDS[name]() for name in spec.callbacks]
     return [*asked, Profiler()] if spec.profile else asked

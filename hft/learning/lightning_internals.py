@@ -50,6 +50,12 @@ def reload_every_epoch(trainer: lightning.Trainer) -> None:
     trainer.reload_dataloaders_every_n_epochs = 1  # type: ignore[attr-defined] # set at run time
 
 
+def callbacks_of(trainer: lightning.Trainer) -> list[lightning.Callback]:
+    """The Trainer's own, and those that the module adds."""
+    callbacks: list[lightning.Callback] = trainer.callbacks  # type: ignore[attr-defined] # set at run time
+    return callbacks
+
+
 def unsupported_settings(trainer: lightning.Trainer) -> list[str]:
     """Arguments of the Trainer that would change the numbers, or lose an epoch, in silence."""
     given: Any = trainer  # Lightning sets some of these at run time, unseen by a type checker

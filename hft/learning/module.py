@@ -35,11 +35,12 @@ import pytorch_lightning as lightning
 import torch
 from pytorch_lightning.callbacks import RichProgressBar
 
-from hft.learning.callbacks import KeepState, Monitor, Settings, callbacks_of
+from hft.learning.callbacks import KeepState, Monitor, Settings, asked_callbacks
 from hft.learning.interruption import Keeper, signals
 from hft.learning.learner import Learner, OnEpoch, Steps
 from hft.learning.lightning_internals import (
     WITHOUT_EFFECT,
+    callbacks_of,
     go_on_at,
     local_environment,
     quiet,
@@ -73,7 +74,7 @@ class TrainingModule(lightning.LightningModule):
     def configure_callbacks(self) -> Sequence[lightning.Callback]:
         """Lightning adds these to the Trainer's own."""
         _refuse_settings(self.trainer, self.learner)
-        return [Settings(self.learner), *callbacks_of(self.learner.trainer)]
+        return [Settings(self.learner), *asked_callbacks(self.learner.trainer)]
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return self.learner.optimizer
@@ -111,15 +112,14 @@ class TrainingModule(lightning.LightningModule):
         callbacks would find the epoch before, and checkpoints an epoch that has not been scored.
         """
         self.learner.end_epoch(self._show)
-        monitor = self.learner.trainer.monitor
-        for name, value in self.learner.result.history[-1].items():
-            bar = name == monitor
-            self.log(name, value, on_step=False, on_epoch=True, batch_size=1, prog_bar=bar)
 
     def _show(self, epoch: int, metrics: dict[str, float]) -> bool:
-        for callback in self.trainer.callbacks:  # type: ignore[attr-defined] # set at run time
+        for callback in callbacks_of(self.trainer):
             if isinstance(callback, Monitor):
                 metrics = metrics | callback.measure(self.learner)
+        for name, value in metrics.items():
+            bar = name == self.learner.trainer.monitor
+            self.log(name, value, on_step=False, on_epoch=True, batch_size=1, prog_bar=bar)
         return self.on_epoch(epoch, metrics)
 
     def on_train_epoch_end(self) -> None:
@@ -171,11 +171,11 @@ def _refuse_settings(trainer: lightning.Trainer, learner: Learner) -> None:
     """Raises TrainingError for what Lightning would ignore or count otherwise than we do."""
     if found := unsupported_settings(trainer):
         raise TrainingError(
-            f"Trainer: {', '.join(found)} would change what is trained without a word; leave it "
-            "out and set the field of the trainer's spec: precision, limit_batches, overfit, epochs"
+            f"Trainer: {', '.join(found)} would change what is trained, and nothing would say so; "
+            "leave it out and set a field of the trainer's spec: precision, limit_batches, "
+            "overfit, epochs"
         )
-    callbacks: list[lightning.Callback] = trainer.callbacks  # type: ignore[attr-defined] # at run time
-    for callback in callbacks:
+    for callback in callbacks_of(trainer):
         if isinstance(callback, WITHOUT_EFFECT):
             raise TrainingError(
                 f"Trainer: {type(callback).__name__} has no effect on a TrainingModule; set "

@@ -7,14 +7,14 @@ import pytest
 import torch
 
 from hft.dataset.splits import ROLES
-from hft.learning.callbacks import MONITORS, Monitor, Profiler, callbacks_of
+from hft.learning.callbacks import KINDS, Monitor, Profiler, asked_callbacks
 from hft.learning.dense import dense_logits
 from hft.learning.insight import gate_activity, gated_blocks
-from hft.learning.trainer import MONITOR_NAMES, TrainingError
+from hft.learning.trainer import CALLBACK_NAMES, TrainingError
 from hft.metrics import find
 from tests.learning.planted import TCN, adamw, cpu, planted, run
 
-ALL = list(MONITOR_NAMES)
+ALL = list(CALLBACK_NAMES)
 SCHEDULE = dict(schedule="one_cycle", warmup=0.2)
 
 
@@ -34,11 +34,11 @@ def curves(folder, dataset, role_T, **changes):
 
 
 def test_yaml_names_every_monitor():
-    assert set(MONITORS) == set(MONITOR_NAMES)
-    asked = callbacks_of(cpu(callbacks=ALL, profile=True))
-    assert [type(c) for c in asked] == [*(MONITORS[name] for name in ALL), Profiler]
-    assert all(issubclass(kind, Monitor) for kind in MONITORS.values())
-    assert callbacks_of(cpu()) == []
+    assert set(KINDS) == set(CALLBACK_NAMES)
+    asked = asked_callbacks(cpu(callbacks=ALL, profile=True))
+    assert [type(c) for c in asked] == [*(KINDS[name] for name in ALL), Profiler]
+    assert all(issubclass(kind, Monitor) for kind in KINDS.values())
+    assert asked_callbacks(cpu()) == []
 
 
 def test_callbacks_change_no_bit_and_show_curves(tmp_path):

@@ -68,6 +68,12 @@ def test_attributes_of_the_trainer_say_what_was_given(arguments, found):
     assert internals.unsupported_settings(trainer) == found
 
 
+def test_callbacks_of_a_trainer_are_those_it_was_given():
+    mine = lightning.Callback()
+    found = internals.callbacks_of(lightning.Trainer(**QUIET, max_epochs=1, callbacks=[mine]))
+    assert mine in found
+
+
 def test_callbacks_without_effect_are_the_averaging_ones():
     from pytorch_lightning.callbacks import EMAWeightAveraging
 

@@ -109,6 +109,14 @@ def test_a_plain_trainer_with_a_users_callback_gives_the_bits_of_fit(
     assert not list(tmp_path.iterdir())
 
 
+def test_monitors_of_the_spec_are_logged_by_a_plain_trainer(market):
+    trainer = plain_fit(learner_of(*market, epochs=1, callbacks=["lr_monitor", "gate_monitor"]))
+    logged = trainer.callback_metrics
+    assert logged["train/lr_max"] == pytest.approx(0.003)
+    assert 0 < logged["tune/block-1/gate"] < 1
+    assert "train/examples_per_s" in logged
+
+
 def test_the_example_of_the_page_runs(market, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     example = public.__doc__.split(":\n\n", 1)[1].split("\n\n`make_learner`")[0]

@@ -12,6 +12,7 @@ import yaml
 from hft.learning.baseline import BaselineError
 from hft.learning.baseline.gbdt import FILE, Gbdt
 from hft.statistics.classes import log_losses
+from hft.system.files import FileError
 from tests.learning.baseline.planted import NAMES, TRAIN_T, TUNE_T, make_dataset
 
 SPEC = Gbdt(
@@ -70,6 +71,16 @@ def test_too_few_rows_to_split_give_the_class_frequencies(tmp_path):
     ]
     np.testing.assert_allclose(p_TC, np.tile(p_TC[0], (len(p_TC), 1)))
     np.testing.assert_allclose(p_TC[0], np.bincount(dataset.y_T[TUNE_T]) / TUNE_T.sum(), atol=2e-3)
+
+
+def test_a_folder_that_takes_no_file_gets_one_clear_error(tmp_path, monkeypatch):
+    def full(descriptor):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("hft.system.files.os.fsync", full)
+    with pytest.raises(FileError, match=r"baseline\.txt: cannot be written .*No space left"):
+        SPEC.fit(make_dataset(), TRAIN_T, TUNE_T, seed=0, folder=tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 def test_truncated_and_foreign_files_are_refused(text, tmp_path):

@@ -1,6 +1,4 @@
-"""What every model keeps, over every shipped YAML and over odd settings of every kind (DESIGN
-5).
-"""
+"""What every model keeps, over every shipped YAML and over odd settings of every kind."""
 
 from __future__ import annotations
 
