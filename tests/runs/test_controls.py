@@ -132,8 +132,8 @@ def check_is_found_below_oracle(controls: list[Control], record_property) -> Non
 
 
 def check_gross_is_above_chance(control: Control) -> None:
-    """Against the same forecasts, turned against their market by R + H bars (QUANT 5.16) and the
-    drift's memory more.
+    """Against the same forecasts, turned against their market by R + H bars (docs/definitions.md
+    5.16) and the drift's memory more.
 
     R + H = 15 bars alone is no chance level: forecasts of 37 s ago know the drift of now, those of
     37 s ahead have seen the return as well and earned 1.33 bps a trade, more than the 1.22 of the
@@ -175,8 +175,8 @@ def test_random_walks_cost_their_fees(model, n_seeds, folder):
 
 
 def check_sharpe_of_nothing(pooled: Evidence) -> None:
-    """Net below one half in 95 % of seeds (QUANT 4.4), gross above it in about half: 4 to 16 of 20,
-    bar once in 400.
+    """Net below one half in 95 % of seeds (docs/definitions.md 4.4), gross above it in about half:
+    4 to 16 of 20, but for one case in 400.
     """
     assert np.mean(np.array(pooled.psr_net) < 0.5) >= 0.95
     if len(pooled.psr_gross) == 20:
