@@ -18,11 +18,11 @@ from hft.config.configs import TrainConfig
 from hft.learning.classifier import Classifier, fit_classifier
 from hft.learning.fit import FitResult, fit, predict
 from hft.learning.watch import Watched
-from hft.metrics import lower_is_better, metric, money_metric
+from hft.metrics import SCORED, lower_is_better, metric, money_metric
 from hft.report.review import review_fold
 from hft.report.tables import print_fit
 from hft.runs.folder import Run
-from hft.runs.frames import SCORED, Frames, Unit, report_labels, to_predictions
+from hft.runs.frames import Frames, Unit, report_labels, to_predictions
 from hft.runs.money import daily_returns, earn
 from hft.schema import CLASS_NAMES, PREDICTIONS, check
 from hft.statistics.classes import classification_metrics, log_loss_excess

@@ -87,6 +87,20 @@ class Run:
             raise RunError(f"{path}: state must be one of {known}, got {stored!r}")
         return "interrupted" if state == "running" and not is_locked(self._work_lock) else state
 
+    @property
+    def started_ns(self) -> int:
+        """0 where the state cannot be read."""
+        try:
+            started = self._read_json("state.json").get("started_ns")
+        except RunError:
+            return 0
+        return started if isinstance(started, int) else 0
+
+    def begin(self) -> Run:
+        """Marks a folder that was just made as new."""
+        self._write_json("state.json", {"state": "new", "started_ns": time.time_ns()})
+        return self
+
     def mark(self, state: State) -> None:
         started = self._read_json("state.json").get("started_ns")
         self._write_json(

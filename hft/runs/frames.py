@@ -1,16 +1,14 @@
-"""What every fold of a run is cut from: features, labels and the dataset of one market; and a
-unit's part of them.
+"""What every fold of a run is cut from: features, labels and the dataset of one market.
 
 In: a TrainConfig, the market up to the end of validation. Out: Frames, one row per bar in each; per
-fold and seed a Unit, with what that fold may see. A market keeps the frames asked for last, and
-they the label reports made of them: trials one after the other that share a market build neither
-again.
+fold and seed a Unit, with what that fold may see. A market keeps the frames that were asked for
+last, and those keep their label reports: trials that share a market build neither again.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -23,11 +21,10 @@ from hft.dataset.labels import label_bars, label_report, restrict, train_weights
 from hft.dataset.rows import Dataset, hide_rows, to_dataset, usable
 from hft.dataset.splits import ROLES, Block, Split, check_rows, inside
 from hft.dataset.stages import Market, definition_keys, market_features, market_labels
+from hft.metrics import SCORED
 from hft.schema import CLASS_NAMES, PREDICTIONS
 from hft.spec import fingerprint
 from hft.system.cache import Cache
-
-SCORED = ("tune", "select")  # what training looks at besides train
 
 
 @dataclass(frozen=True)
@@ -109,35 +106,23 @@ def make_unit(config: TrainConfig, frames: Frames, split: Split, seed: int) -> U
 
 
 def report_labels(config: TrainConfig, frames: Frames, unit: Unit) -> dict[str, float]:
-    """What a run logs of its training rows' labels; 0.2 s the first time, most of it for the random
-    walk's shares.
+    """What a run logs of its training rows' labels. It takes 0.2 s the first time, most of them for
+    the random walk's shares.
     """
     rows_T, period_T = unit.rows("train"), unit.split.rows("train", frames.bars)
-    key = hashlib.sha256(
-        rows_T.tobytes() + period_T.tobytes() + str(unit.seed).encode()
-    ).hexdigest()
-
-    def build() -> dict[str, float]:
-        market, bars, spec = frames.market, frames.bars, config.labels
-        return label_report(
-            market.ticks,
-            bars,
+    content = rows_T.tobytes() + period_T.tobytes() + str(unit.seed).encode()
+    key = hashlib.sha256(content).hexdigest()
+    if key not in frames.reports:
+        frames.reports[key] = label_report(
+            frames.market.ticks,
+            frames.bars,
             frames.labels,
-            spec,
+            config.labels,
             rows_T=rows_T,
             period_T=period_T,
             seed=unit.seed,
         )
-
-    return _remembered(frames.reports, key, build)
-
-
-def _remembered(
-    known: dict[str, dict[str, float]], key: str, build: Callable[[], dict[str, float]]
-) -> dict[str, float]:
-    if key not in known:
-        known[key] = build()
-    return known[key]
+    return frames.reports[key]
 
 
 def to_predictions(

@@ -1,9 +1,9 @@
-"""What a forecast would earn on `select`: its strategy learnt on `tune`, simulated, under every fee
-schedule, by day.
+"""What a forecast would earn on `select`, under every fee schedule and by day, after its strategy
+learnt on `tune`.
 
-In: frames, a split, calibrated probabilities. Out: a ledger and its metrics, through the simulator
-that backtest.py uses; and DAILY, what each UTC day closed. To add a metric of money: a line in
-`_metrics`, its name in hft/config/objectives.py.
+In: frames, a split, calibrated probabilities. Out: a ledger and its metrics, from the simulator
+that hft/runs/backtest.py uses too; and DAILY, what was closed on each UTC day. To add a metric of
+money: a line in `_metrics`, and one in hft/metrics.py.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from hft.trading.execution import ExecutionSpec, fit_strategy, simulate
 
 @dataclass(frozen=True)
 class Money:
-    """What the strategy learnt, the LEDGER of `select` that it led to, and the metrics of that."""
+    """What the strategy learnt, the LEDGER of `select` that followed, and its metrics."""
 
     fitted: dict[str, Any]
     ledger: pl.DataFrame
@@ -64,9 +64,7 @@ def trade(
     *,
     execution: ExecutionSpec,
 ) -> pl.DataFrame:
-    """LEDGER of acting on the forecasts of one block of time; nothing at or after its end is
-    read.
-    """
+    """LEDGER of acting on the forecasts of one block of time; nothing from its end on is read."""
     return simulate(
         np.where(inside(frames.bars, [block])[:, None], p_T3, np.nan),
         frames.market.ticks,
@@ -99,9 +97,9 @@ def _metrics(config: TrainConfig, split: Split, ledger: pl.DataFrame) -> dict[st
 def daily_returns(
     config: TrainConfig, split: Split, ledger: pl.DataFrame, *, seed: int
 ) -> pl.DataFrame:
-    """DAILY over all UTC days that `select` touches, the first and the last maybe in part; a day
-    without a closed position earned 0. Unlike the objective, a gain of fewer than `min_trades`
-    trades counts.
+    """DAILY over all UTC days that `select` touches; it may hold the first and the last in part
+    only. A day without a closed position earned 0. Unlike in the objective, a gain of fewer than
+    `min_trades` trades counts.
     """
     start, end = split.hull("select")
     first, last = start // NS_PER_DAY, (end - 1) // NS_PER_DAY

@@ -1,9 +1,8 @@
-"""Which rows a backtest may read: a run's own test period, its locked final one, or other data;
-readings are counted.
+"""Which rows a backtest may read: a run's own test period, its locked final one, or other data.
 
 In: a BacktestConfig, the run's own config, the market. Out: the blocks to score, where to cut the
-market, and what to note about it; DataError where the data hold rows that the run was trained on,
-or that are locked.
+market, and notes for the scorecard. Every reading is counted. Data that hold rows which the run was
+trained on, or rows that are locked, raise DataError.
 """
 
 from __future__ import annotations
@@ -26,11 +25,7 @@ Part = tuple[int, int, Block]  # fold, path, block of time
 def rows_to_score(
     config: BacktestConfig, trained: TrainConfig, market: Market, run: Run
 ) -> tuple[list[Part], int, list[str]]:
-    """(fold, path, block) of all that is scored, the time at which the market is cut, and what to
-    note about it.
-
-    None of it was trained on; each reading of a locked or test period is counted.
-    """
+    """(fold, path, block) of all that is scored, the ns at which to cut the market, and notes."""
     known = read_data_keys(run)
     moved = known.moved(make_keys(trained, market))
     splits = make_periods(*known.span, trained.splits)
@@ -62,8 +57,8 @@ def rows_to_score(
 
 
 def _code_moved(known: DataKeys, moved: list[str]) -> list[str]:
-    """What a reader of the card must know of a run that was trained on other definitions: it is
-    scored all the same, since any edit of the code, or another version of a library, moves a key.
+    """Notes for the card of a run that was trained on other definitions. It is scored all the same:
+    any edit of the code, and another version of a library, moves a key.
     """
     notes = []
     if moved:
@@ -84,7 +79,8 @@ def _open_elsewhere(
     splits: list[Split],
     latest: Split,
 ) -> str:
-    """Counts the reading of other data than the run's own, or of another part of them, and says so.
+    """Counts the reading of other data than the run's own, or of another part of them; the note
+    that says so.
 
     Raises DataError where they hold rows that the run was trained on, or rows that are locked.
     """

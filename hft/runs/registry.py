@@ -1,6 +1,6 @@
 """The runs below one root, and the trials below a study: made, found, listed.
 
-`hft runs` (hft/cli/runs.py) prints them. One run is `hft/runs/folder.py`.
+One run is hft/runs/folder.py; `hft runs` (hft/cli/runs.py) prints the list.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import os
 import re
 import secrets
 import shutil
-import time
 from pathlib import Path
 
 from hft.runs.folder import NAME, Run, RunError
@@ -24,9 +23,7 @@ TRIAL_ID = re.compile(rf"(?P<study>{NAME.pattern})/(?P<number>\d{{1,7}})")
 
 
 def create_run(root: Path) -> Run:
-    """A new folder below `root`, of this process alone, marked new. Ids sort by time: they are in
-    UTC.
-    """
+    """A new folder below `root`, of this process alone. Ids are UTC times, so they sort."""
     with writable(root):
         root.mkdir(parents=True, exist_ok=True)
         while True:
@@ -36,16 +33,15 @@ def create_run(root: Path) -> Run:
             with contextlib.suppress(FileExistsError):
                 folder.mkdir()
                 break
-    return _mark_new(folder)
+    return Run(folder).begin()
 
 
 def create_trial(study: Path, number: int, *, copy_of: Path | None = None) -> Run:
-    """The folder of a study's trial, of this process alone; RunError where there is one already:
-    none is used twice.
+    """The folder of a study's trial, of this process alone. Raises RunError where there is one
+    already: no number is used twice.
 
-    With `copy_of`, another trial's folder, the run goes on from what that one left, and its curves
-    are kept with it. What is made anew: state, log, the locks, and the place in W&B, which the
-    other trial keeps.
+    With `copy_of`, another trial's folder, the run goes on from what that one left, and keeps its
+    curves. State, log, locks and the place in W&B are made anew: the other trial keeps its own.
     """
     folder = study / f"{number:04d}"
     partial = study / f".partial-{folder.name}-{secrets.token_hex(4)}"
@@ -55,7 +51,7 @@ def create_trial(study: Path, number: int, *, copy_of: Path | None = None) -> Ru
             partial.mkdir()
             if copy_of is not None:
                 _copy_progress(copy_of, partial)
-            _mark_new(partial)
+            Run(partial).begin()
             _claim(partial, folder)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
@@ -80,20 +76,14 @@ def _copy_progress(source: Path, target: Path) -> None:
 
 
 def _claim(partial: Path, folder: Path) -> None:
-    """A folder's name is taken by the rename: over one that holds anything it fails."""
+    """Takes a folder's name by a rename, which fails over a folder that holds anything."""
     if folder.exists():
         raise RunError(f"{folder}: is there already, and a trial's folder is never used twice")
     partial.rename(folder)
 
 
-def _mark_new(folder: Path) -> Run:
-    run = Run(folder)
-    run._write_json("state.json", {"state": "new", "started_ns": time.time_ns()})
-    return run
-
-
 def remember_path(root: Path, run_id: str, path: str) -> None:
-    """Keeps beside the runs, not in one, where this machine has a run's data: a run that travels
+    """Notes where this machine has a run's data, beside the runs and not in one: a run that travels
     names no paths.
     """
     write_json(_path_note(root, run_id), {"data.path": path})
@@ -110,7 +100,7 @@ def _path_note(root: Path, run_id: str) -> Path:
 def list_runs(root: Path) -> list[Run]:
     """The runs below `root`, newest first."""
     runs = [Run(p) for p in root.glob("*") if p.is_dir() and RUN_ID.fullmatch(p.name)]
-    return sorted(runs, key=lambda run: (run.id[:15], _started_ns(run)), reverse=True)
+    return sorted(runs, key=lambda run: (run.id[:15], run.started_ns), reverse=True)
 
 
 def find_run(root: Path, name: str, *, sweeps: Path | None = None) -> Run:
@@ -157,14 +147,3 @@ def _find_trial(sweeps: Path, study: str, number: int) -> Run:
         known = f"it has {trials[0]} to {trials[-1]}" if trials else "it has none yet"
         raise RunError(f"no trial {number:04d} in the folder of sweep {study!r}: {known}")
     return run
-
-
-def _started_ns(run: Run) -> int:
-    """For the order within a second; a folder without a readable state is the oldest of its
-    second.
-    """
-    try:
-        started = run._read_json("state.json").get("started_ns")
-    except RunError:
-        return 0
-    return started if isinstance(started, int) else 0

@@ -212,7 +212,7 @@ def test_a_trial_that_finds_no_room_is_not_begun(tmp_path):
     asked = Asked(tmp_path)
     task = asked.task(folder=str(asked.folder))
     with asked.locks.hold("driver-d1"), pytest.MonkeyPatch.context() as patch:
-        patch.setattr("hft.runs.registry._mark_new", no_room)
+        patch.setattr("hft.runs.folder.Run.begin", no_room)
         outcome = run_trial(task)
     assert outcome["status"] == "refused"
     assert "cannot be written ([Errno 28] No space left on device)" in outcome["reason"]
@@ -251,7 +251,7 @@ def test_what_fails_is_named_and_the_output_comes_back(tmp_path, monkeypatch, ca
     outcome, _ = fail(KeyboardInterrupt())
     assert outcome["status"] == "interrupted"
     os.write(1, b"here again\n")
-    print("and here")
+    sys.stdout.write("and here\n")
     assert capfd.readouterr().out == "here again\nand here\n"
 
 
