@@ -69,5 +69,8 @@ wheel: setup  ## dist/hft-<version>-py3-none-any.whl
 wheel-smoke: setup  ## build the wheel, install it elsewhere, run a smoke from another folder
 	@PYTHON=$(abspath $(PY)) .ci/wheel
 
+picture: demo  ## docs/demo.png: the figure that the demo's backtest draws
+	@cp "$$(ls -d runs/*/backtest/test | tail -1)/equity.png" docs/demo.png
+
 clean:  ## remove the environment, caches and run folders
 	rm -rf $(VENV) .cache .mypy_cache .pytest_cache .ruff_cache .hypothesis dist runs sweeps

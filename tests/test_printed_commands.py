@@ -18,11 +18,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from hft import __main__ as hft_main
 from hft.cli import backtest, train
 from hft.config.compose import compose
+from hft.config.overrides import parse_overrides
 from hft.runs.folder import Run
 from hft.search.plan import make_plan
 from hft.system.conf import CONF
@@ -169,7 +169,7 @@ def understand(entry: str, arguments: list[str], monkeypatch: pytest.MonkeyPatch
         return
     overrides = [a for a in arguments if a != "-m"]
     if "-m" in arguments:
-        assert make_plan(OverridesParser.create().parse_overrides(overrides), CONF).config
+        assert make_plan(parse_overrides(overrides), CONF).config
         return
     composed = compose(overrides, entry=entry, full_tree=True)
     command._read(composed, choices=composed.hydra.runtime.choices, overrides=overrides)
