@@ -11,11 +11,11 @@ import sys
 import textwrap
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 from hft.runs.folder import Run, RunError
 from hft.runs.registry import list_runs
 from hft.system.commands import typed
+from hft.tracking.tracker import kinds_of
 
 # What tells one run from another at a glance; `--json` has every kind.
 SHOWN_KINDS = ("data", "bars", "labels", "splits", "model", "loss", "baseline")
@@ -48,18 +48,13 @@ def describe(run: Run) -> Row:
             objective=str(config["objective"]),
             value=None if value is None else float(value),
             experiment=str(config.get("experiment") or ""),
-            kinds=_kinds(config),
+            kinds=kinds_of(config),
             overrides=tuple(run.read_overrides()),
             tags=tuple(str(tag) for tag in config["tags"]),
             next=_following(run, state),
         )
     except (RunError, KeyError, TypeError, ValueError) as error:
         return Row(run.id, "unreadable", reason=str(error))
-
-
-def _kinds(config: dict[str, Any]) -> dict[str, str]:
-    parts = {name: part for name, part in config.items() if isinstance(part, dict)}
-    return {name: str(part["kind"]) for name, part in parts.items() if "kind" in part}
 
 
 def _following(run: Run, state: str) -> str:
