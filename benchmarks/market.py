@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import datetime as dt
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
-import yaml
 
 from hft.clock import NS_PER_DAY, NS_PER_MS
 from hft.market.ticks import Ticks
 from hft.schema import QUOTES, TRADES, book_columns, empty
+from hft.system.conf import CONF, read_yaml
 
-CONF = Path(__file__).parents[1] / "conf"
 MS_PER_DAY = NS_PER_DAY // NS_PER_MS
 TICK = 0.1
 
@@ -59,7 +57,7 @@ def random_market(n_trades: int, *, n_quotes: int, seed: int) -> Ticks:
 
 def shipped(group: str, kind: str, **changes: Any) -> dict[str, Any]:
     """The numbers of conf/<group>/<kind>.yaml, interpolations resolved by `changes`."""
-    return yaml.safe_load((CONF / group / f"{kind}.yaml").read_text()) | changes
+    return read_yaml(CONF / group / f"{kind}.yaml") | changes
 
 
 def _price(half_ticks: np.ndarray) -> np.ndarray:

@@ -22,11 +22,10 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-from hydra.core.override_parser.overrides_parser import OverridesParser
-
 import hft.runs.fold
 import hft.search.worker
 from benchmarks import Result
+from hft.config.overrides import parse_overrides
 from hft.runs.folder import Run
 from hft.search import command
 from hft.search.driver import Driver
@@ -206,9 +205,7 @@ def build_plan(root: Path, overrides: tuple[str, ...]) -> Plan:
         "optim.lr=tag(log,interval(1e-4,1e-2))",
     ]
     conf = freeze_conf(CONF, root / "conf")
-    return make_plan(
-        OverridesParser.create().parse_overrides([*arguments, *folders, *overrides]), conf
-    )
+    return make_plan(parse_overrides([*arguments, *folders, *overrides]), conf)
 
 
 def warm_up(engine: Engine) -> None:

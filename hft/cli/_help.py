@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from hft.system.commands import typed
+from hft.system.conf import read_yaml
 
 WIDTH = 80
 OF_BACKTEST = "from_run"  # takes the group as the run was trained; train has no such run
@@ -32,10 +33,8 @@ FLAGS = {
 
 def help_text(entry: str, conf: Path) -> str:
     """The help of `train` or `backtest`, from `<entry>.yaml` and the groups beside it in `conf`."""
-    import yaml
-
     command = typed(entry)
-    body = yaml.safe_load((conf / f"{entry}.yaml").read_text())
+    body = read_yaml(conf / f"{entry}.yaml")
     chosen = _chosen(body.pop("defaults"))
     body.pop("hydra")
     indent = 2 + max(map(len, chosen)) + 2

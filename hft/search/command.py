@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.config_loader import ConfigLoader
-from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from hft.config.compose import Composer
 from hft.config.configs import TrainConfig
+from hft.config.groups import RUN_KEYS
+from hft.config.overrides import of_groups, parse_overrides
 from hft.search.driver import Driver, SweepInterrupted
 from hft.search.launcher import Where
 from hft.search.plan import Plan, Point, make_plan, points_of
@@ -43,14 +44,12 @@ def run_sweep(arguments: list[str], *, config_loader: ConfigLoader) -> None:
     Exits with status 1 after the table when the sweep ended early, nothing completed, or a point of
     a grid failed.
     """
-    single = [a for a in arguments if a.lstrip("+").partition("=")[0] in ("resume", "reproduce")]
+    single = of_groups(arguments, RUN_KEYS)
     if single:
         raise SpecError(f"{', '.join(single)}: means one run; take out -m")
     with tempfile.TemporaryDirectory(prefix="hft-conf-") as folder:
         conf = freeze_conf(CONF, Path(folder) / "conf")
-        plan = make_plan(
-            OverridesParser.create(config_loader=config_loader).parse_overrides(arguments), conf
-        )
+        plan = make_plan(parse_overrides(arguments, config_loader), conf)
         study = _begin(plan, conf)
     _drive(study, plan)
 

@@ -20,6 +20,7 @@ from hft.config.configs import TrainConfig
 from hft.config.conflicts import overlay_conflicts
 from hft.config.groups import read_groups
 from hft.config.objectives import known_metrics, refuse_incomparable
+from hft.config.overrides import line_of
 from hft.search.launcher import LauncherSpec
 from hft.search.settings import read_sweep
 from hft.space import Space, check_space, read_space
@@ -65,8 +66,8 @@ def make_plan(overrides: list[Override], conf: Path) -> Plan:
     choices = dict(composed.hydra.runtime.choices)
     if "kind" not in composed.sweep:
         raise SpecError(
-            f"sweep={choices['sweep']}: its YAML has no kind, so it is part of a sweep only; begin one of your own "
-            "with defaults: [tpe, _self_]"
+            f"sweep={choices['sweep']}: its YAML has no kind, so it is part of a sweep only; begin "
+            "one of your own with defaults: [tpe, _self_]"
         )
     settings = read_sweep(composed)
     sweep = settings.sweep
@@ -107,41 +108,47 @@ def points_of(plan: Plan, study: Study) -> tuple[list[Point], int]:
 
 
 def _single(overrides: list[Override]) -> list[str]:
-    return [override.input_line or "" for override in overrides if not override.is_sweep_override()]
+    return [line_of(override) for override in overrides if not override.is_sweep_override()]
 
 
 def _refuse_overlaid(space: Space, fixed: list[str], choices: dict[str, Any], conf: Path) -> None:
     """Raises SpecError where an experiment fills in the kind that it chose, and the sweep tries
-    other kinds too: what helps a single run, to take the fields out, would leave the experiment's
-    own kind without them.
+    other kinds too. A single run takes the fields out; here the experiment's own kind needs them.
     """
     errors = []
-    for group in (d for d in space.dimensions if d.choices and choices.get(d.path) in d.choices):
-        own, others = choices[group.path], [v for v in group.choices if v != choices[group.path]]
-        for other in others:
-            point = {group.path: other}
-            given = [
-                d.path
-                for d in space.dimensions
-                if all(point.get(on, v[0]) in v for on, v in d.when)
-            ]
-            left = overlay_conflicts(choices | point, [*fixed, *given], conf=conf)
-            said = [
-                line.partition("; the command line")[0]
-                for line in left
-                if line.startswith(f"{group.path}: ")
-            ]
-            errors += [
-                f"{line}, which was not meant for what else the sweep tries ({', '.join(map(str, others))})"
-                for line in said[:1]
-            ]
-            if said:
-                errors[-1] += (
-                    f"; keep to the experiment's, {group.path}={own} on the command line, or take the experiment out"
-                )
-                break
+    for group in space.dimensions:
+        own, options = choices.get(group.path), group.choices or ()
+        if own not in options:
+            continue
+        others = [option for option in options if option != own]
+        clashes = (
+            line
+            for other in others
+            for line in _overlaid({group.path: other}, space, fixed, choices, conf)
+            if line.startswith(f"{group.path}: ")
+        )
+        if clash := next(clashes, ""):
+            errors.append(
+                f"{clash.partition('; the command line')[0]}, which was not meant for what else "
+                f"the sweep tries ({', '.join(map(str, others))}); keep to the experiment's, "
+                f"{group.path}={own} on the command line, or take the experiment out"
+            )
     if errors:
         raise SpecError("\n".join(errors))
+
+
+def _overlaid(
+    point: Point, space: Space, fixed: list[str], choices: dict[str, Any], conf: Path
+) -> list[str]:
+    """The conflicts of an experiment with the choice of `point`, beside all that may vary with
+    it.
+    """
+    given = [
+        d.path
+        for d in space.dimensions
+        if all(point.get(on, values[0]) in values for on, values in d.when)
+    ]
+    return overlay_conflicts(choices | point, [*fixed, *given], conf=conf)
 
 
 def _refuse_one_point(sweep: SweepSpec, space: Space) -> None:
@@ -153,8 +160,8 @@ def _refuse_one_point(sweep: SweepSpec, space: Space) -> None:
     ):
         held = "nothing varies" if not space.dimensions else "every path of it has one value"
         raise SpecError(
-            f"sweep.space: {held}, so all {sweep.n_trials} trials would be the same run; give a path more values, "
-            "such as 'optim.lr=tag(log,interval(1e-4,1e-2))'"
+            f"sweep.space: {held}, so all {sweep.n_trials} trials would be the same run; give a "
+            "path more values, such as 'optim.lr=tag(log,interval(1e-4,1e-2))'"
         )
 
 
@@ -214,6 +221,7 @@ def _best_of(folder: Path, space: Space) -> list[Point]:
     points = [space.point(t.params) for t in complete if not space.fits(t.params)]
     if not points:
         raise SpecError(
-            f"sweep.enqueue: none of the {len(complete)} complete trials of {other.name} is in this space"
+            f"sweep.enqueue: none of the {len(complete)} complete trials of {other.name} is in "
+            "this space"
         )
     return points[:N_FROM_STUDY]

@@ -78,8 +78,9 @@ class _Search:
             lines = self.try_point(point)
             if not lines:
                 return []
+            # The second attempt is a sound point with this value in it: what is said is about it.
             if attempt < 2 or not said:
-                said = lines  # the second attempt is a sound point with this value in it: what is said is about it
+                said = lines
         override = dimension.override(value) or f"{dimension.path} on"
         return [
             line if line.startswith(f"{dimension.path}:") else f"{override}: {line}"

@@ -91,7 +91,8 @@ def _decide(
 
 def _ordered(dimensions: dict[str, Dimension], errors: list[str]) -> list[Dimension]:
     """As written, but conditions before what depends on them."""
-    waiting, ordered = dict(dimensions), []
+    waiting = dict(dimensions)
+    ordered: list[Dimension] = []
     while waiting:
         done = {d.path for d in ordered}
         ready = next((d for d in waiting.values() if all(on in done for on, _ in d.when)), None)

@@ -62,7 +62,7 @@ class Dimension:
     """Either `choices`, with the Hydra text of each, or a range from `low` to `high`, both
     included.
 
-    `when`: the paths, each with the values of it under which the dimension exists; all must hold.
+    `when`: paths, each with those of its values under which the dimension exists; all must hold.
     """
 
     path: str
@@ -84,37 +84,45 @@ class Dimension:
         return self.choices is not None or self.integer or self.step is not None
 
     @property
-    def top(self) -> float:
-        """The highest value: `high`, or the last step below it where the steps do not meet it."""
+    def ends(self) -> tuple[float, float]:
+        """The lowest and the highest value of a range: the last step below `high` where the steps
+        do not meet it.
+        """
+        assert self.low is not None, f"{self.path} is a list of choices"
+        assert self.high is not None
         if self.step is None:
-            return self.high
+            return self.low, self.high
         low, step = Decimal(repr(self.low)), Decimal(repr(self.step))
         top = low + (Decimal(repr(self.high)) - low) // step * step
-        return int(top) if self.integer else float(top)
+        return self.low, int(top) if self.integer else float(top)
 
     def corners(self) -> tuple[Scalar, ...]:
         """Every choice, or the two ends of the range."""
-        return (self.low, self.top) if self.choices is None else self.choices
+        return self.ends if self.choices is None else self.choices
 
     def values(self) -> tuple[Scalar, ...]:
         """Every value of a finite dimension, in order."""
         if self.choices is not None:
             return self.choices
+        low, top = self.ends
         if self.integer:
-            return tuple(range(self.low, self.top + 1, self.step or 1))
-        low, step = Decimal(repr(self.low)), Decimal(repr(self.step))
-        return tuple(
-            float(low + i * step) for i in range(round((self.top - self.low) / self.step) + 1)
-        )
+            return tuple(range(int(low), int(top) + 1, int(self.step or 1)))
+        assert self.step is not None, f"{self.path} has no last value"
+        first, step = Decimal(repr(low)), Decimal(repr(self.step))
+        return tuple(float(first + i * step) for i in range(round((top - low) / self.step) + 1))
 
     def text(self, value: Scalar) -> str:
         if self.choices is None:
             return repr(value)
-        return self.texts[
-            next(i for i, choice in enumerate(self.choices) if is_same(choice, value))
-        ]
+        assert self.texts is not None, "choices come with their texts"
+        return next(
+            text
+            for choice, text in zip(self.choices, self.texts, strict=True)
+            if is_same(choice, value)
+        )
 
     def override(self, value: Scalar) -> str | None:
+        """The override that sets the value; None where nothing has to be said."""
         text = self.text(value)
         return None if text == NO_OVERRIDE else f"{self.prefix}{self.path}={text}"
 
@@ -123,38 +131,36 @@ class Dimension:
 
         if self.choices is not None:
             return distributions.CategoricalDistribution(self.choices)
+        low, top = self.ends
         if self.integer:
-            return distributions.IntDistribution(
-                self.low, self.top, log=self.log, step=self.step or 1
-            )
-        return distributions.FloatDistribution(self.low, self.top, log=self.log, step=self.step)
+            step = int(self.step or 1)
+            return distributions.IntDistribution(int(low), int(top), log=self.log, step=step)
+        return distributions.FloatDistribution(low, top, log=self.log, step=self.step)
 
     def suggest(self, trial: optuna.trial.BaseTrial) -> Scalar:
         if self.choices is not None:
-            return trial.suggest_categorical(self.path, self.choices)
+            chosen: Scalar = trial.suggest_categorical(self.path, self.choices)
+            return chosen
+        low, top = self.ends
         if self.integer:
-            return trial.suggest_int(
-                self.path, self.low, self.top, log=self.log, step=self.step or 1
-            )
-        return trial.suggest_float(self.path, self.low, self.top, log=self.log, step=self.step)
+            step = int(self.step or 1)
+            return trial.suggest_int(self.path, int(low), int(top), log=self.log, step=step)
+        return trial.suggest_float(self.path, low, top, log=self.log, step=self.step)
 
     def refusal(self, value: Any) -> str:
         """Why `value` is none of the dimension's, "" where it is one."""
+        shown = value_text(value)
         if self.choices is not None:
             known = ", ".join(value_text(choice) for choice in self.choices)
-            return (
-                ""
-                if is_among(value, self.choices)
-                else f"must be one of {known}, got {value_text(value)}"
-            )
-        kind = int if self.integer else int | float
-        if isinstance(value, bool) or not isinstance(value, kind):
-            return f"must be {'a whole number' if self.integer else 'a number'}, got {value_text(value)}"
-        if not self.low <= value <= self.top:
-            return f"must be from {self.low} to {self.top}, got {value}"
-        steps = (value - self.low) / self.step if self.step else 0.0
+            return "" if is_among(value, self.choices) else f"must be one of {known}, got {shown}"
+        if isinstance(value, bool) or not isinstance(value, int if self.integer else int | float):
+            return f"must be {'a whole number' if self.integer else 'a number'}, got {shown}"
+        low, top = self.ends
+        if not low <= value <= top:
+            return f"must be from {low} to {top}, got {value}"
+        steps = (value - low) / self.step if self.step else 0.0
         if abs(steps - round(steps)) > 1e-8:
-            return f"must be {self.low} plus a multiple of {self.step}, got {value}"
+            return f"must be {low} plus a multiple of {self.step}, got {value}"
         return ""
 
     def plain(self) -> dict[str, Any]:
@@ -171,9 +177,11 @@ class Dimension:
 
     @classmethod
     def from_plain(cls, plain: dict[str, Any]) -> Dimension:
-        whole = {k: tuple(v) if k in ("choices", "texts") else v for k, v in plain.items()}
-        when = tuple((path, tuple(values)) for path, values in plain.get("when", ()))
-        return cls(**{**whole, "when": when})
+        whole: dict[str, Any] = {
+            k: tuple(v) if k in ("choices", "texts") else v for k, v in plain.items()
+        }
+        whole["when"] = tuple((path, tuple(values)) for path, values in plain.get("when", ()))
+        return cls(**whole)
 
 
 def is_same(left: Any, right: Any) -> bool:

@@ -4,10 +4,14 @@ YAML's dimensions.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from decimal import Decimal
 from math import ceil
 from typing import TYPE_CHECKING, Any
 
+from hft.config.groups import SWEEP_GROUPS
+from hft.config.hydra_internals import parsed_value, plain_value
+from hft.config.overrides import group_of, line_of
 from hft.space.conditions import resolve_conditions
 from hft.space.dimension import NO_OVERRIDE, Dimension, Scalar, is_finite_number, scalar, value_text
 from hft.space.paths import Choices
@@ -17,7 +21,7 @@ from hft.spec import SpecError, did_you_mean
 if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override
 
-DRIVERS = ("sweep", "launcher", "hydra")  # read by the sweep itself, the same in all of its trials
+DRIVERS = (*SWEEP_GROUPS, "hydra")  # read by the sweep itself, the same in all of its trials
 RANGE_KEYS = ("low", "high", "step", "log", "when")
 LIST_KEYS = ("values", "when")
 
@@ -45,7 +49,7 @@ def read_space(
         errors += have.refusals(dimension, resolved)
     if errors:
         raise SpecError("\n".join(dict.fromkeys(errors)))
-    return Space(tuple(resolved)), [o.input_line for o in fixed]
+    return Space(tuple(resolved)), [line_of(o) for o in fixed]
 
 
 def _bare(override: Override) -> str:
@@ -53,7 +57,7 @@ def _bare(override: Override) -> str:
 
 
 def _is_drivers(override: Override) -> bool:
-    return override.key_or_group.replace("/", ".").split(".")[0] in DRIVERS
+    return group_of(override.key_or_group) in DRIVERS
 
 
 def _command_line(
@@ -62,16 +66,14 @@ def _command_line(
     varied: dict[str, Dimension] = {}
     fixed = [o for o in overrides if not o.is_sweep_override() and not _is_drivers(o)]
     for override in overrides:
-        path = _bare(override)
+        path, line = _bare(override), line_of(override)
         if not override.is_sweep_override():
             continue
         if override.is_delete():
-            errors.append(
-                f"{override.input_line}: takes out or varies, not both; {path}=... varies it"
-            )
+            errors.append(f"{line}: takes out or varies, not both; {path}=... varies it")
         elif _is_drivers(override):
             errors.append(
-                f"{override.input_line}: belongs to the sweep, so it cannot vary within it; give one value"
+                f"{line}: belongs to the sweep, so it cannot vary within it; give one value"
             )
         elif path in varied or any(_bare(o) == path for o in fixed):
             errors.append(f"{path}: given twice on the command line, take one out")
@@ -85,9 +87,9 @@ def _command_line(
 def _swept(
     override: Override, path: str, known: dict[str, Any], errors: list[str]
 ) -> Dimension | None:
-    from hydra.core.override_parser.types import Glob, IntervalSweep, Override, RangeSweep
+    from hydra.core.override_parser.types import ChoiceSweep, Glob, IntervalSweep, RangeSweep
 
-    swept = override._value
+    swept, line = parsed_value(override), line_of(override)
     prefix = "+" if override.is_add() else "++" if override.is_force_add() else ""
     if isinstance(swept, Glob):
         options = sorted(known.get(path, {}))
@@ -96,29 +98,25 @@ def _swept(
         rest = (
             f"none fits of {', '.join(options)}" if options else f"{path} is none; list its values"
         )
-        errors.append(
-            f"{path}: glob() picks among the choices of a group, and {rest}, got {override.input_line}"
-        )
+        errors.append(f"{path}: glob() picks among the choices of a group, and {rest}, got {line}")
         return None
-    tags = set(swept.tags)
-    if tags - {"log"} or (tags and not isinstance(swept, IntervalSweep | RangeSweep)):
-        errors.append(
-            f"{path}: the one tag is log, of an interval() or range(), got {override.input_line}"
-        )
+    assert isinstance(swept, ChoiceSweep | IntervalSweep | RangeSweep), "Hydra has no other sweeps"
+    is_log = "log" in swept.tags
+    if swept.tags - {"log"} or (is_log and isinstance(swept, ChoiceSweep)):
+        errors.append(f"{path}: the one tag is log, of an interval() or range(), got {line}")
         return None
     if isinstance(swept, IntervalSweep):
-        return _range(
-            path, {"low": swept.start, "high": swept.end, "log": bool(tags)}, prefix, errors
-        )
+        body = {"low": swept.start, "high": swept.end, "log": is_log}
+        return _range(path, body, prefix, errors)
     if swept.shuffle:
         errors.append(f"{path}: shuffle() would make another study of every call; take it out")
         return None
-    if not isinstance(swept, RangeSweep):
-        return _choices(
-            path, [Override._convert_value(item) for item in swept.list], prefix, errors
-        )
+    if isinstance(swept, ChoiceSweep):
+        return _choices(path, [plain_value(item) for item in swept.list], prefix, errors)
+    assert swept.start is not None, "range() needs both of its ends"
+    assert swept.stop is not None
     return _steps(
-        path, swept.start, swept.stop, swept.step, prefix=prefix, log=bool(tags), errors=errors
+        path, swept.start, swept.stop, swept.step, prefix=prefix, log=is_log, errors=errors
     )
 
 
@@ -137,18 +135,10 @@ def _steps(
     number = int if whole else float
     if count == 1 or step < 0:
         return _choices(path, [number(first + i * by) for i in range(count)], prefix, errors)
-    body = {
-        "low": number(start),
-        "high": number(first + (count - 1) * by),
-        "step": number(step),
-        "log": log,
-    }
-    return _range(
-        path,
-        {k: v for k, v in body.items() if k != "step" or not whole or step != 1},
-        prefix,
-        errors,
-    )
+    body = {"low": number(start), "high": number(first + (count - 1) * by), "log": log}
+    if not whole or step != 1:
+        body["step"] = number(step)
+    return _range(path, body, prefix, errors)
 
 
 def _yaml(yaml: dict[str, Any], errors: list[str]) -> dict[str, tuple[Dimension, dict[str, Any]]]:
@@ -188,9 +178,8 @@ def _mapping(path: str, body: Any, prefix: str, errors: list[str]) -> Dimension 
     unknown = [str(key) for key in body if key not in allowed]
     for key in unknown:
         hint = did_you_mean(key, list(allowed)) or f"; one of {', '.join(allowed)}"
-        errors.append(
-            f"{path}.{key}: no such key beside {'values' if 'values' in body else 'low and high'}{hint}"
-        )
+        beside = "values" if "values" in body else "low and high"
+        errors.append(f"{path}.{key}: no such key beside {beside}{hint}")
     if unknown:
         return None
     if "values" not in body:
@@ -201,7 +190,7 @@ def _mapping(path: str, body: Any, prefix: str, errors: list[str]) -> Dimension 
     return None
 
 
-def _choices(path: str, values: list[Any], prefix: str, errors: list[str]) -> Dimension | None:
+def _choices(path: str, values: Sequence[Any], prefix: str, errors: list[str]) -> Dimension | None:
     scalars: list[Scalar] = [scalar(value) for value in values]
     if not scalars:
         errors.append(f"{path}: has no values; give at least one")
@@ -221,20 +210,21 @@ def _choices(path: str, values: list[Any], prefix: str, errors: list[str]) -> Di
 
 
 def _range(path: str, body: dict[str, Any], prefix: str, errors: list[str]) -> Dimension | None:
-    low, high, step, log = (
-        body.get("low"),
-        body.get("high"),
-        body.get("step"),
-        body.get("log", False),
-    )
-    for name, value in (("low", low), ("high", high), ("step", 1 if step is None else step)):
+    step, log = body.get("step"), body.get("log", False)
+    numbers: dict[str, Any] = {name: body.get(name) for name in ("low", "high")}
+    numbers |= {} if step is None else {"step": step}
+    for name, value in numbers.items():
         if not is_finite_number(value):
             errors.append(f"{path}.{name}: must be a number, got {value!r}")
             return None
+    integer = all(isinstance(number, int) for number in numbers.values())
+    low, high, *rest = (number if integer else float(number) for number in numbers.values())
+    given = f"low={body['low']}, high={body['high']}"
     reasons = {
         f"{path}.log: must be true or false, got {log!r}": not isinstance(log, bool),
-        f"{path}: low must be < high, got low={low}, high={high}": low >= high,
-        f"{path}: a logarithmic range needs low > 0, got low={low}": log is True and low <= 0,
+        f"{path}: low must be < high, got {given}": low >= high,
+        f"{path}: a logarithmic range needs low > 0, got low={body['low']}": log is True
+        and low <= 0,
         f"{path}.step: must be > 0, got {step}": step is not None and step <= 0,
         f"{path}: step and log exclude each other; take one out": log is True and step is not None,
     }
@@ -242,13 +232,11 @@ def _range(path: str, body: dict[str, Any], prefix: str, errors: list[str]) -> D
     errors += broken
     if broken:
         return None
-    numbers = (low, high) if step is None else (low, high, step)
-    integer = all(isinstance(number, int) for number in numbers)
-    low, high, *rest = numbers if integer else map(float, numbers)
     dimension = Dimension(
         path, prefix, low=low, high=high, step=rest[0] if rest else None, log=log, integer=integer
     )
-    if dimension.top > dimension.low:
+    bottom, top = dimension.ends
+    if top > bottom:
         return dimension
     errors.append(f"{path}.step: must be at most high - low, got step={step} from {low} to {high}")
     return None

@@ -55,12 +55,11 @@ class Choices:
     def refusals(self, dimension: Dimension, dimensions: list[Dimension]) -> list[str]:
         """Why no config has this path or these options."""
         path = dimension.path
-        if path in self.known and dimension.choices is None:
-            return [
-                f"{path}: is a choice among {', '.join(self.known[path])}; list those to try, a range cannot"
-            ]
         if path in self.known:
-            return self.unknown_options(path, dimension.choices)
+            if dimension.choices is not None:
+                return self.unknown_options(path, dimension.choices)
+            offered = ", ".join(self.known[path])
+            return [f"{path}: is a choice among {offered}; list those to try, a range cannot"]
         if dimension.prefix or "@" in path:
             return []
         varied = {d.path: d for d in dimensions}
@@ -78,8 +77,8 @@ class Choices:
             return [self.no_such_path(path, given=f"{group}=" + " or ".join(map(str, without)))]
         rest = " or ".join(map(str, without))
         return [
-            f"{path}: does not exist with {group}={rest}; say in a file of conf/sweep with which it does "
-            f"(when: {{{group}: ...}}), or take {rest} out"
+            f"{path}: does not exist with {group}={rest}; say in a file of conf/sweep with which "
+            f"it does (when: {{{group}: ...}}), or take {rest} out"
         ]
 
     def _options(self, dimension: Dimension, varied: Dimension | None) -> tuple[Any, ...]:
@@ -106,8 +105,10 @@ class Choices:
             if value_at(body, tail, _MISSING) is not _MISSING
         ]
         if homes:
-            return f"{path}: no such path{f' with {given}' if given else ''}; it exists with {group}={' or '.join(homes)}"
-        return f"{path}: no such path in the config{did_you_mean(path, sorted(self._paths())) or self._siblings(path)}"
+            here = f" with {given}" if given else ""
+            return f"{path}: no such path{here}; it exists with {group}={' or '.join(homes)}"
+        hint = did_you_mean(path, sorted(self._paths())) or self._siblings(path)
+        return f"{path}: no such path in the config{hint}"
 
     def _siblings(self, path: str) -> str:
         parent = value_at(self.base, path.rpartition(".")[0]) if "." in path else self.base

@@ -37,7 +37,8 @@ class Space:
         multiply it.
         """
         errors = [
-            f"{d.path}: a grid needs values: list them, or give a step; got every number from {d.low} to {d.high}"
+            f"{d.path}: a grid needs values: list them, or give a step; got every number from "
+            f"{d.low} to {d.high}"
             for d in self.dimensions
             if not d.is_finite
         ]
@@ -46,7 +47,8 @@ class Space:
         points = list(islice(_product(self.dimensions, {}), GRID_LIMIT + 1))
         if len(points) > GRID_LIMIT:
             raise SpecError(
-                f"the grid has more than {GRID_LIMIT:,} points; list fewer values, or search: sweep=tpe"
+                f"the grid has more than {GRID_LIMIT:,} points; list fewer values, or search: "
+                "sweep=tpe"
             )
         return points
 
@@ -57,7 +59,8 @@ class Space:
         """Why a point, which may leave dimensions out, is not in the space; [] when it is."""
         known = {d.path: d for d in self.dimensions}
         lines = [
-            f"{path}: no such path in the space{did_you_mean(path, list(known)) or _listed(list(known))}"
+            f"{path}: no such path in the space"
+            f"{did_you_mean(path, list(known)) or _listed(list(known))}"
             for path in params
             if path not in known
         ]
@@ -72,7 +75,8 @@ class Space:
                 lines.append(f"{path}: {reason}")
             elif clash:
                 lines.append(
-                    f"{path}: exists only with {_condition(clash)}, got {clash[0]}={value_text(point[clash[0]])}"
+                    f"{path}: exists only with {_condition(clash)}, got "
+                    f"{clash[0]}={value_text(point[clash[0]])}"
                 )
         return lines
 

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from hft.metrics import metric, money_metric, scheduled
 from hft.spec import UserError, did_you_mean
-from hft.system.conf import CONF
+from hft.system.conf import CONF, read_yaml
 from hft.tracking.logger.wandb import has_key
 from hft.tracking.tracker import best_of
 from hft.tracking.wandb_internals import (
@@ -86,11 +86,11 @@ def read_shown(*, swept: tuple[str, ...] = (), conf: Path = CONF) -> Shown:
     if swept:
         spaces["typed"] = tuple(_checked(path, known) for path in swept)
     return Shown(
-        objective=_read(conf / "train.yaml")["objective"],
+        objective=read_yaml(conf / "train.yaml")["objective"],
         schedules=tuple(
-            name for p in sorted((conf / "fees").glob("*.yaml")) for name in _ends(_read(p))
+            name for p in sorted((conf / "fees").glob("*.yaml")) for name in _ends(read_yaml(p))
         ),
-        backtest=_read(conf / "backtest.yaml")["name"],
+        backtest=read_yaml(conf / "backtest.yaml")["name"],
         spaces=spaces,
     )
 
@@ -104,8 +104,8 @@ def config_paths(conf: Path = CONF) -> list[str]:
         for p in sorted(conf.iterdir())
         if p.is_dir() and p.name not in ("schema", "sweep", "launcher")
     ]
-    trees = [{g.name: _read(path)} for g in groups for path in sorted(g.glob("*.yaml"))]
-    paths = [path for tree in [_read(conf / "train.yaml"), *trees] for path in _leaves(tree)]
+    trees = [{g.name: read_yaml(path)} for g in groups for path in sorted(g.glob("*.yaml"))]
+    paths = [path for tree in [read_yaml(conf / "train.yaml"), *trees] for path in _leaves(tree)]
     found = ["experiment", *(path for path in paths if ".defaults" not in path)]
     return list(dict.fromkeys(found))
 
@@ -314,9 +314,7 @@ def default_entity() -> str:
     with _refused("the key's own entity is unknown"):
         entity = wandb.Api().default_entity
     if not entity:
-        raise WorkspaceError(
-            "W&B: the key belongs to no user or team; name one: entity=<team>"
-        )
+        raise WorkspaceError("W&B: the key belongs to no user or team; name one: entity=<team>")
     return entity
 
 
@@ -353,17 +351,11 @@ def _identity(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def _read(path: Path) -> dict[str, Any]:
-    import yaml
-
-    return yaml.safe_load(path.read_text()) or {}
-
-
 def _space_of(path: Path) -> list[str]:
     """The config paths that a sweep searches, those of the files that it builds on before its
     own.
     """
-    body = _read(path)
+    body = read_yaml(path)
     bases = [name for name in body.get("defaults", []) if name != "_self_"]
     found = [at for name in bases for at in _space_of(path.with_name(f"{name}.yaml"))]
     return list(dict.fromkeys([*found, *(body.get("space") or {})]))

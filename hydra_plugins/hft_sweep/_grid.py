@@ -11,13 +11,13 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
+from hft.config.hydra_internals import error_of, grid_points
+from hft.config.overrides import parse_overrides
 from hft.spec import UserError
 
 
@@ -25,12 +25,7 @@ def run_grid(
     arguments: list[str], *, context: HydraContext, task_function: TaskFunction, config: DictConfig
 ) -> list[Sequence[JobReturn]]:
     """One batch with the jobs' returns. Exits with status 1 at the end when a job failed."""
-    overrides = OverridesParser.create(config_loader=context.config_loader).parse_overrides(
-        arguments
-    )
-    points = [
-        list(point) for point in BasicSweeper.split_arguments(overrides, max_batch_size=None)[0]
-    ]
+    points = grid_points(parse_overrides(arguments, context.config_loader))
     for point in points:
         context.config_loader.load_sweep_config(config, point)
     if config.hydra.output_subdir is not None:
@@ -59,7 +54,7 @@ def _report(point: list[str], job: JobReturn) -> None:
 
     if job.status is JobStatus.COMPLETED:
         return
-    error = job._return_value
+    error = error_of(job)
     if isinstance(error, KeyboardInterrupt) or hasattr(error, "exit_status"):
         raise error
     if isinstance(error, UserError):

@@ -8,13 +8,13 @@ import math
 
 import optuna
 import pytest
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hft.config.compose import make_config
 from hft.config.configs import TrainConfig
 from hft.config.groups import read_groups
+from hft.config.overrides import parse_overrides
 from hft.space import Dimension, Space, check_space, read_space, scalar, value_text
 from hft.spec import SpecError
 from hft.system.conf import CONF
@@ -36,7 +36,7 @@ BASE = {
 
 
 def read(yaml=None, *overrides, choices=CHOICES):
-    parsed = OverridesParser.create().parse_overrides(list(overrides))
+    parsed = parse_overrides(list(overrides))
     return read_space(yaml or {}, parsed, base=BASE, choices=choices, known=KNOWN)
 
 
@@ -52,7 +52,7 @@ def refusal(yaml=None, *overrides):
 
 def heard(overrides):
     """What Hydra reads: path -> value."""
-    return {o.key_or_group: o.value() for o in OverridesParser.create().parse_overrides(overrides)}
+    return {o.key_or_group: o.value() for o in parse_overrides(overrides)}
 
 
 # What people type

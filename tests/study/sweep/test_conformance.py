@@ -12,12 +12,12 @@ import sys
 
 import optuna
 import pytest
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
 from hft.config.compose import compose, make_config, to_plain
 from hft.config.configs import TrainConfig
 from hft.config.groups import read_groups
+from hft.config.overrides import parse_overrides
 from hft.space import check_space, read_space
 from hft.spec import Room
 from hft.study.sweep import trial_seed
@@ -118,13 +118,16 @@ def test_a_whole_trial_of_any_length_has_a_pruner(sweep, kind):
 
 
 def test_start_up_stays_light():
-    code = "import hft.study.sweep, hft.space, sys; print([m for m in ('optuna', 'torch') if m in sys.modules])"
+    code = (
+        "import hft.study.sweep, hft.space, sys\n"
+        "print([m for m in ('optuna', 'torch') if m in sys.modules])"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.stdout.strip() == "[]", done.stderr
 
 
 def shipped_space(kind, *overrides, conf=CONF):
-    given = OverridesParser.create().parse_overrides(list(overrides))
+    given = parse_overrides(list(overrides))
     fixed = [o.input_line for o in given if not o.is_sweep_override()]
     composed = compose([f"sweep={kind}", *fixed], full_tree=True, conf=conf)
     choices, yaml = (
@@ -175,7 +178,10 @@ def test_the_shipped_space_follows_the_command_line():
 def test_a_file_of_ones_own_builds_on_a_shipped_one(tmp_path):
     conf = tmp_path / "conf"
     shutil.copytree(CONF, conf)
-    body = "defaults: [tpe, _self_]\nn_trials: 7\nspace:\n  model: null\n  ++optim.lr: [0.01]\n  seed: {low: 0, high: 9}\n"
+    body = (
+        "defaults: [tpe, _self_]\nn_trials: 7\nspace:\n  model: null\n  ++optim.lr: [0.01]\n"
+        "  seed: {low: 0, high: 9}\n"
+    )
     (conf / "sweep" / "mine.yaml").write_text(body)
     sweep = read_sweep("mine", conf=conf)
     assert (sweep.kind, sweep.n_trials, sweep.n_startup) == ("tpe", 7, 20)
