@@ -1,7 +1,7 @@
 """What a fitted fold shows to whoever reviews the run: figures and tables of `select`, feature
 importance on `tune`.
 
-In: the classifier, the rows it is judged by and its forecast. Out: figures and tables on a Tracker;
+In: the classifier, the rows that judge it, and its forecast. Out: figures and tables on a Tracker;
 nothing is computed for a tracker that keeps nothing. To add one: a function here that shows it,
 called by `review_fold`.
 
@@ -38,9 +38,8 @@ from hft.statistics.classes import (
 )
 from hft.tracking.tracker import Tracker
 
-IMPORTANCE_ROWS = (
-    20_000  # the last of tune: one pass per feature over all rows would take longer than an epoch
-)
+# The last rows of tune: one pass per feature over all of them would take longer than an epoch.
+IMPORTANCE_ROWS = 20_000
 N_SHOWN = 500  # predictions in the table
 N_PARTS = 60  # of select, for the gates
 
@@ -55,11 +54,8 @@ def review_fold(
     *,
     prefix: str,
 ) -> None:
-    """`rows` are the labelled, usable rows of `tune` and `select`; a row without a forecast (nan)
-    is left out.
-
-    `p_T3` may be restricted to the classes on offer (0 elsewhere): the uncalibrated forecast is, in
-    the same way.
+    """`rows` are the labelled, usable rows of `tune` and `select`; those without a forecast (nan)
+    are left out. Where `p_T3` is 0, for classes not on offer, so is the uncalibrated forecast.
     """
     if not tracker.keeps:
         return
@@ -90,9 +86,8 @@ def _show_curves(
     curves = {name: pr_curve(p_N3[:, c], y_N == c) for c, name in enumerate(CLASS_NAMES)}
     averages = {name: average_precision(p_N3[:, c], y_N == c) for c, name in enumerate(CLASS_NAMES)}
     title = f"{prefix}select: precision and recall"
-    tracker.figure(
-        f"{prefix}select/pr_curves", plot_pr_curves(curves, averages=averages, title=title)
-    )
+    figure = plot_pr_curves(curves, averages=averages, title=title)
+    tracker.figure(f"{prefix}select/pr_curves", figure)
     curve = coverage_accuracy(p_N3, y_N, prior_C=prior_C)
     title = f"{prefix}select: accuracy of the rows answered"
     tracker.figure(f"{prefix}select/coverage", plot_coverage(curve, title=title))
@@ -107,9 +102,8 @@ def _show_reliability(
         for name, q_N3 in forecasts.items()
     }
     errors = {name: calibration_error(q_N3, y_N) for name, q_N3 in forecasts.items()}
-    figure = plot_reliability(
-        found, errors=errors, title=f"{prefix}select: reliability of the likeliest class"
-    )
+    title = f"{prefix}select: reliability of the likeliest class"
+    figure = plot_reliability(found, errors=errors, title=title)
     tracker.figure(f"{prefix}select/reliability", figure)
 
 
@@ -125,12 +119,9 @@ def _show_gates(
     n_parts = min(N_PARTS, len(ts_N))
     gates_LKH = gate_activity(classifier.network, x_PF, near_T, n_parts=n_parts)
     if len(gates_LKH):
-        times_K = ts_N[
-            -(-np.arange(1, n_parts + 1) * len(ts_N) // n_parts) - 1
-        ]  # of each part's last row
-        figure = plot_gates(
-            gates_LKH, times_K, title=f"{prefix}select: squeeze-and-excitation gates over time"
-        )
+        last_K = -(-np.arange(1, n_parts + 1) * len(ts_N) // n_parts) - 1  # each part's last row
+        title = f"{prefix}select: squeeze-and-excitation gates over time"
+        figure = plot_gates(gates_LKH, ts_N[last_K], title=title)
         tracker.figure(f"{prefix}select/gates", figure)
 
 
@@ -162,11 +153,8 @@ def _show_importance(
     rises = permutation_importance(classifier, dataset, last_T, seed=0)
     frame = pl.DataFrame({"feature": list(rises), "log_loss_rise": list(rises.values())})
     tracker.table(f"{prefix}tune/importance", frame.sort("log_loss_rise", descending=True))
-    shown = (
-        f"{len(at_N):,} rows"
-        if len(at_N) == rows_T.sum()
-        else f"last {len(at_N):,} rows of {rows_T.sum():,}"
-    )
+    is_all = len(at_N) == rows_T.sum()
+    shown = f"{len(at_N):,} rows" if is_all else f"last {len(at_N):,} rows of {rows_T.sum():,}"
     title = f"{prefix}tune: what each feature is worth ({shown})"
     tracker.figure(f"{prefix}tune/importance_bars", plot_importance(rises, title=title))
 
@@ -175,8 +163,8 @@ def _show_importance(
 def _network_input(
     classifier: Classifier, dataset: Dataset, rows_T: np.ndarray
 ) -> tuple[torch.Tensor, np.ndarray]:
-    """What the network sees from R - 1 bars before the first of the rows to the last, padded once
-    more for `dense_logits`, and which of those bars the rows are.
+    """(what the network sees, which of those bars the rows are): the bars from R - 1 before the
+    first of the rows to the last, padded by another R - 1 for `dense_logits`.
     """
     reach = classifier.receptive_field - 1
     at_N = np.flatnonzero(rows_T)
@@ -188,7 +176,7 @@ def _network_input(
 def _uncalibrated(
     classifier: Classifier, x_PF: torch.Tensor, near_T: np.ndarray, p_N3: np.ndarray
 ) -> np.ndarray:
-    """Softmax of the logits as trained, among the classes that `p_N3` has on offer."""
+    """Softmax of the logits as trained, among the classes on offer, where `p_N3` is above 0."""
     logits_NC = dense_logits(classifier.network, x_PF, near_T)[torch.from_numpy(near_T)].double()
     logits_NC = logits_NC.masked_fill(torch.from_numpy(p_N3 == 0).to(logits_NC.device), -torch.inf)
     return logits_NC.softmax(-1).cpu().numpy()

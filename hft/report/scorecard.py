@@ -23,9 +23,10 @@ from hft.statistics.sharpe import sharpe
 from hft.system.files import write_json
 from hft.system.parquet import write_frame
 from hft.trading.fees import FeeSchedule
+from hft.trading.ledger import MARKOUTS_MS
 
 FUNDING_HOURS = 8  # at 00, 08 and 16 UTC on the perpetuals of docs/definitions.md 3
-MARKOUTS = ("markout_100ms_bps", "markout_1s_bps", "markout_10s_bps")
+MARKOUTS = tuple(MARKOUTS_MS)
 Fees = Mapping[str, FeeSchedule]
 
 

@@ -1,10 +1,10 @@
-"""Probabilities of the classes and what came: how good the forecast is, beside the majority's, and
-curves to look at.
+"""Forecasts of classes and what came: how good the forecast is, beside the majority's, and curves
+to look at.
 
 In: p_N3 probabilities and y_N int64 in 0..2, rows without a label left out. Policies: a class
 without rows counts 0 in precision, recall, F1 and PR-AUC; ties of a score are one threshold. To add
-one: a function here, its value in `scores`, against a closed form or a slow twin in
-tests/statistics/test_classes.py.
+one: a function here, its value in `scores`, its line in hft/metrics.py, and a closed form or a slow
+twin in tests/statistics/test_classes.py.
 
 Legend: N rows, C classes, K points of a curve.
 """
@@ -25,8 +25,8 @@ SMALLEST_P = 1e-12
 
 
 class Reliability(NamedTuple):
-    """Bins of equal width that hold rows: the mean forecast, how often it came true, and how many
-    rows.
+    """Of each bin of equal width that holds rows: the mean forecast, the share of rows where it
+    came true, and how many rows.
     """
 
     forecast_K: np.ndarray
@@ -42,8 +42,8 @@ class PrCurve(NamedTuple):
 
 
 class Coverage(NamedTuple):
-    """Of the most confident share of rows: how many are right, and how many the majority class
-    would have right.
+    """Of the most confident share of rows: the share that is right, and the share that the majority
+    class would have right.
     """
 
     coverage_K: np.ndarray
@@ -96,8 +96,8 @@ def brier(p_N3: np.ndarray, y_N: np.ndarray) -> float:
 
 
 def reliability(forecast_N: np.ndarray, came_N: np.ndarray, *, n_bins: int = 15) -> Reliability:
-    """Of one class: `p_N3[:, c], y_N == c`; of the likeliest: `p_N3.max(1), p_N3.argmax(1) ==
-    y_N`.
+    """Of class c, given `p_N3[:, c]` and `y_N == c`; of the likeliest class, given `p_N3.max(1)`
+    and `p_N3.argmax(1) == y_N`.
     """
     bins_N = np.minimum((forecast_N * n_bins).astype(int), n_bins - 1)
     rows_K = np.bincount(bins_N, minlength=n_bins)
@@ -133,7 +133,7 @@ def average_precision(score_N: np.ndarray, came_N: np.ndarray) -> float:
 def coverage_accuracy(
     p_N3: np.ndarray, y_N: np.ndarray, *, prior_C: np.ndarray, n_points: int = 20
 ) -> Coverage:
-    """At coverages 1/n_points .. 1; equally confident rows count in row order, a coverage holds at
+    """At coverages 1/n_points .. 1. Equally confident rows count in row order; a coverage holds at
     least one row.
     """
     order = np.argsort(-p_N3.max(axis=1), kind="stable")
@@ -176,9 +176,7 @@ def classification_metrics(
     p_N3: np.ndarray, y_N: np.ndarray, *, prior_C: np.ndarray
 ) -> dict[str, float]:
     """`scores`, and as `majority_<name>` those of forecasting `prior_C`, the training rows' shares,
-    at every row.
-
-    Where rows differ in the classes on offer, `prior_C` has a row for each.
+    at every row. Where rows differ in the classes on offer, `prior_C` has a row for each.
     """
     majority = scores(np.broadcast_to(prior_C, p_N3.shape), y_N)
     return scores(p_N3, y_N) | {f"majority_{name}": value for name, value in majority.items()}
@@ -187,8 +185,8 @@ def classification_metrics(
 def log_loss_excess(
     p_N3: np.ndarray, y_N: np.ndarray, *, prior_C: np.ndarray, seed: int, min_block: int = 10
 ) -> Interval:
-    """Log loss minus that of the class frequencies, paired by row: skill is an interval wholly
-    below 0 (QUANT 5.16).
+    """Log loss minus that of the class frequencies, paired by row; an interval wholly below 0 shows
+    skill (docs/definitions.md 5.16).
 
     Labels overlap: give `min_block` twice their horizon in bars (experiments/LOG.md). `prior_C` may
     have a row for each of `p_N3`.

@@ -1,6 +1,4 @@
-"""Fills of positions in, LEDGER out: returns, quantities and markouts follow from the fills
-alone.
-"""
+"""Fills in, LEDGER out: returns, quantities and markouts follow from the fills alone."""
 
 from __future__ import annotations
 
@@ -16,10 +14,9 @@ MARKOUTS_MS = {"markout_100ms_bps": 100, "markout_1s_bps": 1_000, "markout_10s_b
 def make_ledger(fills: dict[str, np.ndarray], quotes: pl.DataFrame, *, until: int) -> pl.DataFrame:
     """`fills`: LEDGER's bar, side, ts, price, maker and reason columns.
 
-    `qty` is the base quantity that one unit of quote currency buys at the entry, so that every
-    position has the same notional and bps add up. A markout is the side times the move from the
-    entry price to the mid known tau later; null without quotes, and where tau later is at or after
-    `until`.
+    `qty` is the base quantity that one unit of quote currency buys at the entry: every position
+    has the same notional, so that bps add up. A markout is the side times the move from the entry
+    price to the mid known tau later; null without quotes, and where that is at or after `until`.
     """
     side, price = fills["side"], fills["price_entry"]
     derived = {

@@ -104,8 +104,8 @@ def test_every_part_is_found_in_the_offline_files(fold, tmp_path):
     run = read_offline(tmp_path)
     assert run.config == {"seed": 7, "code": {"git": git_state(), "versions": versions()}}
     assert set(run.curves) == under_prefix(EPOCH)
-    assert run.summary[f"{PREFIX}tune/mcc"] == {"max": 0.3}
-    assert run.summary[f"{PREFIX}train/lr"] == 0.01
+    # The summary has results over all folds and seeds, and no value of a curve of one of them.
+    assert under_prefix(EPOCH).isdisjoint(run.summary)
     assert {"data/rows": 10, "labels/hold": 0.2}.items() <= run.summary.items()
     assert set(run.images) == under_prefix(FIGURES)
     assert all(image.startswith(PNG) for image in run.images.values())

@@ -27,8 +27,8 @@ class CsvTracker(Tracker):
     """metrics.csv (a row per epoch, a column per metric), summary.csv, tables/<name>.csv and
     figures/<name>.png.
 
-    A file is rewritten whole and renamed at each call, so that a kill leaves the last state and a
-    resumed run, or the backtest after the training, goes on from what is there.
+    Each call rewrites its file whole. A kill leaves the last state; a resumed run, or the backtest
+    after the training, goes on from it.
     """
 
     keeps: ClassVar[bool] = True

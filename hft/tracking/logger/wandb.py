@@ -1,9 +1,12 @@
 """W&B in one place: a Job in, one W&B run out, online or as files to sync later.
 
-Several processes may work on one run, one after the other. Offline each starts a file of its own,
-in which W&B would count steps from 0 and begin its summary anew: `<folder>/wandb/step` and
-`summary.json` carry both on. To show something new: a method on Tracker, and what W&B makes of it
-here.
+Several processes may work on one run, one after the other. Offline, each of them starts a file of
+its own, in which W&B would count steps from 0 and begin its summary anew; `<folder>/wandb/step` and
+`summary.json` carry both on. To show something new: a method on Tracker, and its W&B form here.
+
+Group and job type tell runs apart: `train` and `folds` in the experiment's group, `trial` and
+`study` in the study's. A backtest has no run of its own: its numbers stand beside those of its
+training, so that one table sorts both, and it adds the tag `backtest=<name>`.
 """
 
 from __future__ import annotations
@@ -69,9 +72,9 @@ class Wandb(LoggerSpec):
 class WandbTracker(Tracker):
     """One W&B run. Curves have the epoch for their axis; W&B's own step only counts what was given.
 
-    In the summary a curve stands with its best value, {"min": 0.98} as W&B writes it, or with its
-    last where neither way is better, if it is one of SHOWN and not of one among several folds or
-    seeds. A result given by `summary` under the same name replaces that.
+    The summary has the best value of a curve of SHOWN, {"min": 0.98} as W&B writes it, or its last
+    where neither way is better; and none where the run has several folds or seeds. A result given
+    by `summary` under the same name replaces that value.
     """
 
     keeps: ClassVar[bool] = True

@@ -1,8 +1,9 @@
 """Intended sides and the market in, fills out: one LEDGER row per position, before any fee.
 
-A decision at a bar's close meets the market `latency_ms` later, so does every exit. Barriers are
-those of the labels, put around the entry fill. To add one: one module here with an ExecutionSpec
-subclass, `conf/execution/<kind>.yaml`, one test. The conformance suite covers it at once.
+A decision at a bar's close meets the market `latency_ms` later, and so does every exit. Barriers
+are those of the labels, put around the entry fill. To add one: one module here with an
+ExecutionSpec subclass, `conf/execution/<kind>.yaml`, one test. The conformance suite covers it at
+once.
 """
 
 from __future__ import annotations
@@ -59,7 +60,7 @@ def simulate(
     until: int,
     fold: int,
 ) -> pl.DataFrame:
-    """LEDGER of a fitted strategy on calibrated probabilities, a row of `p_T3` per bar, NaN where
+    """LEDGER of a fitted strategy on calibrated probabilities: a row of `p_T3` per bar, NaN where
     none may be used.
     """
     sides_T = make_sides(strategy, p_T3, fitted)
@@ -80,8 +81,8 @@ def fit_strategy(
     schedule: FeeSchedule,
     until: int,
 ) -> dict[str, Any]:
-    """The strategy fitted on the bars of `rows_T` (tune) through `execution`, paying `schedule`;
-    `until` ends tune.
+    """What the strategy learns on the bars of `rows_T` (tune) through `execution`, paying
+    `schedule`; `until` ends tune.
     """
 
     def net_of(sides_T: np.ndarray) -> np.ndarray:
