@@ -27,10 +27,10 @@ from hft.learning.classifier import Classifier
 from hft.learning.dense import dense_logits
 from hft.learning.interruption import Interrupted as Interrupted
 from hft.learning.interruption import Keeper
-from hft.learning.learner import FitResult as FitResult
 from hft.learning.learner import Learner, OnEpoch
 from hft.learning.loss import LossSpec
 from hft.learning.optim import OptimSpec
+from hft.learning.result import FitResult as FitResult
 from hft.learning.trainer import TrainerSpec, TrainingError
 
 

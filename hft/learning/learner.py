@@ -14,8 +14,8 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from dataclasses import asdict
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,6 +28,7 @@ from hft.learning.classifier import CheckpointError, Classifier
 from hft.learning.dense import Chunks, dense_logits
 from hft.learning.loss import LossSpec
 from hft.learning.optim import OptimSpec
+from hft.learning.result import FitResult, Sums
 from hft.learning.trainer import TrainerSpec, TrainingError
 from hft.metrics import metric
 from hft.schema import CLASS_NAMES
@@ -37,41 +38,6 @@ CHECK_EVERY = 50  # steps: on a GPU a look at the loss waits for all work in fli
 
 # Gets an epoch's number, from 0, and its metrics; returns True to stop the training.
 OnEpoch = Callable[[int, dict[str, float]], bool]
-
-
-@dataclass
-class FitResult:
-    """`history[epoch]`, from 0, is repeatable to the bit: `train/loss` (running), `train/lr` (of
-    the last step), `train/grad_norm` and `train/grad_norm_max` (before clipping), `tune/loss`
-    (every row alike, uncalibrated logits) and `tune/<name>` for each of `classification_metrics` on
-    probabilities calibrated on the same rows. `timing[epoch]` holds what is not:
-    `train/examples_per_s`, without the evaluation of tune.
-    """
-
-    class_counts: np.ndarray  # of the training rows that count
-    history: list[dict[str, float]] = field(default_factory=list)
-    timing: list[dict[str, float]] = field(default_factory=list)
-    best_epoch: int = -1
-    stopped: Literal["epochs", "patience", "callback"] = "epochs"
-
-    @property
-    def examples_per_s(self) -> float:
-        """Of all epochs, each with the same number of examples."""
-        speeds = [timing[metric("train", "examples_per_s")] for timing in self.timing]
-        return len(speeds) / sum(1 / speed for speed in speeds) if speeds else 0.0
-
-
-@dataclass
-class Sums:
-    """Of the epoch's steps so far, added in float64 and in their order: wherever a kill cuts them,
-    the bits are the same.
-    """
-
-    loss: float = 0.0
-    weight: float = 0.0
-    norm: float = 0.0
-    norm_max: float = 0.0
-    seconds: float = 0.0
 
 
 class Steps:
@@ -169,6 +135,7 @@ class Learner:
         self.clock = time.perf_counter()
 
     def begin_step(self) -> None:
+        """Seeds the generators and sets the learning rate, both from the step's number alone."""
         sequence = np.random.SeedSequence([self.seed, self.epoch, self.batch])
         torch.manual_seed(int(sequence.generate_state(1, np.uint64)[0]))
         self.lr = self.optim.lr_at(self.step, self.n_steps)
@@ -176,8 +143,8 @@ class Learner:
             group["lr"] = self.lr
 
     def losses(self, starts_B: torch.Tensor) -> Iterator[torch.Tensor]:
-        """Of the step's portions, one backward pass each; they add up to the weighted mean over the
-        whole step.
+        """One loss per portion of the step, for a backward pass each; they add up to the weighted
+        mean over the whole step.
         """
         weight = self.w_P[(starts_B[:, None] + self.window_W[self.reach :])].sum()
         loss = torch.zeros_like(weight)
@@ -282,7 +249,7 @@ class Learner:
         return {metric("tune", name): value for name, value in values.items()}
 
     def state(self) -> dict[str, Any]:
-        """Everything that the next step depends on and that cannot be computed again; between two
+        """What the next step depends on and nobody can compute again; to be asked for between two
         steps.
         """
         self._look(self.batch)
@@ -307,8 +274,8 @@ class Learner:
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Goes on from `state`. With another batching (another trainer) it does so at the same
-        share of the epoch.
+        """Goes on from `state`; under another batching (another trainer), at the same share of the
+        epoch. Raises CheckpointError.
         """
         try:
             position, best, result = state["position"], state["best"], state["result"]

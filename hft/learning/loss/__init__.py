@@ -15,7 +15,5 @@ from hft.spec import Kind
 
 class LossSpec(Kind):
     def build(self, class_counts: np.ndarray) -> nn.Module:
-        """A module (logits_NC, y_N) -> loss_N; `class_counts` are those of the rows that are
-        trained on.
-        """
+        """A module (logits_NC, y_N) -> loss_N; `class_counts` are those of the training rows."""
         raise NotImplementedError

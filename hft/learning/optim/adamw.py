@@ -62,7 +62,5 @@ class AdamW(OptimSpec):
 
 
 def _cosine(start: float, end: float, share: float) -> float:
-    """Half a cosine from `start` to `end`; a share of the way outside [0, 1] is at the nearer
-    end.
-    """
+    """Half a cosine from `start` to `end`; a share of the way outside [0, 1] counts as 0 or 1."""
     return end + (start - end) / 2 * (1 + math.cos(math.pi * min(max(share, 0.0), 1.0)))

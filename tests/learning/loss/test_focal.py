@@ -31,8 +31,8 @@ def test_hand_values():
 
 
 def test_alpha_scales_the_loss_and_leaves_p_alone():
-    """p_t is the unweighted probability: alpha inside the cross entropy would distort it (QUANT
-    1).
+    """p_t is the unweighted probability: alpha inside the cross entropy would distort it
+    (docs/definitions.md 1).
     """
     log_p = torch.tensor([[0.5, 0.25, 0.25]]).log()
     value = float(focal(2.0, (1.0, 3.0, 0.5))(log_p, torch.tensor([1])))
