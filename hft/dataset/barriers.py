@@ -45,6 +45,7 @@ def first_touch(
     skipped whole; prints outside all bars are read one by one. inf and -inf mean no barrier. Upper
     is judged first, so that the caller must refuse a distance of 0.
     """
+    # Three stretches: prints before the first bar, in bars, and after the last one, which is open.
     at, side = _touch_in_prints(price, first, min(stop, bounds[0]), upper, lower)
     if side != 0:
         return at, side
@@ -78,6 +79,7 @@ def touch_in_bars(
     `last_bar`.
     """
     for b in range(bar, last_bar + 1):
+        # The first and the last bar may touch outside of [first, stop): the prints then say no.
         if highs[b] >= upper or lows[b] <= lower:
             at, side = _touch_in_prints(
                 price, max(first, bounds[b]), min(stop, bounds[b + 1]), upper, lower

@@ -110,7 +110,8 @@ def _load_market(
         column_stage(features, *inputs, cache)
         for inputs in zip(tick_stages, bar_stages, strict=True)
     ]
-    columns = run_all(column_stages)  # a worker that lacks the day's bars builds them first
+    # Not the bars first: a worker that lacks a day's bars builds them on the way to its columns.
+    columns = run_all(column_stages)
     joined_bars = _join_days([stage.run().frame("bars") for stage in bar_stages], days, data.gap_s)
     return Market(
         ticks=joined,

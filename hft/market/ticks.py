@@ -43,6 +43,7 @@ class Ticks:
         return self.trades, self.quotes, self.book
 
     def n_levels(self) -> int:
+        # Three columns of times and ids, and four per level.
         return (self.book.width - 3) // 4
 
     def first_event(self) -> int | None:
@@ -67,6 +68,7 @@ def join_ticks(days: list[Ticks], gap_s: float) -> Ticks:
             f"data: no trades between {to_iso(start)} and {to_iso(end)}: "
             "check data.start and data.end"
         )
+    # One chunk each: kernels read columns as arrays, and chunks would be copied at each use.
     trades, quotes, book = (
         pl.concat(frames, rechunk=True) for frames in zip(*(d.streams() for d in days), strict=True)
     )
@@ -118,6 +120,7 @@ def _slice(stream: pl.DataFrame, start: int, end: int) -> pl.DataFrame:
 
 
 def _gaps_between(days: list[Ticks], gap_s: float) -> np.ndarray:
+    # A day without any event is part of a gap, not an end of it.
     filled = [day for day in days if day.first_event() is not None]
     after = [b.first_event() for a, b in itertools.pairwise(filled) if parted_by_gap(a, b, gap_s)]
     return np.array(after, np.int64)
@@ -128,6 +131,7 @@ def _join_notes(notes: list[dict[str, Any]]) -> dict[str, Any]:
     for day in notes:
         for name, value in day.items():
             joined[name] = joined.get(name, 0) + value if isinstance(value, int) else value
+    # A share does not add up; it is made anew from the counts that do.
     if joined.get("trades") and "unknown_side" in joined:
         joined["unknown_side_share"] = joined["unknown_side"] / joined["trades"]
     return joined

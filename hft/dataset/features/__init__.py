@@ -141,11 +141,14 @@ def log_return_bps(*, bars: int = 1) -> pl.Expr:
 def _distinct(specs: dict[str, FeatureSpec]) -> Iterator[FeatureSpec]:
     """One spec per group of specs with the same tick columns, in an order of their own."""
     with_ticks = [s for s in specs.values() if type(s).tick_columns is not FeatureSpec.tick_columns]
+    # Sorted, since the plan is part of a cache key: the order of a set must not change it.
     keyed = {(s.kind, repr([getattr(s, field) for field in s.tick_fields])): s for s in with_ticks}
     return (keyed[key] for key in sorted(keyed))
 
 
 def _require_streams(frame: pl.DataFrame, specs: dict[str, FeatureSpec]) -> None:
+    # A day without quotes gives nulls; a range without any gives columns of nothing but null, with
+    # which nothing could be trained.
     lacking = {
         name: spec for name, spec in specs.items() if frame.height and spec.lacks_data(frame)
     }
@@ -163,5 +166,6 @@ def _require_streams(frame: pl.DataFrame, specs: dict[str, FeatureSpec]) -> None
 
 
 def _stored(values: pl.Series) -> pl.Series:
+    # Cast first: what float32 cannot hold becomes inf there, and null here.
     stored = values.cast(pl.Float32)
     return stored.set(~stored.is_finite().fill_null(value=False), None)

@@ -22,9 +22,9 @@ def flow_per_bar(
     ts_recv = stream["ts_recv"].to_numpy()
     first = day_begins(ts_recv, bars)
     bounds = quote_bounds(ts_recv, bars)
-    return _flow(
-        *(stream[c].to_numpy() for c in columns), np.maximum(bounds[:-1], first), bounds[1:], first
-    )
+    bid, bid_qty, ask, ask_qty = (stream[c].to_numpy() for c in columns)
+    starts = np.maximum(bounds[:-1], first)
+    return _flow(bid, bid_qty, ask, ask_qty, starts, bounds[1:], first)
 
 
 def day_begins(ts_recv: np.ndarray, bars: pl.DataFrame) -> np.ndarray:
@@ -45,9 +45,10 @@ def _flow(
     n = len(starts)
     flow, depth = np.full(n, np.nan), np.full(n, np.nan)
     for bar in range(n):
-        if stops[bar] == day_begins[bar]:
+        if stops[bar] == day_begins[bar]:  # no quote of the day yet
             continue
         total = 0.0
+        # From the day's second quote on: a flow is a difference, and a day knows no other day.
         for i in range(max(starts[bar], day_begins[bar] + 1), stops[bar]):
             # Cont, Kukanov and Stoikov 2014, eq. 4: what joined the best bid or bettered it less
             # what left it, and the mirror of that at the ask. nan (no such level) compares false

@@ -26,6 +26,7 @@ def rolling_slope(y: np.ndarray, x: np.ndarray, window: int) -> np.ndarray:
             sxx += (x[i] - mean_x) ** 2
             sxy += (x[i] - mean_x) * (y[i] - mean_y)
             scale += x[i] ** 2
+        # Rounding leaves a relative 1e-16 per value, so 1e-32 in squares: equal values stay below.
         if sxx > 1e-20 * scale:
             slope[end - 1] = sxy / sxx
     return slope

@@ -34,7 +34,7 @@ class DepthImbalance(FeatureSpec):
     def _at_close(self, book: pl.DataFrame, bars: pl.DataFrame) -> np.ndarray:
         imbalance = np.full(bars.height, np.nan)
         if f"bid_{self.levels - 1}" not in book.columns:
-            return imbalance
+            return imbalance  # null everywhere, which lacks_data tells the user
         ts_recv = book["ts_recv"].to_numpy()
         last = np.searchsorted(ts_recv, bars["ts"].to_numpy()) - 1
         known = last >= day_begins(ts_recv, bars)

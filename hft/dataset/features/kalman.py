@@ -65,6 +65,8 @@ class LocalLevel(FeatureSpec):
         past_covariance = (returns * returns.shift(1)).ewm_mean(alpha=alpha).shift(1)
         variance = within_segments(frame, past_variance)
         covariance = within_segments(frame, past_covariance).fill_null(0)
+        # The noise's share of the variance is 2r / (q + 2r). A sample may put it outside [0, 1],
+        # and at either end the filter would stop filtering or stop moving.
         share = (-2 * covariance / variance).fill_nan(0).clip(self.min_share, 1 - self.min_share)
         return (variance * share / 2).to_numpy(), (variance * (1 - share)).to_numpy()
 
@@ -117,7 +119,7 @@ def local_level(
         surprise = y[t] - level
         predicted = variance + drift[t]
         total = predicted + noise[t]
-        if total > 0:
+        if total > 0:  # else the price has never moved, and nothing is a surprise
             gain = predicted / total
             innovation[t] = surprise / np.sqrt(total)
         else:

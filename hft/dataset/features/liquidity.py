@@ -78,13 +78,15 @@ class EffectiveSpread(Windowed):
     kind: Literal["effective_spread"]
 
     def tick_columns(self, ticks: Ticks, bars: pl.DataFrame) -> dict[str, np.ndarray]:
-        trades = [ticks.trades[name].to_numpy() for name in ("ts_recv", "price", "qty", "side")]
+        ts_recv, price, qty, side = (
+            ticks.trades[name].to_numpy() for name in ("ts_recv", "price", "qty", "side")
+        )
         ts_quote = ticks.quotes["ts_recv"].to_numpy()
         mid = ((ticks.quotes["bid"] + ticks.quotes["ask"]) / 2).to_numpy()
         begins = day_begins(ts_quote, bars)
         return {
             "effective_spread": _effective_spread(
-                *trades, trade_bounds(trades[0], bars), ts_quote, mid, begins
+                ts_recv, price, qty, side, trade_bounds(ts_recv, bars), ts_quote, mid, begins
             )
         }
 
@@ -109,6 +111,7 @@ def _effective_spread(
     for bar in range(len(bounds) - 1):
         weighted = volume = 0.0
         for i in range(bounds[bar], bounds[bar + 1]):
+            # Strictly before: a print often precedes its own book update by a millisecond.
             while known < len(ts_quote) and ts_quote[known] < ts_recv[i]:
                 known += 1
             if known > day_begins[bar] and side[i] != 0:

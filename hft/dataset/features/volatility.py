@@ -16,6 +16,7 @@ from hft.dataset.features import (
     within_segments,
 )
 
+# Of one bar each: they reach across no gap, so no segment has to be looked at before a window.
 RANGE = (pl.col("high") / pl.col("low")).log()
 BODY = (pl.col("close") / pl.col("open")).log()
 

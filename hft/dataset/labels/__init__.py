@@ -112,6 +112,7 @@ def build_labels(ticks: Ticks, bars: pl.DataFrame, spec: LabelSpec) -> pl.DataFr
     its own life, and on nothing later than the close of the bar in which it ends.
     """
     decided, labels = spec.offered(bars).any(axis=1), spec.build(ticks, bars)
+    # Before the weights: a bar that carries no decision shares nothing with its neighbours.
     if not decided.all():
         labels = labels.with_columns(
             pl.when(pl.Series(decided)).then(pl.col(c)).alias(c) for c in labels.columns[1:]
@@ -153,7 +154,7 @@ def restrict(p_T3: np.ndarray, offered_T3: np.ndarray) -> np.ndarray:
     is opened there.
     """
     if offered_T3.all():
-        return p_T3
+        return p_T3  # the same bits, where dividing by a sum of 1 might round
     p = np.where(offered_T3, p_T3, 0.0)
     total = p.sum(axis=1, keepdims=True)
     return np.divide(
@@ -208,6 +209,7 @@ def label_report(
     ends = np.where(rows_T, end_bars(bars, labels), -1)
     paths = read_paths(ticks, bars, horizon=spec.horizon, latency_ms=spec.latency_ms)
     on_ticks = needs_prints(paths, bars, spec.exits(bars), ends, offered_T3)
+    # From the time of entry as meant: where the entry waits for a print, that is holding too.
     entered = bars["ts"].to_numpy()[rows_T] + round(spec.latency_ms * NS_PER_MS)
     held_ns = labels["t_end"].filter(rows_T).to_numpy() - entered
     unknowable = period_T & offered_T3.any(axis=1) & labels["y"].is_null().to_numpy()

@@ -50,6 +50,7 @@ def read_paths(ticks: Ticks, bars: pl.DataFrame, *, horizon: int, latency_ms: fl
         # At equal times trades come before quotes: the path begins behind all prints of ts_entry.
         after = _first_at(ts_recv, ts_entry + 1, bounds[1:])
         entry, first = np.where(quoted, mid, entry), np.where(quoted, after, first)
+    # Clipped only to index with: a path that would reach past the range is not known.
     ends = np.minimum(np.arange(bars.height) + horizon, bars.height - 1)
     segment, stop = bars["segment"].to_numpy(), bounds[ends + 1]
     known = (np.arange(bars.height) + horizon == ends) & (segment[ends] == segment) & (first < stop)
@@ -62,6 +63,7 @@ def _mids_as_of(ticks: Ticks, ts_entry: np.ndarray) -> tuple[np.ndarray, np.ndar
     """
     ts_quote, bid, ask = (ticks.quotes[name].to_numpy() for name in ("ts_recv", "bid", "ask"))
     at = _first_at(ts_quote, ts_entry + 1, np.zeros(ts_entry.size, np.int64)) - 1
+    # A quote from before a gap says nothing about the market behind it.
     since = np.concatenate([[_ALWAYS], ticks.gaps])[
         np.searchsorted(ticks.gaps, ts_entry, side="right")
     ]

@@ -33,6 +33,7 @@ def walk_like(bars: pl.DataFrame, *, horizon: int, seed: int) -> tuple[Ticks, pl
     ).row(0)
     per_bar = max(1, round(min(n_trades, PRINTS_PER_PATH / horizon)))
     n_bars = min(N_PRINTS // per_bar, MAX_BARS)
+    # Prints of a bar share its variance, so that any number of them gives bars of one volatility.
     sigma = volatility(bars) / np.sqrt(per_bar)
     pace_ns = max(1, round(duration_ns / per_bar))
     log_price = np.cumsum(np.random.default_rng(seed).standard_normal(n_bars * per_bar) * sigma)

@@ -53,6 +53,8 @@ def time_decay(uniqueness: np.ndarray, decay: float) -> np.ndarray:
 def _shared(ends: np.ndarray, values: np.ndarray) -> np.ndarray:
     """Per label the sum of values[t] / c_t over its bars, from running sums; 0 where ends < 0."""
     n = ends.size
+    # Births and deaths per bar, then running sums: linear in bars, where adding up each label's
+    # bars would be bars times horizon.
     change = np.zeros(n + 1, np.int64)
     for i in range(n):
         if ends[i] >= 0:

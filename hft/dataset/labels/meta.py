@@ -59,6 +59,7 @@ class Primary(Spec):
 
     def _values(self, bars: pl.DataFrame) -> np.ndarray:
         if self.signal == RETURN:
+            # Over the whole range: `sides` takes back what reaches across a gap.
             log_close = bars["close"].log()
             return ((log_close - log_close.shift(self.window)) * 1e4).fill_null(np.nan).to_numpy()
         return _window_mean(

@@ -86,6 +86,7 @@ class Split:
         return inside(bars, self.train_reads())
 
     def _embargoed(self, bars: pl.DataFrame) -> np.ndarray:
+        # After every run, also between training and validation: a feature looks back over the edge.
         out, ts = np.zeros(bars.height, bool), bars["ts"].to_numpy()
         for blocks in self.periods.values():
             for _, end in _runs(blocks):

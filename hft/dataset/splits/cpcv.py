@@ -47,6 +47,7 @@ class Cpcv(SplitSpec):
         return self
 
     def periods(self, start: int, end: int) -> list[Periods]:
+        # Each edge is rounded from the range itself, so that blocks meet whatever the rounding.
         blocks = list(
             pairwise(start + round((end - start) * g / self.groups) for g in range(self.groups + 1))
         )

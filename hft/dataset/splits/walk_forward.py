@@ -49,6 +49,7 @@ class WalkForward(SplitSpec):
         return [self._fold(start, first, test) for test in pairwise(edges)]
 
     def _fold(self, start: int, first: int, test: tuple[int, int]) -> Periods:
+        # Rolling: the history begins as much later as the test period does.
         since = start if self.window == "expanding" else start + test[0] - first
         length = test[0] - since
         tune = since + round(length * (1 - self.tune - self.select))

@@ -38,6 +38,7 @@ def fit_transforms(specs: dict[str, TransformSpec], x_NF: np.ndarray) -> nn.Sequ
     fitted = nn.Sequential()
     for name, spec in specs.items():
         with torch.no_grad():
+            # In float32, as the network will see it.
             seen_NF = fitted(torch.from_numpy(np.asarray(x_NF, np.float32))).numpy()
         fitted.add_module(name, spec.fit(seen_NF))
     return fitted

@@ -29,6 +29,7 @@ class Standardize(TransformSpec):
         return Scale(torch.zeros(n_features), torch.ones(n_features), self.clip)
 
     def fit(self, x_NF: np.ndarray) -> nn.Module:
+        # A sum of a million float32 values loses digits that a price feature needs.
         x_NF = np.asarray(x_NF, np.float64)
         known_NF = np.isfinite(x_NF)
         n_F = np.maximum(known_NF.sum(axis=0), 1)

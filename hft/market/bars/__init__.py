@@ -121,6 +121,7 @@ def build_bars(
             "choose another data.start or data.end"
         )
     totals = _totals_up_to(ticks, history) if spec.hours_back else pl.DataFrame(schema=HOURLY)
+    # Day by day even here, so that days built apart and joined give the same bits.
     frames = [_day_frame(day, spec, ticks) for day in _split_days(ticks, totals)] or [
         pl.DataFrame(schema=BARS)
     ]
@@ -225,7 +226,7 @@ def _day_frame(day: Day, spec: BarSpec, ticks: Ticks) -> pl.DataFrame:
     n_bars = len(columns["ts"])
     columns["partial"] = np.zeros(n_bars, bool)
     if n_bars and not spec.is_closed(day, {name: column[-1] for name, column in columns.items()}):
-        if day.end < day.midnight:
+        if day.end < day.midnight:  # nobody knows yet how it will close
             columns = {name: column[:-1] for name, column in columns.items()}
         else:
             columns["partial"][-1], columns["ts"][-1] = True, day.midnight
@@ -246,6 +247,7 @@ def _quote_state(quotes: pl.DataFrame, ts: np.ndarray, day_start: int) -> dict[s
     """The day's last quote strictly before each `ts`, null where there was none yet."""
     ts_recv = quotes["ts_recv"].to_numpy()
     last = np.searchsorted(ts_recv, ts) - 1
+    # Not a quote of the day before: that day may not be loaded.
     known = last >= np.searchsorted(ts_recv, day_start)
     rows = pl.Series(last).set(pl.Series(~known), None)
     return {name: quotes[name].gather(rows) for name in QUOTE_STATE}

@@ -30,6 +30,7 @@ class TimeBars(BarSpec):
         return last["ts"] <= day.end
 
     def times(self, day: Day, ts_open: np.ndarray, ts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        # From midnight: the grid restarts with the day, also where the size does not divide it.
         begin = day.start + (ts_open - day.start) // self._size_ns * self._size_ns
         return begin, begin + self._size_ns
 

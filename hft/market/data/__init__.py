@@ -89,6 +89,7 @@ class DataSpec(Kind):
         days of the data.
         """
         begin = first if self.start == "first" else day_of(to_ns(self.start))
+        # The end is exclusive: midnight is the end of the day before.
         end = last if self.end == "last" else day_of(to_ns(self.end) - 1)
         for name, value, day in (("start", self.start, begin), ("end", self.end, end)):
             if not first <= day <= last:

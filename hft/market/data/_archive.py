@@ -89,6 +89,7 @@ def verify_checksum(path: Path, *, required: bool) -> None:
                 "or set data.require_checksum=false"
             )
         return
+    # As sha256sum writes it: the hash, two spaces, the name, which a user may have changed.
     words = beside.read_text(errors="replace").split()
     found = file_hash(path)
     if not words or words[0].lower() != found:
@@ -138,8 +139,11 @@ def _columns(text: bytes, layout: Layout, path: Path) -> pl.DataFrame:
     """Our columns under our names, typed, with `row` (line of the CSV) and `reason`; blank cells
     become null.
     """
+    # A row begins with its id, a header with a letter.
     has_header = not text[:1].isdigit()
     try:
+        # All cells as text: a bad one is refused with its row, where polars would make it null. No
+        # vendor file quotes, and one stray quote would swallow the lines up to the next.
         raw = pl.read_csv(text, has_header=has_header, infer_schema=False, quote_char=None)
     except pl.exceptions.PolarsError as error:
         raise DataError(
@@ -178,6 +182,7 @@ def _typed(cells: pl.Series, ours: str, first_row: int, path: Path) -> pl.Series
         return cells
     dtype = pl.Int64 if ours in ("id", "seq", "time", "first_id", "last_id") else pl.Float64
     numbers = cells.cast(dtype, strict=False)
+    # A blank time is dropped and counted later; any other blank is refused.
     wrong = (numbers.is_null() & cells.is_not_null()) if ours == "time" else numbers.is_null()
     for at in wrong.arg_true().head(1):
         value = "a blank" if cells[at] is None else repr(cells[at][:40])
@@ -225,6 +230,6 @@ def _ns_time(frame: pl.DataFrame, path: Path) -> pl.DataFrame:
         .otherwise(time)
     )
     frame = drop(frame, time.is_null(), "no_time").with_columns(
-        ts_exch=scaled.forward_fill().backward_fill()
+        ts_exch=scaled.forward_fill().backward_fill()  # backward: blanks at the file's beginning
     )
     return frame.drop("time")

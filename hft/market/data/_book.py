@@ -70,6 +70,7 @@ def rebuild_book(diffs: pl.DataFrame, snapshots: list[Snapshot], n_levels: int) 
 
 def plan_replays(diffs: pl.DataFrame, snapshots: list[Snapshot]) -> list[Replay]:
     """Which diffs each snapshot carries; a snapshot that does not fit the chain is skipped."""
+    # A dropped diff changes the book too, from the moment of the kept diff before it.
     known = pl.when(pl.col("reason").is_null()).then(pl.col("ts_recv")).forward_fill().fill_null(0)
     ts, last_id, prev_id = (
         s.to_numpy() for s in diffs.select(known.alias("ts"), "last_id", "prev_id")
@@ -87,6 +88,7 @@ def plan_replays(diffs: pl.DataFrame, snapshots: list[Snapshot]) -> list[Replay]
         if stop < emit_from:
             continue  # the chain broke before the snapshot came
         continues = bool(plan) and (plan[-1].stop > emit_from or plan[-1].stop == len(ts))
+        # The snapshot takes over where it arrives, so that one of two replays carries each diff.
         if continues:
             plan[-1] = replace(plan[-1], stop=emit_from)
         plan.append(Replay(snapshot, start, emit_from, stop, continues))
@@ -161,7 +163,7 @@ def _set_level(
     elif found:
         qtys[i] = qty
     else:
-        if n == len(keys):
+        if n == len(keys):  # seldom: a book's depth hardly grows
             keys, qtys = np.append(keys, np.empty(n + 16)), np.append(qtys, np.empty(n + 16))
         for j in range(n, i, -1):
             keys[j], qtys[j] = keys[j - 1], qtys[j - 1]

@@ -60,6 +60,7 @@ def drop_late(frame: pl.DataFrame, max_delay_ns: int) -> pl.DataFrame:
     because both days that read a row at midnight must judge it alike.
     """
     delay = pl.col("ts_recv") - pl.col("ts_exch")
+    # By receive time: a late row is judged in the hour in which it came.
     return drop(
         frame, delay > delay.median().over(pl.col("ts_recv") // NS_PER_HOUR) + max_delay_ns, "late"
     )
@@ -100,18 +101,21 @@ def flag_missing_ids(frame: pl.DataFrame, first: str, last: str, *, max_hole: in
     """`missing_ids`: how many ids are absent before each row; `broken`: whether they are more than
     `max_hole`. The id of a dropped print is present.
     """
+    # Aggregates that overlap, and rows equal in id, would count as negative holes.
     hole = (pl.col(first) - pl.col(last).shift(1) - 1).clip(lower_bound=0).fill_null(0)
     return frame.with_columns(missing_ids=hole, broken=hole > max_hole)
 
 
 def break_times(frame: pl.DataFrame) -> np.ndarray:
     """ts_recv of the first kept row at or after each break of the id chain."""
+    # The chain may break at a dropped row; what follows the break is the next event that stays.
     at = pl.when(KEPT).then(pl.col("ts_recv")).backward_fill()
     return frame.select(at.filter(pl.col("broken"))).to_series().drop_nulls().to_numpy()
 
 
 def find_gaps(streams: list[pl.DataFrame], gap_s: float) -> np.ndarray:
     """ts_recv of the first event after each silence, of all streams together, beyond `gap_s`."""
+    # Each stream is sorted already, and a stable sort merges sorted runs.
     ts = np.sort(np.concatenate([s["ts_recv"].to_numpy() for s in streams]), kind="stable")
     return after_gaps(ts, gap_s)
 
@@ -150,6 +154,7 @@ def day_ticks(
         cut[name] = check(
             inside.filter(KEPT).select(list(contract)), contract, where=f"{where}: {name}"
         )
+    # A few crossed rows were dropped; many mean that the columns or the file are wrong.
     for name in ("quotes", "book"):
         _refuse_crossed(counts, name, where)
     gaps = np.concatenate(
@@ -182,6 +187,7 @@ def _open_start(ticks: Ticks, streams: dict[str, pl.DataFrame], *, is_open: bool
 def _open_end(ticks: Ticks, streams: dict[str, pl.DataFrame], *, is_open: bool) -> int:
     last = ticks.last_event()
     beyond = any(s.filter(KEPT & (pl.col("ts_recv") >= ticks.end)).height for s in streams.values())
+    # The end is exclusive, so the last event lies one nanosecond before it.
     return last + 1 if is_open and last is not None and not beyond else ticks.end
 
 

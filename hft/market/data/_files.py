@@ -50,6 +50,7 @@ def find_files(path: str, pattern: str) -> list[Path]:
 
 
 def stamp(path: Path) -> Stamp:
+    # Size and time, since hashing a file of gigabytes to look up a memo would defeat the memo.
     stat = path.stat()
     return str(path), stat.st_size, stat.st_mtime_ns
 

@@ -27,7 +27,7 @@ from hft.market.data._clean import drop, flag_unsorted, refuse_values
 from hft.market.data._files import Stamp
 from hft.market.ticks import DataError
 
-BLOCK_BYTES = 1 << 26
+BLOCK_BYTES = 1 << 26  # a day's recording may be larger than the memory
 LEVELS = pl.List(pl.List(pl.String))
 # JSON fields per event, beyond T (exchange time) and s (symbol).
 EVENTS: dict[str, dict[str, Any]] = {
@@ -35,7 +35,7 @@ EVENTS: dict[str, dict[str, Any]] = {
     "bookTicker": {"u": pl.Int64, "b": pl.String, "B": pl.String, "a": pl.String, "A": pl.String},
     "depthUpdate": {"u": pl.Int64, "pu": pl.Int64, "b": LEVELS, "a": LEVELS},
 }
-MAY_BE_BLANK = ("T", "m", "X")
+MAY_BE_BLANK = ("T", "m", "X")  # such a row is dropped and counted, or has an unknown side
 
 
 @dataclass(frozen=True)
@@ -130,11 +130,14 @@ def _text_blocks(path: Path, block_bytes: int) -> Iterator[pl.DataFrame]:
     """
     rest, n_rows, empty = b"", 0, True
     for data, is_end in _bytes_blocks(path, block_bytes):
+        # A block ends anywhere: its last line waits for the rest.
         data = rest + data
         cut = len(data) if is_end else data.rfind(b"\n") + 1
         text, rest = data[:cut], data[cut:]
         if not text.strip():
             continue
+        # A separator that no line holds makes each line one cell; a damaged byte is replaced, and
+        # the line is then refused as JSON, with its number.
         frame = pl.read_csv(
             text, separator="\x01", has_header=False, quote_char=None, new_columns=["line"],
             infer_schema=False, encoding="utf8-lossy",
@@ -180,6 +183,7 @@ def _with_time(frame: pl.DataFrame, path: Path) -> pl.DataFrame:
             f"{path}, line {frame['row'][0]}: must begin with a local time in us or ns and a "
             f"space, got {frame['line'][0][:60]!r}: is this a recording of raw websocket lines?"
         )
+    # 10^18 ns is the year 2001, and 10^18 us lies 31,000 years ahead.
     scale = 1 if start[0] >= 10**18 else 1000
     return frame.with_columns(pl.col("ts_recv") * scale)
 
@@ -192,6 +196,8 @@ def _parse_block(
             f"{path}, line {row['row']}: no local time: {row['line'][:60]!r}: delete that line"
         )
     ts_recv = frame["ts_recv"].to_numpy()
+    # Found by text, and decoded only where wanted: most bytes are depth lines, which a run without
+    # a book never parses.
     event = pl.col("json").str.extract(r'"e":\s*"(\w+)"')
     frame = frame.with_columns(event=event).filter(
         (pl.col("ts_recv") >= begin)
@@ -219,6 +225,7 @@ def _parse_block(
 
 def _without_torn_end(frame: pl.DataFrame) -> pl.DataFrame:
     """`frame` without the half line that a killed recorder leaves at the end of its file."""
+    # Only there: broken JSON anywhere else is damage, which is refused.
     torn = frame["end"][-1] and _broken_json(frame["line"][-1].partition(" ")[2]) is not None
     return frame.head(-1) if torn else frame
 
@@ -300,6 +307,7 @@ def _trades(frame: pl.DataFrame, path: Path) -> pl.DataFrame:
         "row", "reason", "ts_recv", "T", "X", pl.col("t").alias("id"), _number("p").alias("price"),
         _number("q").alias("qty"), side.alias("side"),
     )  # fmt: skip
+    # Insurance fund and other prints that no market order made.
     frame = drop(frame, pl.col("X") != "MARKET", "not_market").drop("X")
     return _common(refuse_values(frame, ["price", "qty"], where=str(path)), "id")
 

@@ -60,6 +60,7 @@ class Binance(DataSpec):
         for name, data_type, key in (("trades", self.trades, "id"), ("quotes", self.quotes, "seq")):
             if data_type != "none":
                 streams[name] = self._read(data_type, day, key)
+        # An aggregate stands for a run of trade ids; its own ids are renumbered now and then.
         first, last = ("id", "id") if self.trades == "trades" else ("first_id", "last_id")
         trades = flag_missing_ids(streams["trades"], first, last, max_hole=MAX_ID_HOLE)
         streams["trades"] = trades
@@ -80,6 +81,7 @@ class Binance(DataSpec):
         for file in files:
             verify_checksum(file, required=self.require_checksum)
         frame = pl.concat([read_archive(stamp(f), data_type) for f in files])
+        # Rows cross midnight with the latency, and a vendor's file may hold some of another day.
         latency = round(self.feed_latency_ms * NS_PER_MS)
         frame = order(frame.with_columns(ts_recv=pl.col("ts_exch") + latency), key)
         return rise(

@@ -116,6 +116,7 @@ class Recorder(DataSpec):
         }
         breaks = [break_times(streams["trades"])]
         if self.book_levels:
+            # The book needs every diff since a snapshot, which may lie days back.
             earlier = [self._read(path, day) for path in older]
             streams["book"], broken = self._book(earlier + recordings, shift, day)
             breaks.append(broken)
@@ -155,6 +156,7 @@ class Recorder(DataSpec):
         return []
 
     def _order(self, frames: list[pl.DataFrame], key: str, shift: int) -> pl.DataFrame:
+        # Before the running maximum of `rise`, which one late row would lift all others to.
         timely = drop_late(pl.concat(frames), round(self.max_delay_s * NS_PER_S))
         return order(repair_clock(timely, shift, self._floor()), key)
 
@@ -171,6 +173,7 @@ class Recorder(DataSpec):
                 f"data.path: no REST snapshot in the recording up to {day}, and a book cannot "
                 "be rebuilt from diffs alone: set data.start after one, or data.book_levels=0"
             )
+        # Only duplicates leave: a late diff gives no row, but the book would be wrong without it.
         ordered = rise(self._order([r.diffs for r in recordings], "last_id", shift))
         diffs = flag_broken_chain(ordered.filter((pl.col("reason") != "duplicate").fill_null(True)))
         book = rebuild_book(diffs, snapshots, self.book_levels)
