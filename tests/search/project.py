@@ -22,8 +22,9 @@ PARTS = ("conf", "hft", "hydra_plugins", "train.py")
 NAME = "maker_v1"
 # Two seconds of training a trial, its state saved all the time: long enough to be killed in.
 SWEEP = (
-    "experiment=smoke", "sweep=random", "sweep.space=null", "sweep.enqueue=[]", f"sweep.study={NAME}",
-    "optim.lr=tag(log,interval(1e-4,1e-2))", "trainer.epochs=40", "trainer.patience=40", "trainer.save_every_s=0",
+    "experiment=smoke", "sweep=random", "sweep.space=null", "sweep.enqueue=[]",
+    f"sweep.study={NAME}", "optim.lr=tag(log,interval(1e-4,1e-2))", "trainer.epochs=40",
+    "trainer.patience=40", "trainer.save_every_s=0",
     "objective=select/log_loss", *QUIET,
 )  # fmt: skip
 

@@ -183,8 +183,8 @@ def test_results_are_best_first_and_end_with_the_line_to_paste(folder):
     assert "seed" not in "".join(lines)  # what all share
     assert next(line for line in lines if line.startswith("0001")).split()[-1] == "0.01235"
     assert (
-        lines[-1]
-        == "best: run=maker_v1/0001 select/log_loss=0.5  next: python backtest.py ckpt=maker_v1/0001"
+        lines[-1] == "best: run=maker_v1/0001 select/log_loss=0.5  "
+        "next: python backtest.py ckpt=maker_v1/0001"
     )
     assert max(len(line) for line in lines[:-1]) <= 80
 

@@ -14,6 +14,7 @@ from hft.config.compose import make_config
 from hft.config.configs import TrainConfig
 from hft.runs.folder import Run
 from hft.study.study import open_study
+from hft.system.commands import typed
 from tests.smoke import QUIET, folders
 
 # One epoch of one small model: half a second a trial.
@@ -84,7 +85,7 @@ def test_each_trial_is_a_run_and_the_best_can_be_scored(sweep, shell, tmp_path):
         assert run.read_daily().height > 0
     assert ended.out.splitlines()[-1] == (
         f"best: run=maker_v1/{best.number:04d} select/log_loss={best.value:.6g}  "
-        f"next: python backtest.py ckpt=maker_v1/{best.number:04d}"
+        f"next: {typed('backtest', f'ckpt=maker_v1/{best.number:04d}')}"
     )
     table = pl.read_parquet(study.folder / "results.parquet")
     assert table["select/log_loss"].min() == best.value
@@ -132,8 +133,9 @@ def test_a_pruned_trial_is_no_error_and_keeps_what_it_has(sweep, tmp_path):
     # The first four are the yardstick; after them come steps so long that the loss grows.
     points = ",".join(["{optim.lr:1e-6}"] * 4 + ["{optim.lr:0.1}"] * 4)
     ended = sweep(
-        "sweep=asha", "sweep.space=null", "optim.lr=tag(log,interval(1e-6,1e-1))", f"sweep.enqueue=[{points}]", NAME,
-        "sweep.n_trials=8", "sweep.min_epochs=1", "sweep.reduction_factor=2", "trainer.epochs=4", "trainer.patience=4",
+        "sweep=asha", "sweep.space=null", "optim.lr=tag(log,interval(1e-6,1e-1))",
+        f"sweep.enqueue=[{points}]", NAME, "sweep.n_trials=8", "sweep.min_epochs=1",
+        "sweep.reduction_factor=2", "trainer.epochs=4", "trainer.patience=4",
         "objective=select/log_loss", "seed=1",
     )  # fmt: skip
     assert ended.status == 0, ended.err
@@ -265,23 +267,47 @@ def test_seeds_are_one_trial_with_the_mean_for_its_value(sweep, tmp_path):
             ["sweep=random", "objective=select/log_loss", "labels.width=interval(0.5,2)"],
             "not comparable across different labels",
         ),
-        (["sweep=random", "sweep.objectives=[select/sharp]", "seed=1,2"], "no run of this sweep logs 'select/sharp'"),
-        (["sweep=random", "sweep.objectives=[tune/log_loss]", "seed=1,2"], "no run of this sweep logs 'tune/log_loss'"),
-        (["sweep=random", "sweep.constraints={select/trade: {min: 3}}", "seed=1,2"], "did you mean 'select/trades'?"),
+        (
+            ["sweep=random", "sweep.objectives=[select/sharp]", "seed=1,2"],
+            "no run of this sweep logs 'select/sharp'",
+        ),
+        (
+            ["sweep=random", "sweep.objectives=[tune/log_loss]", "seed=1,2"],
+            "no run of this sweep logs 'tune/log_loss'",
+        ),
+        (
+            ["sweep=random", "sweep.constraints={select/trade: {min: 3}}", "seed=1,2"],
+            "did you mean 'select/trades'?",
+        ),
         (["sweep=grid", "optim.lr=interval(1e-4,1e-2)"], "a grid needs values"),
-        (["sweep=random", "sweep.storage=postgresql+psycopg://me:secret@host/db", "seed=1,2"], "PGPASSFILE"),
+        (
+            ["sweep=random", "sweep.storage=postgresql+psycopg://me:secret@host/db", "seed=1,2"],
+            "PGPASSFILE",
+        ),
         (["sweep=random", "sweep.n_trials=0", "seed=1,2"], "n_trials must be > 0"),
-        (["sweep=random", "sweep.objectives=[select/net_bps]", "seed=1,2"], "did you mean 'select/net_bps_day@"),
+        (
+            ["sweep=random", "sweep.objectives=[select/net_bps]", "seed=1,2"],
+            "did you mean 'select/net_bps_day@",
+        ),
         (["sweep=random"], "nothing varies, so all 50 trials would be the same run"),
         (["sweep=random", "model.channels=choice(4)"], "every path of it has one value"),
         (["sweep=random", "sweep.enqueue=[study:nope]", "seed=1,2"], "sweep.enqueue: "),
-        (["sweep=random", "model=se_tcn,tcn"], "keep to the experiment's, model=se_tcn on the command line"),
+        (
+            ["sweep=random", "model=se_tcn,tcn"],
+            "keep to the experiment's, model=se_tcn on the command line",
+        ),
         (["sweep=_common"], "its YAML has no kind"),
         (["sweep=random", "sweep.timeout=5", "seed=1,2"], "must be a number > 0 with s, m, h or d"),
-        (["sweep=random", "paths.sweeps=/dev/null/x", "seed=1,2"], "choose another: paths.sweeps=<folder>"),
-        (["sweep=asha", "sweep.objectives=[select/log_loss,select/trades]", "seed=1,2"], "prunes by one objective"),
+        (
+            ["sweep=random", "paths.sweeps=/dev/null/x", "seed=1,2"],
+            "choose another: paths.sweeps=<folder>",
+        ),
+        (
+            ["sweep=asha", "sweep.objectives=[select/log_loss,select/trades]", "seed=1,2"],
+            "prunes by one objective",
+        ),
     ],
-)  # fmt: skip
+)
 def test_what_can_never_be_right_is_refused_before_the_first_trial(
     sweep, tmp_path, arguments, message
 ):

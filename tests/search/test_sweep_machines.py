@@ -33,10 +33,12 @@ PASSWORD = "correct-horse-staple"
 # Few epochs of many steps, saved in between, with a line in metrics.csv each.
 EPOCHS = 10
 TRIALS = (
-    f"trainer.epochs={EPOCHS}", "trainer.chunk=16", "trainer.batch_chunks=1", "trainer.save_every_s=0.2", "logger=csv",
+    f"trainer.epochs={EPOCHS}", "trainer.chunk=16", "trainer.batch_chunks=1",
+    "trainer.save_every_s=0.2", "logger=csv",
 )  # fmt: skip
 SLURM = (
-    "launcher=slurm", "launcher.max_jobs=2", "launcher.cpus=1", "launcher.time_min=30", "launcher.poll_s=0.5",
+    "launcher=slurm", "launcher.max_jobs=2", "launcher.cpus=1", "launcher.time_min=30",
+    "launcher.poll_s=0.5",
     "+launcher.options.exclusive=true",  # or both would fit on one node
     *TRIALS,
 )  # fmt: skip
@@ -294,14 +296,12 @@ def places(cluster):
 def test_two_nodes_a_killed_worker_and_a_time_limit(project, cluster, undisturbed):
     driver = project.start("sweep.n_trials=4", *SLURM)
     number, reason = 0, ""
-    while not re.search(
-        r"at epoch \d+, batch [1-9]\d* of \d\d", reason
-    ):  # in the middle of an epoch
-        project.wait(lambda study: has_epochs(study, number))
-        cluster.run(
-            "scancel", "--signal=USR2", places(cluster)[number][0]
-        )  # as Slurm sends it before the limit
-        project.wait(lambda study: number in retries(study))
+    in_an_epoch = re.compile(r"at epoch \d+, batch [1-9]\d* of \d\d")
+    while not in_an_epoch.search(reason):
+        project.wait(lambda study, n=number: has_epochs(study, n))
+        job = places(cluster)[number][0]
+        cluster.run("scancel", "--signal=USR2", job)  # as Slurm sends it before the limit
+        project.wait(lambda study, n=number: n in retries(study))
         reason = project.study().trials()[number].user_attrs["reason"]
         limited, number = number, retries(project.study())[number].number
     project.wait(has_epochs)

@@ -44,7 +44,8 @@ def test_the_frame_tells_every_fate(folder):
     frame = trials_frame(every_fate(folder))
     assert frame["number"].to_list() == list(range(10))
     assert frame["state"].to_list() == [
-        "complete", "complete", "pruned", "retried", "complete", "failed", "complete", "running", "retried", "waiting"
+        "complete", "complete", "pruned", "retried", "complete",
+        "failed", "complete", "running", "retried", "waiting",
     ]  # fmt: skip
     assert frame["select/log_loss"].to_list()[:7] == [0.1, 0.5, 0.95, None, 0.8, None, 0.7]
     assert frame["feasible"].to_list()[:7] == [False, True, None, None, True, None, True]
@@ -233,7 +234,8 @@ def test_the_lines_to_paste_survive_a_shell(folder):
     study = every_fate(folder)
     assert next_lines(study, study.trials()[1]) == [
         "python backtest.py ckpt=maker_v1/0001",
-        "python train.py experiment=smoke 'tags=[a,b]' model=tcn model.channels=8 optim.lr=0.0123456789 seed=7",
+        "python train.py experiment=smoke 'tags=[a,b]' model=tcn model.channels=8 "
+        "optim.lr=0.0123456789 seed=7",
     ]
 
 

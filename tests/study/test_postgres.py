@@ -222,7 +222,8 @@ def test_a_lock_that_the_lost_session_keeps_for_a_while_is_taken_again(
         taking.join()
         wait_until(
             lambda: postgres.run(
-                f"select 1 from pg_stat_activity where query = 'select 1' and datname = '{database}'"
+                "select 1 from pg_stat_activity where query = 'select 1' "
+                f"and datname = '{database}'"
             )
         )
         late.close()

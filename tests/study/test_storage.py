@@ -4,10 +4,10 @@ with their holder.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import multiprocessing
 import os
-import pickle
 import resource
 import signal
 import socket
@@ -101,7 +101,8 @@ def test_no_message_repeats_a_password(folder, text):
     [
         (
             "jurnal",
-            "storage jurnal: no such kind, did you mean 'journal'?; one of journal, sqlite, postgresql+psycopg:",
+            "storage jurnal: no such kind, did you mean 'journal'?; "
+            "one of journal, sqlite, postgresql+psycopg:",
         ),
         ("postgres://u@h/d", "storage postgres: no such kind, did you mean 'postgresql+psycopg'?"),
         ("postgresql+psycopg2://u@h/d", "did you mean 'postgresql+psycopg'?"),
@@ -149,7 +150,7 @@ def test_the_environment_is_not_repeated(folder, monkeypatch, caplog):
     address = read_address("postgresql+psycopg://sweeper@127.0.0.1:1/sweeps", folder)
     with pytest.raises(StorageError) as error:
         address.open()
-    shown = [str(error.value), repr(address), str(pickle.dumps(address)), caplog.text]
+    shown = [str(error.value), repr(address), str(dataclasses.asdict(address)), caplog.text]
     assert "hunter2" not in "".join(shown)
 
 

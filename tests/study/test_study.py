@@ -22,8 +22,14 @@ from hft.system.provenance import code_hash
 from hft.system.version import VERSION
 from tests.study.claimers import CHANNELS, GRID, LR, SPACE, make_study
 
-BASE = {"model": {"kind": "tcn", "channels": 32}, "seed": 7, "paths": {"runs": "runs"}, "tags": ["a"],
-        "data": {"kind": "binance", "path": "/here"}, "bars": {"sizes": [1, 2]}}  # fmt: skip
+BASE = {
+    "model": {"kind": "tcn", "channels": 32},
+    "seed": 7,
+    "paths": {"runs": "runs"},
+    "tags": ["a"],
+    "data": {"kind": "binance", "path": "/here"},
+    "bars": {"sizes": [1, 2]},
+}
 WIDER = Dimension("model.channels", low=4, high=128, integer=True)
 
 
@@ -129,20 +135,32 @@ def test_an_edited_conf_changes_nothing(study, folder):
     [
         ({"base": changed(model={"kind": "tcn", "channels": 64})}, ["model.channels: 32 -> 64"]),
         ({"base": changed(bars={"sizes": [1, 3]})}, ["bars.sizes: [1, 2] -> [1, 3]"]),
-        ({"base": changed(model={"kind": "tcn", "channels": 32, "levels": 2})}, ["model.levels: (none) -> 2"]),
+        (
+            {"base": changed(model={"kind": "tcn", "channels": 32, "levels": 2})},
+            ["model.levels: (none) -> 2"],
+        ),
         ({"seed": 2}, ["sweep.seed: 1 -> 2"]),
         ({"kind": "tpe"}, ['sweep.kind: "random" -> "tpe"', "sweep.n_startup: (none) -> 4"]),
-        ({"objectives": ("select/f1",)}, ['sweep.objectives: ["select/log_loss"] -> ["select/f1"]']),
-        ({"constraints": {"n": Bound(min=3.0, max=None)}}, ["sweep.constraints.n.min: (none) -> 3.0"]),
+        (
+            {"objectives": ("select/f1",)},
+            ['sweep.objectives: ["select/log_loss"] -> ["select/f1"]'],
+        ),
+        (
+            {"constraints": {"n": Bound(min=3.0, max=None)}},
+            ["sweep.constraints.n.min: (none) -> 3.0"],
+        ),
         ({"space": Space((LR, WIDER))}, ["space.model.channels.high: 64 -> 128"]),
-        ({"space": Space((LR,))}, ["space.model.channels.high: 64 -> (none)", "space.model.channels.low: 4 -> (none)"]),
+        (
+            {"space": Space((LR,))},
+            ["space.model.channels.high: 64 -> (none)", "space.model.channels.low: 4 -> (none)"],
+        ),
     ],
-)  # fmt: skip
+)
 def test_another_study_is_refused_with_the_difference(study, folder, changes, lines):
     message = refusal(folder, **changes)
     assert (
-        "study maker_v1 is another one; take back what differs, or begin another study: sweep.study=new"
-        in message
+        "study maker_v1 is another one; take back what differs, "
+        "or begin another study: sweep.study=new" in message
     )
     assert set(lines) <= {line.strip() for line in message.splitlines()[1:]}
     assert (folder / "study.json").read_text() == json.dumps(study.about, indent=1) + "\n"
@@ -262,7 +280,10 @@ def test_who_joins_with_another_conf_or_config_is_refused(folder, tmp_path):
 
 def test_a_study_is_missed_where_it_should_be(study, folder, tmp_path):
     url = f"sqlite:///{tmp_path / 'shared.db'}"
-    gone = f"study maker_v1 is not in storage {url}: it was begun in journal: go on there, sweep.storage=journal"
+    gone = (
+        f"study maker_v1 is not in storage {url}: "
+        "it was begun in journal: go on there, sweep.storage=journal"
+    )
     assert gone in refusal(folder, storage=url)
     with pytest.raises(StudyError) as error:
         open_study(folder, storage=url)

@@ -33,8 +33,8 @@ HOPELESS = frozenset((
 
 
 class SlurmFuture:
-    """`sbatch` submits and gives submitit's job, or raises RuntimeError or OSError where Slurm takes
-    no job now.
+    """`sbatch` submits and gives submitit's job; it raises RuntimeError or OSError where Slurm
+    takes no job now.
     """
 
     def __init__(self, name: str, sbatch: Callable[[], Any], queue: Queue) -> None:

@@ -178,7 +178,8 @@ import os
 from pathlib import Path
 from types import SimpleNamespace
 def note(share):
-    Path(__file__).with_name(f"share-{os.getpid()}").write_text(f"{os.environ['CUDA_VISIBLE_DEVICES']} {share}")
+    seen = f"{os.environ['CUDA_VISIBLE_DEVICES']} {share}"
+    Path(__file__).with_name(f"share-{os.getpid()}").write_text(seen)
 
 cuda = SimpleNamespace(is_available=lambda: True, set_per_process_memory_fraction=note)
 """
@@ -323,7 +324,8 @@ if __name__ == "__main__":
     folder = Path(sys.argv[1])
     spec = Local(kind="local", workers=2, per_gpu=1, timeout_min=0, memory_gb=0)
     with spec.open(Where(folder=folder, device="cpu", threads=1)) as engine:
-        futures = [engine.submit(toys.leave_child, {"started": str(folder / f"started-{i}")}) for i in range(2)]
+        tasks = [{"started": str(folder / f"started-{i}")} for i in range(2)]
+        futures = [engine.submit(toys.leave_child, task) for task in tasks]
         try:
             engine.wait(futures, 60)
         except KeyboardInterrupt:
@@ -381,7 +383,8 @@ def test_importing_the_package_is_light():
     code = (
         "import sys, hft.search.launcher, hft.search.launcher.local, hft.search.launcher.inline\n"
         + (
-            "assert not {'pebble', 'psutil', 'torch', 'numpy', 'polars', 'submitit'} & set(sys.modules)"
+            "heavy = {'pebble', 'psutil', 'torch', 'numpy', 'polars', 'submitit'}\n"
+            "assert not heavy & set(sys.modules)"
         )
     )
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)

@@ -181,7 +181,10 @@ def commands(tmp_path, monkeypatch):
 
 
 def test_reads_squeue():
-    text = "12|RUNNING|n1|None\n13|PENDING||Resources\n14|FAILED|n[1-2]|Odd|reason\nslurm_load_jobs error\n"
+    text = (
+        "12|RUNNING|n1|None\n13|PENDING||Resources\n14|FAILED|n[1-2]|Odd|reason\n"
+        "slurm_load_jobs error\n"
+    )
     assert read_squeue(text) == {
         "12": JobState("RUNNING", "n1"),
         "13": JobState("PENDING", "", "Resources"),
