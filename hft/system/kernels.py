@@ -31,7 +31,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, overload
 
 from hft.spec import PACKAGE
 from hft.system._kernel_key import UnclearError, kernel_key
@@ -40,9 +40,15 @@ from hft.system.files import FileError, write_atomic
 SUFFIX = ".kernel"
 KEEP_DAYS = 30  # what no process has read for so long goes
 
+F = TypeVar("F", bound=Callable[..., Any])
+
 log = logging.getLogger(__name__)
 
 
+@overload
+def kernel(function: F, /) -> F: ...
+@overload
+def kernel(**options: Any) -> Callable[[F], F]: ...
 def kernel(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
     """Compiles `function` for each signature it is called with; `options` are njit's.
 
