@@ -24,7 +24,7 @@ def _train(composed: DictConfig) -> Outcome:
     job = train_job(composed)
     if job.repeated is not None:
         return reproduce(job.config, job.repeated, overrides=job.overrides)
-    return train(job.config, resumed=job.resumed, overrides=job.overrides)
+    return train(job.config, run=job.resumed, overrides=job.overrides)
 
 
 def _read(composed: DictConfig, **given: Any) -> Any:

@@ -1,5 +1,5 @@
-"""One fold with one seed: fitted, calibrated, its strategy learnt on `tune`, scored on `tune` and
-`select`.
+"""One fold with one seed: the model fitted and calibrated, its strategy learnt on `tune`, both
+scored on `tune` and `select`.
 
 In: the frames of everything before the end of validation, a Split, a seed. Out: metrics and
 predictions, and in the run's `fold-<f>/seed-<s>/` the weights, the strategy, the baseline,
@@ -61,37 +61,33 @@ def fit_unit(
         on_epoch=_on_epoch(config, frames, unit, classifier, tracker, watched, prefix),
         resume=True,
     )
-    watched.pruned |= (
-        result.stopped == "callback"
-    )  # also where a kill came between that and the scores
-    p_T3 = frames.forecast(
-        predict(classifier, unit.dataset, device=config.trainer.scoring_device())
-    )
+    # Said here too: a kill may have come between the watch's word and these scores.
+    watched.pruned |= result.stopped == "callback"
+    p_T3 = _forecast(config, frames, unit, classifier)
     prior_C = result.class_counts / result.class_counts.sum()
     money = earn(config, frames, unit.split, p_T3)
     run.write_strategy(fold, seed, money.fitted)
     prior_T3 = _priors(frames, unit)
     metrics = _class_metrics(config, unit, p_T3, prior_T3) | money.metrics
     metrics |= _baseline_metrics(config, frames, unit, run, prior_T3)
-    metrics |= {
-        f"labels/{name}": value for name, value in report_labels(config, frames, unit).items()
-    }
+    labels = report_labels(config, frames, unit)
+    metrics |= {metric("labels", name): value for name, value in labels.items()}
     metrics |= _training_metrics(result)
-    review_fold(
-        tracker,
-        classifier,
-        unit.dataset,
-        {r: unit.rows(r) for r in SCORED},
-        p_T3,
-        prior_C,
-        prefix=prefix,
-    )
+    rows = {role: unit.rows(role) for role in SCORED}
+    review_fold(tracker, classifier, unit.dataset, rows, p_T3, prior_C, prefix=prefix)
     print_fit(metrics, name=unit.name, strategy=money.fitted["reason"])
     predictions = _predictions(frames, unit, p_T3)
-    run.write_unit(
-        fold, seed, metrics, predictions, daily_returns(config, unit.split, money.ledger, seed=seed)
-    )
+    daily = daily_returns(config, unit.split, money.ledger, seed=seed)
+    run.write_unit(fold, seed, metrics, predictions, daily)
     return metrics, predictions
+
+
+def _forecast(
+    config: TrainConfig, frames: Frames, unit: Unit, classifier: Classifier
+) -> np.ndarray:
+    """Calibrated; nan where the unit may not see the bars, or there is no decision to take."""
+    device = config.trainer.scoring_device()
+    return frames.forecast(predict(classifier, unit.dataset, device=device))
 
 
 def _on_epoch(
@@ -111,9 +107,7 @@ def _on_epoch(
     shown = (money_metric("select", schedule), metric("select", "trades"), watched.objective)
 
     def look(wanted: str, *, money: bool) -> dict[str, float]:
-        p_T3 = frames.forecast(
-            predict(classifier, unit.dataset, device=config.trainer.scoring_device())
-        )
+        p_T3 = _forecast(config, frames, unit, classifier)
         found = _scores(unit, "select", p_T3, _priors(frames, unit)) if wanted else {}
         if money or (wanted and wanted not in found):
             found |= earn(config, frames, unit.split, p_T3).metrics

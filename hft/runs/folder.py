@@ -47,7 +47,7 @@ class RunError(UserError):
 
 @dataclass
 class Work:
-    """A run in work: how it is marked if it ends without an error."""
+    """How a run in work is marked if it ends without an error."""
 
     ends_as: State = "done"
 
@@ -61,9 +61,8 @@ class Run:
     @property
     def id(self) -> str:
         """`20240102-030405-a1b2`, or of a sweep's trial `<study>/<number>`."""
-        return (
-            f"{self.folder.parent.name}/{self.folder.name}" if self.is_trial else self.folder.name
-        )
+        study = f"{self.folder.parent.name}/" if self.is_trial else ""
+        return study + self.folder.name
 
     @property
     def is_trial(self) -> bool:
@@ -109,8 +108,8 @@ class Run:
 
     @contextlib.contextmanager
     def working(self) -> Iterator[Work]:
-        """Marks the run running, and at the end done (or as the block says), interrupted (by a
-        signal: `exit_status`), or failed.
+        """Marks the run running, and at the end as the block says (done), interrupted (after Ctrl-C
+        or an error with an `exit_status`, that of a signal), or failed.
 
         A kernel lock tells others that this process is alive. Raises RunError where another one
         works on the run.
@@ -148,9 +147,7 @@ class Run:
         self._write_json("config.json", about | what_runs())
 
     def read_config(self) -> dict[str, Any]:
-        """The config as plain data, not parsed yet; its paths are the writer's and not to be
-        followed.
-        """
+        """As plain data, not parsed yet; its paths are the writer's and not to be followed."""
         return self.read_about()["config"]
 
     def read_overrides(self) -> list[str]:
@@ -230,34 +227,29 @@ class Run:
         predictions: pl.DataFrame,
         daily: pl.DataFrame,
     ) -> None:
-        """The outcome of one fold and seed; the metrics come last, and say that it is finished."""
+        """The outcome of one fold and seed. The metrics come last: their file says finished."""
         folder = self.fold_folder(fold, seed)
         self.write_predictions(predictions, folder=folder)
         self.write_daily(daily, folder=folder)
-        self._write_json(f"{folder.relative_to(self.folder)}/metrics.json", _finite(metrics))
+        self._write_json(_of_unit(fold, seed, "metrics.json"), _finite(metrics))
 
     def read_unit(self, fold: int, seed: int) -> tuple[dict[str, Any], pl.DataFrame] | None:
         """Metrics and predictions of a finished fold and seed, None where there are none yet."""
-        folder = self.fold_folder(fold, seed)
-        # Of an older version there may be no daily returns: the unit is scored again, from its
-        # training's last state.
-        if not all((folder / name).exists() for name in ("metrics.json", "daily.parquet")):
+        name = _of_unit(fold, seed, "metrics.json")
+        if not (self.folder / name).exists():
             return None
-        metrics = self._read_json(f"{folder.relative_to(self.folder)}/metrics.json")
-        return metrics, self.read_predictions(folder=folder)
+        return self._read_json(name), self.read_predictions(folder=self.fold_folder(fold, seed))
 
     def write_strategy(self, fold: int, seed: int, fitted: dict[str, Any]) -> None:
         """What the strategy of one fold and seed learnt on `tune`."""
-        self._write_json(
-            f"{self.fold_folder(fold, seed).relative_to(self.folder)}/strategy.json", fitted
-        )
+        self._write_json(_of_unit(fold, seed, "strategy.json"), fitted)
 
     def read_strategy(self, fold: int, seed: int) -> dict[str, Any]:
-        return self._read_json(f"fold-{fold:d}/seed-{seed:d}/strategy.json")
+        return self._read_json(_of_unit(fold, seed, "strategy.json"))
 
     def count_opening(self, period: str, what: dict[str, Any]) -> int:
-        """Records that a locked period's rows are read now, and for what config; returns how often
-        they have been.
+        """Records that the rows of a period are read now, and for what config. Returns how often
+        they have been read.
         """
         name = f"{period}_openings.json"
         lock = self.folder / f".lock-{name}"
@@ -295,6 +287,10 @@ class Run:
 
     def _read_frame(self, path: Path, *, remedy: str = _RETRAIN) -> pl.DataFrame:
         return read_frame(path, error=RunError, remedy=remedy)
+
+
+def _of_unit(fold: int, seed: int, name: str) -> str:
+    return f"fold-{fold:d}/seed-{seed:d}/{name}"
 
 
 def _checked(name: str) -> str:

@@ -58,20 +58,19 @@ def train(
     config: TrainConfig,
     *,
     run: Run | None = None,
-    resumed: Run | None = None,
     overrides: Sequence[str] = (),
     watch: Watch | None = None,
     group: str = "",
     last: Last[Market] | None = None,
 ) -> Outcome:
-    """Trains a run in `<paths.runs>/<id>/`, or goes on with `resumed`, and prints its line.
+    """Trains in a new folder `<paths.runs>/<id>/`, and prints the run's line.
 
-    With `run`, a new folder or one that another's progress was copied into, it trains there.
-    `overrides` are what was typed, kept to be shown; `group` is the trackers', `last` the market of
-    the training before, used again where the data are the same. A `watch` may end the run early: it
-    is then `pruned`, with metrics over the folds and seeds so far.
+    With `run` it goes on there from whatever that folder holds. `overrides` are what was typed,
+    kept to be shown; `group` is the trackers', `last` the market of the training before, used again
+    where the data are the same. A `watch` may end the run early: it is then `pruned`, with metrics
+    over the folds and seeds so far.
     """
-    run = resumed or run or create_run(Path(config.paths.runs))
+    run = run or create_run(Path(config.paths.runs))
     outcome = train_in(run, config, overrides=overrides, watch=watch, group=group, last=last)
     sys.stdout.write(f"{outcome}\n")
     return outcome
