@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hft.spec import UserError, did_you_mean
-from hft.study.find import REMEDY, StudiesError, find_study, names_of_studies
+from hft.study.find import StudiesError, find_study, names_of_studies, remedy
 from hft.system.commands import typed
 
 if TYPE_CHECKING:
@@ -123,7 +123,7 @@ def _found(options: dict[str, str]) -> list[dict[str, Any]]:
     if not names:
         lacking = f"there are no studies in {sweeps}"
         where = lacking if sweeps.is_dir() else f"{sweeps}: no such folder"
-        raise StudiesError(f"{where}; {REMEDY}")
+        raise StudiesError(f"{where}; {remedy()}")
     return [_entry(sweeps, name) for name in names]
 
 

@@ -11,9 +11,6 @@ from hft.system.commands import typed
 if TYPE_CHECKING:
     from hft.study.study import Study
 
-START = typed("train", "-m", "sweep=tpe")
-REMEDY = f"start one: {START}, or say where they are: sweeps=<folder>"
-
 
 class StudiesError(UserError):
     """A command that names no study, or cannot be carried out."""
@@ -27,13 +24,18 @@ def find_study(sweeps: Path, name: str, storage: str = "") -> Study:
     if name in names or storage:
         from hft.study.study import open_study
 
-        return open_study(sweeps / name, **({"storage": storage} if storage else {}))
+        return open_study(sweeps / name, storage=storage)
     if not sweeps.is_dir():
-        raise StudiesError(f"{sweeps}: no such folder, so no study {name!r}; {REMEDY}")
+        raise StudiesError(f"{sweeps}: no such folder, so no study {name!r}; {remedy()}")
     known = f"the studies in {sweeps}: {', '.join(names)}"
     if not names:
-        known = f"there are no studies in {sweeps}; {REMEDY}"
+        known = f"there are no studies in {sweeps}; {remedy()}"
     raise StudiesError(f"no study {name!r}{did_you_mean(name, names)}; {known}")
+
+
+def remedy() -> str:
+    start = typed("train", "-m", "sweep=tpe")
+    return f"start one: {start}, or say where they are: sweeps=<folder>"
 
 
 def names_of_studies(sweeps: Path) -> list[str]:

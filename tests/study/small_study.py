@@ -154,3 +154,17 @@ def write_run(study: Study, number: int, *, note: str = "") -> Path:
     (folder / "config.json").write_text(json.dumps({"config": {"note": note}}))
     (folder / "state.json").write_text('{"state": "done"}')
     return folder
+
+
+def wide_study(folder: Path) -> Study:
+    """Fifteen numbers, of which `model.x9` alone matters, and a choice too long for a column;
+    thirty trials.
+    """
+    choice = Dimension("features", choices=("[a,b]", "c" * 40), texts=("[a,b]", "c" * 40))
+    numbers = [Dimension(f"model.x{k}", low=0.0, high=1.0) for k in range(15)]
+    study = small_study(folder, space=Space((choice, *numbers)))
+    for k in range(30):
+        noise = {d.path: (k * (7 + i) % 30) / 30 + 1 / 70 for i, d in enumerate(numbers)}
+        features = ("[a,b]", "c" * 40)[k % 2]
+        end(study, k / 30, params={"features": features, **noise, "model.x9": k / 30})
+    return study
