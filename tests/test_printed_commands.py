@@ -34,7 +34,6 @@ STUDY, UNFINISHED = "maker_v1", "20240101-000000-0000"
 # What stands for a placeholder of the pages, and for what the code fills in.
 FILLED = {
     "<run>": "latest",
-    "<team>": "team",
     "<folder>": "captures",
     "<archive>": "archive",
 }
@@ -45,23 +44,28 @@ EXAMPLES = {
     "hft train resume={}": f"hft train resume={UNFINISHED}",
     "hft schema <folder>": "hft schema schemas",
     "hft train {}": "hft train experiment=smoke optim.lr=0.01",
-    "hft workspace project=<name> entity=<team>": "hft workspace project=hft entity=team",
+    "hft studies dashboard study=<name>": f"hft studies dashboard study={STUDY}",
+    "hft studies status study={}": f"hft studies status study={STUDY}",
+    "hft studies {} study={}": f"hft studies best study={STUDY}",
+    "hft cache cache=<folder>": "hft cache cache=.cache",
+    "hft workspace project=<name>": "hft workspace project=hft dry=true",
 }
 # A page that speaks of a command and prints no line to type: `hft train` does what train.py does.
-NAMED = ("hft train", "hft backtest")
+NAMED = ("hft train", "hft backtest", "hft workspace")
 # Why a command is not run here, and what says that it works.
 ELSEWHERE = {
-    r"make (setup|lint test|demo|test|test-slow|bench)": ".ci/run runs it",
+    r"make (setup|lint|lint test|demo|test|test-slow|bench)": ".ci/run runs it",
     r"make bench start": "tests/test_benchmarks.py runs the benchmark",
     r"make help": "its text is read in test_the_targets",
     r"python -m docs\.generate": "tests/test_docs.py compares the pages with what it writes",
     r"\.ci/run": "it is the script that runs these tests",
+    r"pip install pre-commit && .*": "test_the_hooks reads the hooks",
     r"pip install \.": "tests/test_package.py builds the package, .ci/wheel installs it",
     r"source \.venv/bin/activate": "make setup makes it",
     r"python train.py experiment=binance_capture .*": ".ci/run runs it on the real captures",
     r"python train.py experiment=demo": "make demo runs it",
     r".*sweep.storage=.*": "tests/study/test_postgres.py has the server",
-    r"hft workspace .*": "W&B's server is not reached; tests/tracking has the workspace",
+    r"hft workspace project=hft": "W&B's server is not reached; tests/tracking has the workspace",
     r"wandb (login|login --relogin|sync \S+)": "W&B's server is not reached",
 }
 # What the slow suite adds where the printed line alone would take minutes: a market of forty
@@ -144,6 +148,8 @@ def test_what_is_printed_is_understood(line, home, monkeypatch, capfd):
                 hft_main.main([flag])
         case ["hft", *arguments] if line not in NAMED and not elsewhere(line):
             assert hft_main.main(arguments) == 0, capfd.readouterr().err
+        case ["hft", "workspace", *arguments] if line not in NAMED:
+            assert hft_main.main(["workspace", *arguments, "dry=true"]) == 0
         case ["eval", _]:
             done = home.run(f"{line} && complete -p python")
             assert "hydra_bash_completion" in done.stdout, done.stderr
@@ -198,6 +204,34 @@ def test_the_targets():
     done = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True)
     said = {line.split()[0] for line in done.stdout.splitlines()}
     assert said == printed.targets()
+
+
+def test_the_hooks():
+    """Each runs a program that make setup installs, as make lint does."""
+    import yaml
+
+    text = (ROOT / ".pre-commit-config.yaml").read_text()
+    entries = [hook["entry"].split() for hook in yaml.safe_load(text)["repos"][0]["hooks"]]
+    names = {Path(program).name for program, *_ in entries}
+    assert names == {"ruff", "mypy", "hft"}
+    assert all((Path(sys.executable).parent / name).exists() for name in names)
+    assert all(program == f".venv/bin/{Path(program).name}" for program, *_ in entries)
+
+
+@pytest.mark.parametrize(
+    "arguments", [["runs"], ["studies"], ["studies", "status"], ["studies", "best"]]
+)
+def test_what_a_command_prints_is_understood(arguments, home, monkeypatch, capsys):
+    """The lines to paste, as they come out."""
+    monkeypatch.chdir(home.folder)
+    monkeypatch.setenv("COLUMNS", "300")
+    given = [f"study={STUDY}"] if len(arguments) > 1 else []
+    assert hft_main.main([*arguments, *given]) == 0
+    out = capsys.readouterr().out
+    found = re.findall(r"hft (train|backtest) (.+?)\s*$", out, re.MULTILINE)
+    assert found or arguments not in (["runs"], ["studies", "best"])
+    for entry, rest in found:
+        understand(entry, shlex.split(rest), monkeypatch)
 
 
 def to_run() -> list[str]:
