@@ -27,6 +27,7 @@ HFT = rf"hft (?:{'|'.join(COMMANDS)})\b"
 BEGINS = re.compile(
     rf"(?:python \S+|{HFT}|hft --\w+|make\b|\.ci/\w+|pip install|uv pip|wandb \w+|source |eval )"
 )
+WANDBS = r"wandb (?:login(?: --relogin)?|sync \S+)"
 ARGUMENT = r"(?: (?:status|best|export|dashboard|--[\w-]+|[\w.+~/]+=[^\s,;)]+))*"
 
 
@@ -85,9 +86,8 @@ def _of_code(tree: ast.Module) -> Iterator[str]:
         if isinstance(node, ast.Call) and ast.unparse(node.func) == "typed":
             yield " ".join(["hft", *map(_template, node.args)])
         elif isinstance(node, ast.Constant | ast.JoinedStr) and id(node) not in docstrings | parts:
-            yield from re.findall(
-                rf"(?:python (?:train|backtest)\.py|{HFT}){ARGUMENT}", _template(node)
-            )
+            command = rf"(?:python (?:train|backtest)\.py|{HFT}){ARGUMENT}|{WANDBS}"
+            yield from re.findall(command, _template(node))
 
 
 def _template(node: ast.expr) -> str:
