@@ -16,8 +16,8 @@ from tests.smoke import QUIET, ROOT, folders
 
 SMOKE = ("experiment=smoke", *QUIET)
 INLINE = "launcher=inline"  # this process is warm
-# The issue's own grid on a market of many trades, so that the shipped sizes of volume and dollar
-# bars make enough bars.
+# A grid on a market of many trades, in which the shipped sizes of volume and dollar bars give bars
+# enough.
 GRID = ("-m", "bars=volume,dollar", "labels.width=0.5,1")
 BUSY = (
     "data.end=2024-01-01T00:40",

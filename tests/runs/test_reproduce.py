@@ -80,7 +80,7 @@ FOUNDATION = ROOT / "tests" / "fixtures" / "foundation_run"
 
 @pytest.fixture
 def foundation(tmp_path):
-    """A run of the code of issue 2, which knew nothing of seeds, baselines, events or a locked
+    """A run of the first code that trained: it knew nothing of seeds, baselines, events or a locked
     period.
     """
     shutil.copytree(FOUNDATION, tmp_path / "runs")

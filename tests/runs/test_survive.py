@@ -1,6 +1,4 @@
-"""A run that is cut short, repeated, or was written long ago: it goes on to the same bits, or says
-why it cannot.
-"""
+"""A run that is cut short goes on to the same bits, or says why it cannot."""
 
 from __future__ import annotations
 
@@ -103,7 +101,7 @@ def test_a_signal_ends_with_its_status_and_the_run_goes_on(
     assert offline.exit_codes == [1, 0]
 
 
-@pytest.mark.slow  # tests/test_resume.py kills trainings; this one the whole command line
+@pytest.mark.slow  # test_resume.py kills trainings; this one the whole command
 def test_killed_nine_and_resumed(shell, tmp_path, uninterrupted):
     command = [
         sys.executable,
@@ -252,9 +250,3 @@ def test_several_seeds_are_repeated(shell, uninterrupted, tmp_path):
     assert f"reproduced: all {len(figures(uninterrupted))} numbers" in reproduce(
         shell, tmp_path, uninterrupted
     )
-
-
-# Written before
-
-
-# Quick looks
