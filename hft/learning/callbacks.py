@@ -1,9 +1,9 @@
 """Our Lightning callbacks: they watch a training and change no number of it.
 
-Early stopping and averaged weights do change numbers. So each has a field of its own in the
-trainer's spec (`patience`, `ema`), and the Learner does them, with or without Lightning. Here is
-the rest: `trainer.callbacks` names monitors, `trainer.profile` asks for the Profiler, fit() adds
-KeepState.
+`trainer.callbacks` names what acts beside the steps. Early stopping and averaged weights do change
+numbers, so the Learner does them, with or without Lightning, and their numbers are fields of the
+trainer (`patience`, `ema`). Here is the rest: monitors, the Profiler, and KeepState, which fit()
+adds.
 
 To add a monitor: a subclass of Monitor, its name in KINDS and in CallbackName of
 hft/learning/trainer, and its metrics in hft/metrics.py.
@@ -154,6 +154,6 @@ class Settings(lightning.Callback):
 
 
 def asked_callbacks(spec: TrainerSpec) -> list[lightning.Callback]:
-    """Those that `trainer.callbacks` and `trainer.profile` ask for."""
-    asked: list[lightning.Callback] = [KINDS[name]() for name in spec.callbacks]
-    return [*asked, Profiler()] if spec.profile else asked
+    """Those that `trainer.callbacks` and `trainer.profile` ask Lightning for."""
+    asked: list[lightning.Callback] = [KINDS[n]() for n in spec.callbacks if n in KINDS]
+    return [*asked, Profiler()] if spec.profiles else asked

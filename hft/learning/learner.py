@@ -217,7 +217,7 @@ class Learner:
                 self.best_state = _copy(self.classifier.state_dict())
             if on_epoch(self.epoch, metrics | result.timing[-1]):
                 result.stopped = "callback"
-            elif self.epoch - result.best_epoch >= spec.patience:
+            elif spec.stops_early and self.epoch - result.best_epoch >= spec.patience:
                 result.stopped = "patience"
             self.classifier.to(self.device)  # the callback may have predicted elsewhere
         self.epoch, self.batch, self.sums = self.epoch + 1, 0, Sums()

@@ -15,6 +15,7 @@ from hft.metrics import find
 from tests.learning.planted import TCN, adamw, cpu, planted, run
 
 ALL = list(CALLBACK_NAMES)
+MONITORS = ["lr_monitor", "gate_monitor"]
 SCHEDULE = dict(schedule="one_cycle", warmup=0.2)
 
 
@@ -33,21 +34,32 @@ def curves(folder, dataset, role_T, **changes):
     return classifier, result, seen
 
 
-def test_yaml_names_every_monitor():
-    assert set(KINDS) == set(CALLBACK_NAMES)
-    asked = asked_callbacks(cpu(callbacks=ALL, profile=True))
-    assert [type(c) for c in asked] == [*(KINDS[name] for name in ALL), Profiler]
+def test_yaml_names_monitors_and_the_profiler():
+    assert list(KINDS) == MONITORS
     assert all(issubclass(kind, Monitor) for kind in KINDS.values())
+    for profiled in (cpu(callbacks=ALL, ema=0.9), cpu(callbacks=MONITORS, profile=True)):
+        asked = asked_callbacks(profiled)
+        assert [type(c) for c in asked] == [*(KINDS[name] for name in MONITORS), Profiler]
     assert asked_callbacks(cpu()) == []
+
+
+def test_without_early_stopping_every_epoch_runs(tmp_path):
+    dataset, role_T, _ = planted(1500)
+    changes = dict(model=TCN, optim=adamw(lr=0.03), epochs=12, patience=1)
+    _, stopped = run(tmp_path / "a", dataset, role_T, **changes)
+    _, whole = run(tmp_path / "b", dataset, role_T, callbacks=[], **changes)
+    assert (stopped.stopped, whole.stopped) == ("patience", "epochs")
+    n = len(stopped.history)
+    assert n < len(whole.history) == 12
+    assert whole.history[:n] == stopped.history
 
 
 def test_callbacks_change_no_bit_and_show_curves(tmp_path):
     dataset, role_T, _ = planted(1500)
     changes = dict(epochs=2, ema=0.9)
     _, plain, without = curves(tmp_path / "a", dataset, role_T, **changes)
-    _, result, seen = curves(
-        tmp_path / "b", dataset, role_T, callbacks=ALL, profile=True, **changes
-    )
+    _, result, seen = curves(tmp_path / "b", dataset, role_T, callbacks=ALL, **changes)
+    assert (tmp_path / "b" / "profile.txt").is_file()
     weights = [(tmp_path / k / "weights.safetensors").read_bytes() for k in "ab"]
     assert weights[0] == weights[1]
     assert result.history == plain.history  # what they measured is not in it

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal, get_args
 
 import torch
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from hft.metrics import METRICS, lower_is_better, metric
 from hft.spec import Kind, Role, UserError, did_you_mean
@@ -17,10 +17,8 @@ from hft.spec import Kind, Role, UserError, did_you_mean
 MONITORS = [
     metric("tune", m.name) for m in METRICS.values() if "tune" in m.curves and m.better != "neither"
 ]
-CallbackName = Literal["lr_monitor", "gate_monitor"]
+CallbackName = Literal["early_stopping", "ema", "lr_monitor", "gate_monitor", "profiler"]
 CALLBACK_NAMES = get_args(CallbackName)
-# Callbacks that a number or a switch turns on: said once, in a field of its own.
-OF_FIELDS = {"early_stopping": "patience", "ema": "ema", "profiler": "profile"}
 
 
 class TrainingError(UserError):
@@ -80,10 +78,10 @@ class TrainerSpec(Kind):
         description="write profile.txt, where the time of the first steps goes",
         json_schema_extra={"before": False},
     )
-    callbacks: Annotated[tuple[CallbackName, ...], Role.SHOWN] = Field(
-        description="what is measured after every epoch and shown as curves, and changes nothing: "
-        "lr_monitor, gate_monitor",
-        json_schema_extra={"before": []},
+    callbacks: tuple[CallbackName, ...] = Field(
+        description="what acts beside the steps: early_stopping (after `patience`), ema (with the "
+        "decay `ema`), profiler (as `profile`), and curves: lr_monitor, gate_monitor",
+        json_schema_extra={"before": ["early_stopping"]},
     )
     threads: int = Field(
         ge=0,
@@ -106,16 +104,30 @@ class TrainerSpec(Kind):
         if not isinstance(names, list | tuple):
             raise ValueError(f"must be a list of names, such as [lr_monitor], got {names!r}")
         for name in names:
-            if isinstance(name, str) and name in OF_FIELDS:
-                field = OF_FIELDS[name]
-                raise ValueError(f"{name} has a field of its own; set trainer.{field} instead")
             if name not in CALLBACK_NAMES:
-                known = [*CALLBACK_NAMES, *OF_FIELDS]
-                hint = did_you_mean(str(name), known) or f"; one of {', '.join(CALLBACK_NAMES)}"
+                known = list(CALLBACK_NAMES)
+                hint = did_you_mean(str(name), known) or f"; one of {', '.join(known)}"
                 raise ValueError(f"must name callbacks of ours, got {name!r}{hint}")
         if len(set(names)) < len(names):
             raise ValueError(f"must name each callback once, got {', '.join(names)}")
         return tuple(names)
+
+    @model_validator(mode="after")
+    def _ema_has_a_decay(self) -> TrainerSpec:
+        if "ema" in self.callbacks and not self.ema:
+            raise ValueError(
+                "callbacks: ema averages with the decay `ema`, which is 0; set trainer.ema=0.999, "
+                "or leave ema out"
+            )
+        return self
+
+    @property
+    def stops_early(self) -> bool:
+        return "early_stopping" in self.callbacks
+
+    @property
+    def profiles(self) -> bool:
+        return self.profile or "profiler" in self.callbacks
 
     @property
     def step_chunks(self) -> int:
