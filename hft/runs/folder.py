@@ -31,10 +31,10 @@ from hft.spec import SpecError, UserError, fingerprint, parse
 from hft.system.files import is_locked, locked, read_json, writable, write_json
 from hft.system.parquet import read_frame, write_frame
 from hft.system.provenance import git_state, versions
+from hft.system.version import FIRST_VERSION
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 TRIAL = re.compile(r"\d{4,7}")
-FIRST_VERSION = "0.1.0"  # of runs that recorded none
 
 _RETRAIN = "choose another run, or train it again"
 _RESCORE = "score the run again"

@@ -19,8 +19,8 @@ from hft.study.storage import read_address
 from hft.study.sweep import SweepSpec
 from hft.system.files import read_json, read_note, write_json
 from hft.system.provenance import flat
+from hft.system.version import FIRST_VERSION
 
-FIRST_VERSION = "0.1.0"  # made the studies that record no version
 INSIDE = ("journal", "sqlite")  # storages in the study's own folder
 SHOWN = 20  # lines of a difference
 ANOTHER = "or begin another study: sweep.study=new"
