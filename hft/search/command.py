@@ -32,7 +32,6 @@ from hft.study.tables import print_results
 from hft.study.trials import N_TRIALS
 from hft.system.conf import CONF
 from hft.tracking.logger.wandb import sync_line
-from hft.tracking.tracker import Job
 
 # Modules that a worker imports before its first trial.
 WARM = ("pytorch_lightning", "lightgbm", "hft.search.worker")
@@ -160,5 +159,5 @@ def _report(study: Study, plan: Plan) -> None:
     print_results(study)
     sys.stderr.write(f"written: {', '.join(str(path) for path in written)}\n")
     if any(study.folder.glob("**/wandb/offline-run-*")):
-        job = Job(study.name, study.folder, config={}, tags=(), group=study.name, name="study")
-        sys.stderr.write(f"upload the study and its trials: {sync_line(job)}\n")
+        upload = sync_line(study.folder, of_study=True)
+        sys.stderr.write(f"upload the study and its trials: {upload}\n")

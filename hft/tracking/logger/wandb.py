@@ -239,16 +239,18 @@ def _start(mode: str, arguments: dict[str, Any], job: Job) -> Any:
         raise TrackingError(
             f"logger.mode=online: {reason}; log in with `wandb login`, or take logger.mode=offline"
         )
-    log.warning("W&B: %s, so the run stays offline; upload it: %s", reason, sync_line(job))
+    # A study's line is the sweep's last word: it uploads the trials too.
+    upload = "" if job.name == "study" else f"; upload it: {sync_line(job.folder)}"
+    log.warning("W&B: %s, so the run stays offline%s", reason, upload)
     return init("offline")
 
 
-def sync_line(job: Job) -> str:
-    """What uploads the files of a job's run, and of a study those of its trials too."""
-    folder = shlex.quote(str(job.folder))
-    files = [f"{folder}/wandb/offline-run-*"]
-    if job.name == "study":
-        files.append(f"{folder}/[0-9]*/wandb/offline-run-*")
+def sync_line(folder: Path, *, of_study: bool = False) -> str:
+    """What uploads the files of the run in `folder`, and of a study those of its trials too."""
+    quoted = shlex.quote(str(folder))
+    files = [f"{quoted}/wandb/offline-run-*"]
+    if of_study:
+        files.append(f"{quoted}/[0-9]*/wandb/offline-run-*")
     return " ".join(["wandb sync", *files])
 
 

@@ -26,7 +26,7 @@ from hft.tracking.logger import wandb as wandb_tracker
 from hft.tracking.logger.csv import Csv
 from hft.tracking.logger.none import NoLogger
 from hft.tracking.logger.wandb import Wandb
-from hft.tracking.tracker import JOBS, Job, Tracker, TrackingError, best_of
+from hft.tracking.tracker import JOBS, Tracker, TrackingError, best_of
 from tests.tracking.wandb_files import read_offline
 
 RUN_ID = "20240101-120000-aaaa"
@@ -339,9 +339,9 @@ def test_the_line_of_a_study_uploads_every_trial(tmp_path):
     ]
     for file in files:
         file.mkdir(parents=True)
-    job = Job("maker_v1", study, config={}, tags=(), group="maker_v1", name="study")
+    line = wandb_tracker.sync_line(study, of_study=True)
     told = subprocess.run(
-        ["bash", "-c", wandb_tracker.sync_line(job).replace("wandb sync", "printf '%s\\n'")],
+        ["bash", "-c", line.replace("wandb sync", "printf '%s\\n'")],
         capture_output=True, text=True, check=True,
     )  # fmt: skip
     assert {Path(line) for line in told.stdout.splitlines()} == set(files)
