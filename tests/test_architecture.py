@@ -165,3 +165,64 @@ def test_start_up_imports_nothing_heavy(entry, arguments):
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60
     )
     assert done.returncode == 0, done.stderr[-2000:]
+
+
+OURS = ("hft", "hydra_plugins", "benchmarks")
+PUBLIC_ALL_THE_SAME = {"os._exit"}  # documented by Python
+SOURCES = sorted([*HFT.rglob("*.py"), *(ROOT / "hydra_plugins").rglob("*.py"), *ROOT.glob("*.py")])
+
+
+def _is_private(name: str) -> bool:
+    return name.startswith("_") and not name.endswith("__")
+
+
+def _defined_private(path: Path) -> set[str]:
+    """The private names that a file gives to something: functions, classes, fields, variables."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            found.add(node.name)
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            found.add(node.id)
+        elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
+            is_own = isinstance(node.value, ast.Name) and node.value.id in ("self", "cls")
+            found |= {node.attr} if is_own else set()
+    return {name for name in found if _is_private(name)}
+
+
+def _foreign_private(path: Path, ours: set[str]) -> list[str]:
+    """What a file reads of other packages by a name that they keep private."""
+    found = []
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Attribute) and _is_private(node.attr):
+            if ast.unparse(node.value) not in ("self", "cls", "super()") and node.attr not in ours:
+                found.append(ast.unparse(node))
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            names = [*(node.module or "").split("."), *(alias.name for alias in node.names)]
+            if names[0] not in OURS and any(map(_is_private, names)):
+                found.append(ast.unparse(node))
+        elif isinstance(node, ast.Import):
+            names = [part for alias in node.names for part in alias.name.split(".")]
+            if names[0] not in OURS and any(map(_is_private, names)):
+                found.append(ast.unparse(node))
+    return sorted(set(found) - PUBLIC_ALL_THE_SAME)
+
+
+def test_private_names_of_other_packages_stand_in_their_boundary_module():
+    """A new version of a library can break `<library>_internals.py` alone, whose tests say so."""
+    ours = {name for path in SOURCES for name in _defined_private(path)}
+    foreign = {
+        str(path.relative_to(ROOT)): names
+        for path in SOURCES
+        if not path.stem.endswith("_internals") and (names := _foreign_private(path, ours))
+    }
+    assert foreign == {}
+
+
+INTERNALS = sorted(HFT.rglob("*_internals.py"))
+
+
+@pytest.mark.parametrize("path", INTERNALS, ids=_name_of)
+def test_every_boundary_module_has_its_test(path):
+    mirrored = ROOT / "tests" / path.relative_to(HFT).with_name(f"test_{path.name}")
+    assert mirrored.is_file()

@@ -36,6 +36,7 @@ from typing import Any, TypeVar, overload
 from hft.spec import PACKAGE
 from hft.system._kernel_key import UnclearError, kernel_key
 from hft.system.files import FileError, write_atomic
+from hft.system.numba_internals import from_bytes, to_bytes, use_store
 
 SUFFIX = ".kernel"
 KEEP_DAYS = 30  # what no process has read for so long goes
@@ -59,8 +60,7 @@ def kernel(function: Callable[..., Any] | None = None, /, **options: Any) -> Any
     from numba import njit  # noqa: TID251 (banned everywhere else)
 
     compiled = njit(**options)(function)
-    if hasattr(compiled, "_cache"):  # with NUMBA_DISABLE_JIT=1 it is the function itself
-        compiled._cache = _Store(compiled)
+    use_store(compiled, _Store(compiled))
     return compiled
 
 
@@ -121,11 +121,8 @@ class _Store:
                 return None
             if (payload := _read(folder / f"{key}{SUFFIX}")) is None:
                 return None
-            from numba.core.compiler import CompileResult
-            from numba.core.serialize import loads
-
             # This unpickles. It is safe as far as this user's own code is: see the module's head.
-            return CompileResult._rebuild(target_context, *loads(payload))
+            return from_bytes(payload, target_context)
         except UnclearError:
             return None
         except Exception as error:  # whatever it is, compiling again is right
@@ -138,9 +135,7 @@ class _Store:
             return
         try:
             key = kernel_key(self.dispatcher, signature, result.target_context)
-            from numba.core.serialize import dumps
-
-            payload = dumps(result._reduce())
+            payload = to_bytes(result)
         except UnclearError as error:
             log.debug("compiled %s is not kept: %s", self.dispatcher, error)
             return

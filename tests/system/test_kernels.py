@@ -421,7 +421,7 @@ def tree(tmp_path):
     (tmp_path / "hft" / "system").mkdir(parents=True)
     for name in ("__init__", "spec", "system/__init__", "system/files"):
         (tmp_path / f"hft/{name}.py").write_bytes((PACKAGE / f"{name}.py").read_bytes())
-    for name in ("kernels", "_kernel_key"):
+    for name in ("kernels", "numba_internals", "_kernel_key"):
         (tmp_path / f"hft/system/{name}.py").write_bytes(
             (PACKAGE / f"system/{name}.py").read_bytes()
         )
