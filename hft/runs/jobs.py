@@ -1,9 +1,9 @@
 """What an entry point is asked to do: train, go on with a run, repeat one, or score one.
 
 In: what Hydra composed. Out: a typed job. A run that is resumed, repeated or scored brings its own
-config; the command line may choose where it computes and where it is logged, nothing that would
-change the numbers. A path that a run's own files name is never followed: this machine's note, or
-the command line, says where its data are.
+config; the command line may say where things lie and what is shown, and nothing that would change
+the numbers. Another device or number of threads would change their last bits. A path that a run's
+own files name is never followed: this machine's note, or the command line, says where its data are.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """A sweep as the command line asks for it: overrides in, a checked Plan out.
 
-The base config, what varies, and the settings of search and engine; refused here, before any trial,
-are typos, spaces that can never be valid, objectives that nobody logs or that cannot be compared
-across the space, and points to try first that are not in it.
+A plan holds the base config, what varies, and the settings of search and engine. Before any trial
+it refuses typos, values that are never valid, objectives that no run logs or that cannot be
+compared across the space, and points to try first that lie outside of it.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ Point = dict[str, Any]
 
 @dataclass(frozen=True)
 class Plan:
-    """`base` is what all trials share and can change a number, `points` a grid's or those to try
-    first, `fixed` the overrides of all trials, `choice` the name of the sweep's YAML, `config` one
-    config of the space.
+    """`choice` is the name of the sweep's YAML. `points` are a grid's, or those to try first.
+    `fixed` are the overrides of all trials, `base` what the trials share and what changes numbers,
+    `config` the config of one point.
     """
 
     choice: str
@@ -94,8 +94,8 @@ def make_plan(overrides: list[Override], conf: Path) -> Plan:
 
 
 def points_of(plan: Plan, study: Study) -> tuple[list[Point], int]:
-    """The points, each at the place of the trial that shall have it, and how many trials the study
-    is to have.
+    """The points, each at the place of the trial that takes it, and the number of trials that the
+    study is to have.
     """
     if plan.sweep.kind == "grid":
         return plan.points, min(plan.sweep.n_trials or len(plan.points), len(plan.points))

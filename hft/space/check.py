@@ -1,6 +1,4 @@
-"""Proves a space on composed configs: every value of it must stand in some point that composes and
-parses.
-"""
+"""Proves a space: every value of it is valid in at least one composed config."""
 
 from __future__ import annotations
 
@@ -13,9 +11,8 @@ from hft.space.dimension import Dimension, Scalar, is_among
 from hft.space.space import Space
 from hft.spec import SpecError, UserError
 
-ATTEMPTS = (
-    12  # random completions of a value before it counts as never valid; a compose costs 0.15 s
-)
+# Random completions of a value before it counts as never valid; a compose costs 0.15 s.
+ATTEMPTS = 12
 LIMIT = 200  # composes after which a space with mistakes is not searched further
 Point = dict[str, Scalar]
 
@@ -30,9 +27,9 @@ def check_space(
     """The plain configs that composed, among them every choice, and both ends of every range.
 
     `compose` takes the overrides of a point and raises what Hydra or our parse has against it.
-    Raises SpecError that lists the values that no point could hold, each with what was said of it.
-    One point tries a value of every dimension at once, so a sound space costs about as many
-    composes as its longest list has values.
+    Raises SpecError with the values that are valid in no point, each with the reason. One point
+    tries a value of every dimension at once, so a sound space costs about as many composes as its
+    longest list has values.
     """
     search = _Search(space, compose, random.Random(seed))
     search.find_any(attempts)
@@ -59,8 +56,8 @@ class _Search:
         return any(path in point and is_among(value, (point[path],)) for point in self.good)
 
     def find_any(self, attempts: int) -> None:
-        """A first sound point. Raises SpecError with what is said of every point, whatever its
-        values.
+        """A first sound point. Raises SpecError where every point has one mistake in common, which
+        no value can be the reason of.
         """
         while not self.good and attempts:
             self.try_point(self._complete({}, attempt=0))
@@ -71,14 +68,14 @@ class _Search:
             raise SpecError("\n".join(common or said[0]))
 
     def prove(self, dimension: Dimension, value: Scalar, attempts: int) -> list[str]:
-        """[] once a point with the value composed, else what was said of the likeliest one."""
+        """[] once a point with the value composed, else the mistakes of the likeliest one."""
         said: list[str] = []
         for attempt in range(attempts):
             point = self._complete(self._forced(dimension, value), attempt)
             lines = self.try_point(point)
             if not lines:
                 return []
-            # The second attempt is a sound point with this value in it: what is said is about it.
+            # The second attempt puts the value into a sound point: the mistake is the value's.
             if attempt < 2 or not said:
                 said = lines
         override = dimension.override(value) or f"{dimension.path} on"
@@ -118,7 +115,9 @@ class _Search:
         return forced
 
     def _complete(self, forced: Point, attempt: int) -> Point:
-        """First with values not proven yet, then on top of a point that is, then at random."""
+        """The other values: at the first attempt those not proven yet, at the second those of a
+        sound point, then random ones.
+        """
         ground = self.rng.choice(self.good) if attempt == 1 and self.good else {}
         point: Point = {}
         for dimension in self.space.dimensions:

@@ -1,5 +1,5 @@
-"""Decides `when`: conditions on what does not vary at once, the others in an order that a trial can
-follow.
+"""Decides `when`: a condition on a path that does not vary holds or not; dimensions with other
+conditions come after those that the conditions name, so that a trial can choose in this order.
 """
 
 from __future__ import annotations
@@ -18,9 +18,10 @@ Conditions = dict[str, tuple[Scalar, ...]]
 def resolve_conditions(
     written: Written, given: dict[str, Dimension], have: Choices, errors: list[str]
 ) -> list[Dimension]:
-    """The dimensions that remain, conditions first. `written` are the YAML's with their `when` as
-    written, `given` the command line's, which take the place of the YAML's of the same path and
-    keep its conditions.
+    """The dimensions that can exist, in the order of a trial.
+
+    `written` are the YAML's, each with its `when` as written. `given` are the command line's: one
+    replaces the YAML's of the same path and keeps its conditions.
     """
     conditions = {
         path: _read(path, when, written, have, errors) for path, (_, when) in written.items()
@@ -56,8 +57,8 @@ def _read(
 
 
 def _refused(on: str, values: tuple[Scalar, ...], written: Written, have: Choices) -> list[str]:
-    """Why a condition can be no condition. Options that the YAML's dimension leaves out may come by
-    the command line, as long as one is in it.
+    """Why a condition is wrong, [] where it is not. It may name options that the YAML's dimension
+    leaves out, since the command line can add them, but not such options alone.
     """
     if on not in written and not have.exists(on):
         return [f"{on}: no such path in the space{did_you_mean(on, [*written, *have.known])}"]
@@ -76,7 +77,7 @@ def _refused(on: str, values: tuple[Scalar, ...], written: Written, have: Choice
 def _decide(
     conditions: Conditions, dimensions: dict[str, Dimension], gone: set[str], have: Choices
 ) -> Any:
-    """The conditions that points have to meet, or None when no point can."""
+    """The conditions that points have to meet, or None where no point can meet them."""
     left: Conditions = {}
     for on, values in conditions.items():
         if on in dimensions:

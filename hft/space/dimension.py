@@ -1,5 +1,5 @@
-"""One dimension: its values, what Optuna knows of it, and the text of a value as Hydra's grammar
-reads it back.
+"""One dimension: its values, its distribution for Optuna, and the text of each value that Hydra's
+grammar reads back.
 """
 
 from __future__ import annotations
@@ -15,16 +15,14 @@ if TYPE_CHECKING:
 
 Scalar = None | bool | int | float | str
 
-NO_OVERRIDE = ""  # the text of a value for which nothing is to be said: a column that stays on
+NO_OVERRIDE = ""  # the text of a value that needs no override: a column that stays on
 _PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _RESERVED = ("null", "true", "false", "nan", "inf")
 _IN_KEYS = re.compile(r"([\\()\[\]{}:=, \t])")
 
 
 def value_text(value: Any) -> str:
-    """What stands behind the `=` of an override so that Hydra reads `value` back, of the same
-    type.
-    """
+    """The text behind the `=` of an override that Hydra reads as `value`, of the same type."""
     if value is None:
         return "null"
     if isinstance(value, bool):

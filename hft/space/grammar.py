@@ -1,5 +1,5 @@
-"""Reads a space: its YAML, and the sweeping overrides of Hydra's own grammar, which replace the
-YAML's dimensions.
+"""Reads a space: the dimensions of its YAML, and the sweeping overrides of the command line, which
+replace dimensions of the same path.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def read_space(
     choices: dict[str, Any],
     known: dict[str, dict[str, Any]],
 ) -> tuple[Space, list[str]]:
-    """The space, and the overrides that are the same in every point of it.
+    """The space, and the overrides that are the same in every point.
 
     `base` is the plain config of the overrides that do not sweep and `choices` Hydra's group
     choices of it; `known` is `read_groups(conf)`. Raises SpecError with every mistake at once.
@@ -123,7 +123,7 @@ def _swept(
 def _steps(
     path: str, start: float, stop: float, step: float, *, prefix: str, log: bool, errors: list[str]
 ) -> Dimension | None:
-    """range(): its stop is not among the values. Downwards it is a list, for the order of a
+    """range(), which leaves its stop out. Downwards it becomes a list, which keeps the order of a
     grid.
     """
     first, end, by = (Decimal(repr(number)) for number in (start, stop, step))

@@ -1,5 +1,5 @@
-"""What paths and choices there are: the base config, and the fields of the options that a group may
-take.
+"""The paths and choices that exist: those of the base config, and the fields of every option of a
+group.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Choices:
 
     def has(self, path: str, values: tuple[Any, ...]) -> bool:
         """Whether the config has one of the values at a path that is no dimension."""
-        if path in SETS:  # of which several can be chosen together: the columns tell, not the name
+        if path in SETS:  # several files can be chosen together: columns tell, names do not
             return any(self._has_sets(path, _names(value)) for value in values)
         if path in self.fixed:
             return is_among(scalar(self.fixed[path]), values)
@@ -91,9 +91,8 @@ class Choices:
     def _has_field(self, path: str, option: Any) -> bool:
         group, _, tail = path.partition(".")
         bodies = [self.known[group].get(name, {}) for name in _names(option)]
-        if option == self.groups.get(
-            group
-        ):  # for a set that nobody names on the command line, both are None
+        # Both are None for a set that the command line does not name.
+        if option == self.groups.get(group):
             bodies.append(self.base.get(group) or {})
         return any(value_at(body, tail, _MISSING) is not _MISSING for body in bodies)
 
