@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import gc
 import os
 import sys
 from collections.abc import Callable
@@ -21,6 +23,8 @@ def run(entry: str, task: Callable[[], Any], read: Callable[..., Any], arguments
     if {"-h", "--help"} & set(arguments):
         sys.stdout.write(help_text(entry, CONF))
         return 0
+    # Without it the collections at exit walk all of torch and Lightning: 1.2 of 8 CPU seconds.
+    atexit.register(gc.freeze)
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # explain() prints, not Hydra's own trimming
     # Hydra reads sys.argv itself. Its first word tells completion what is installed: a script, or
     # the command.
