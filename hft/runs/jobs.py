@@ -105,7 +105,9 @@ def _with_beside(
     Raises SpecError for whatever would change numbers.
     """
     own = config.plain()
-    free = [at for at, role in roles_of(TrainConfig, own).items() if role in INERT]
+    roles = roles_of(TrainConfig, own)
+    # Of an overlay the config holds the name alone: setting that would drop the overlay's numbers.
+    free = [at for at, role in roles.items() if role in INERT and at not in OVERLAYS]
     refused = []
     for override in overrides:
         path = path_of(override)
@@ -115,7 +117,7 @@ def _with_beside(
         if asked is not _ABSENT and any(_is_within(path, at) for at in free):
             _set_at(own, path, asked)
         elif not _is_same(override, asked, was):
-            own_one = "its own config" if path in OVERLAYS else _said(was)
+            own_one = "its own config" if group_of(override) in OVERLAYS else _said(was)
             refused.append(f"{path}: {own_one} in run {run.id}, {_typed(override)} given")
     if refused:
         raise SpecError(

@@ -190,6 +190,7 @@ def test_what_would_change_numbers_is_refused(smoke, override):
         "take this out, or train another run without reproduce=; only these can be set: tags=, "
     )
     assert "data.path=" not in last  # its data are simulated
+    assert "experiment=" not in last
 
 
 def test_everything_refused_is_named_at_once(smoke, tmp_path):
