@@ -57,9 +57,8 @@ def _begin(plan: Plan, conf: Path) -> Study:
     sweep = plan.sweep
     root = Path(plan.config.paths.sweeps)
     name = sweep.study or plan.default_name
-    read_address(
-        sweep.storage, root / name
-    )  # a wrong address is refused before any file is written
+    # A wrong address is refused before any file is written.
+    read_address(sweep.storage, root / name)
     _check_writable(root)
     if (root / name).exists() and not (root / name).is_dir():
         raise SpecError(f"sweep.study: {root / name} is a file, no study; choose another name")

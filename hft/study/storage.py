@@ -75,9 +75,8 @@ class Address:
             return SessionLocks(self.url.replace("+psycopg", "", 1), study)
         if self.path.parent == self.folder:
             return FileLocks(self.folder / "lease")
-        return FileLocks(
-            self.path.with_name(f"{self.path.name}-lease") / study
-        )  # shared by all folders that use it
+        # All folders of studies that use the file share its locks.
+        return FileLocks(self.path.with_name(f"{self.path.name}-lease") / study)
 
     def _open(self) -> BaseStorage:
         if self.path is not None:

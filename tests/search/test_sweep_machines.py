@@ -342,9 +342,8 @@ def test_jobs_outlive_a_killed_driver_and_the_next_takes_what_they_came_to(proje
     )
     kill(driver)
     study, until = project.study(), time.monotonic() + 60
-    while not any(
-        "outcome" in study.trials()[number].user_attrs for number in running(study)
-    ):  # nobody tells
+    # Nobody is there to tell.
+    while not any("outcome" in study.trials()[n].user_attrs for n in running(study)):
         assert time.monotonic() < until
         time.sleep(0.1)
     again = project.start("sweep.n_trials=3", *SLURM, name="again")

@@ -50,9 +50,7 @@ def test_a_killed_driver_and_the_same_command_again(project):
     assert_exact(study, 4)
     retried = [t for t in study.trials() if t.user_attrs.get("retry_of") is not None]
     assert retried
-    for (
-        trial
-    ) in retried:  # it went on from where the dead one was: its folder holds the copied state
+    for trial in retried:  # its folder holds the state of the dead one, from which it went on
         assert Run(study.trial_folder(trial.number)).read_metrics()["train/epochs"] == 40
     assert "best: run=maker_v1/" in project.said("again").read_text()
 
@@ -132,11 +130,8 @@ def test_stopped_now_and_gone_on_with(project, signals):
     assert project.end(driver, timeout_s=30) == 128 + signals[-1]
     study = project.study()
     counts = study.counts()
-    assert (counts.running, counts.waiting, counts.points) == (
-        0,
-        1,
-        1,
-    )  # saved, and waits for the next call
+    # The trial is saved and waits for the next call.
+    assert (counts.running, counts.waiting, counts.points) == (0, 1, 1)
     assert Run(study.trial_folder(0)).state == "interrupted"
     stopped = len(study.trials())
     again = project.start(

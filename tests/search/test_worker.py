@@ -563,9 +563,8 @@ def test_a_trial_of_the_same_market_reads_nothing(tmp_path, frames_read):
     asked.run()
     assert set(frames_read) == {"features", "labels"}
     asked.overrides = ()
-    _, again = (
-        asked.run()
-    )  # what the others did to the market and its frames, if they did, would show
+    # Anything that the others did to the market and its frames would show.
+    _, again = asked.run()
     assert figures(again) == figures(first)
     assert again.read_predictions().equals(first.read_predictions())
 

@@ -57,9 +57,7 @@ def postgres():
     folder = tempfile.mkdtemp(prefix="pg-")
     try:
         handle = get_server(folder, cleanup_mode="delete")
-    except (
-        Exception
-    ) as error:  # whatever keeps a database server from starting on a strange machine
+    except Exception as error:  # anything may keep a server from starting on a strange machine
         missing(f"PostgreSQL does not start: {error!r}")
     with handle:
         yield Server(handle, str(handle.get_postmaster_info().socket_dir))

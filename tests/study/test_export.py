@@ -39,9 +39,8 @@ def test_best_holds_what_scores_the_run(folder):
 @pytest.mark.parametrize("exchange", [True, False])
 def test_a_kill_leaves_the_old_best_or_the_new(folder, monkeypatch, exchange):
     if not exchange:
-        monkeypatch.setattr(
-            study_export, "RENAME_EXCHANGE", 2**20
-        )  # a flag that no file system knows
+        # A flag that no file system knows.
+        monkeypatch.setattr(study_export, "RENAME_EXCHANGE", 2**20)
     study = every_fate(folder)
     write_run(study, 1, note="old")
     write_best(study)

@@ -24,9 +24,8 @@ def test_points_are_means_over_seeds_best_first(folder):
     for rate, seed, value in ((0.1, 1, 3.0), (0.1, 2, 5.0), (0.2, 1, 1.0), (0.2, 2, 2.0)):
         metrics = {"select/mcc": value / 10, "select/trades": None if value == 5.0 else 7.0}
         end(study, value, params={"optim.lr": rate, "seed": seed}, metrics=metrics)
-    end(
-        study, params={"optim.lr": 0.2, "seed": 2}, reason="nan"
-    )  # what failed is no part of a mean
+    # A trial that failed is no part of a mean.
+    end(study, params={"optim.lr": 0.2, "seed": 2}, reason="nan")
     frame = points_frame(study)
     assert frame.columns == [
         "optim.lr", "trials", "select/log_loss", "select/log_loss/sd", "select/mcc",

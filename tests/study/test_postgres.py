@@ -79,9 +79,8 @@ def wait_until(condition, timeout_s=10.0):
 def test_four_processes_on_one_study(tmp_path, url):
     study = make_study(tmp_path / "s", n_trials=24, storage=url, max_retry=3)
     killed = start(study, driver="a", die=["taken", 4], pause=0.2)
-    wait_until(
-        study.trials, 60
-    )  # on a busy machine the others could do it all before this one is up
+    # On a busy machine the others could do it all before this one is up.
+    wait_until(study.trials, 60)
     others = [start(study, driver=driver, pause=0.02) for driver in "bcd"]
     n_taken = len(end(killed, killed=True))
     taken = [end(process) for process in others]
@@ -246,9 +245,8 @@ def test_the_server_looks_after_silent_clients(tmp_path, url, postgres):
     import psycopg
 
     options = {"options": locks_module.SERVER_OPTIONS, **locks_module.CLIENT_OPTIONS}
-    with psycopg.connect(
-        conninfo, **options
-    ) as connection:  # every option is one that the server knows
+    # The server knows every option.
+    with psycopg.connect(conninfo, **options) as connection:
         assert connection.execute("show lock_timeout").fetchone() == ("0",)
 
 

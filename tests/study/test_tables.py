@@ -65,11 +65,8 @@ def test_a_grid_shows_all_that_differs(folder):
 def test_many_dimensions_are_as_many_columns_as_fit(wide, width, n_shown):
     lines = results(wide, width=width).splitlines()
     header = next(line for line in lines if line.startswith("run")).split()
-    assert header[:3] == [
-        "run",
-        "value",
-        "model.x9" if width == 240 else "x9",
-    ]  # what matters is the first
+    matters = "model.x9" if width == 240 else "x9"
+    assert header[:3] == ["run", "value", matters]
     assert len(header) - 2 == n_shown
     rows = [line for line in lines if line.startswith("00")]
     assert len(rows) == N_RESULTS

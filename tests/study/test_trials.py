@@ -84,9 +84,8 @@ def test_labels_leave_out_what_all_share(folder):
     trials = study.trials()
     labels = Labels(study, trials[:2])
     assert labels(trials[1]) == "model.channels=8 optim.lr=0.01235"
-    assert Labels(study, trials[:1])(trials[0]).startswith(
-        "model=tcn"
-    )  # alone, nothing is shared yet
+    alone = Labels(study, trials[:1])  # nothing is shared yet
+    assert alone(trials[0]).startswith("model=tcn")
 
 
 @pytest.mark.parametrize(

@@ -207,10 +207,8 @@ class SlurmEngine(Engine):
 
     def _sbatch(self, name: str, call: tuple[str, str]) -> Any:
         self._executor.parameters["job_name"] = name
-        with (
-            _like_a_login_shell(),
-            contextlib.redirect_stderr(io.StringIO()),
-        ):  # it prints what it raises
+        # submitit prints the errors that it raises.
+        with _like_a_login_shell(), contextlib.redirect_stderr(io.StringIO()):
             job = self._executor.submit(work, *call)
         self.queue.add(job.job_id)
         return job

@@ -178,8 +178,7 @@ def trial_seed(seed: int, number: int) -> int:
     """The sampler's seed for a trial: the same whoever asks, and different for every number below
     2**31.
     """
-    mixed = (
-        number * 0x9E3779B1 + (seed + 1) * 0x85EBCA6B
-    ) % 2**31  # odd factors: no two numbers meet
+    # The factors are odd, so that no two numbers meet.
+    mixed = (number * 0x9E3779B1 + (seed + 1) * 0x85EBCA6B) % 2**31
     mixed = ((mixed ^ mixed >> 15) * 0x2C1B3C6D) % 2**31
     return mixed ^ mixed >> 12

@@ -73,9 +73,8 @@ class TestSlurm(ProcessConformance):
 @pytest.mark.slow
 def test_a_job_has_a_name_a_card_and_capped_threads(cluster, where, monkeypatch):
     monkeypatch.setenv("WANDB_SERVICE", "the driver's")
-    monkeypatch.setenv(
-        "SLURM_JOB_ID", "1"
-    )  # as if the driver ran in a job, of which sbatch would inherit
+    # As if the driver ran in a job, from which sbatch would inherit.
+    monkeypatch.setenv("SLURM_JOB_ID", "1")
     monkeypatch.setenv("SLURM_MEM_PER_NODE", "1")
     with spec(gpus=1, memory_gb=0.25).open(where) as engine:
         future = engine.submit(toys.who, {"study": "maker", "number": 7})

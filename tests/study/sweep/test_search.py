@@ -56,9 +56,8 @@ def test_what_breaks_a_constraint_is_marked_and_avoided(kind, n_trials, objectiv
     }
     assert not infeasible & {t.number for t in study.best_trials}
     late = [t for t in study.trials if t.number >= n_trials // 2]
-    share = sum(t.params["a"] > 0.6 for t in late) / len(
-        late
-    )  # a search may feel along the bound itself
+    # A search may feel along the bound itself.
+    share = sum(t.params["a"] > 0.6 for t in late) / len(late)
     free = search(
         short(read_sweep(kind)),
         lambda a, b: [a] * objectives,
