@@ -6,6 +6,7 @@ is shown as it stands: nothing in it is read as markup.
 
 from __future__ import annotations
 
+import math
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -186,7 +187,7 @@ def _print_points(study: Study, out: Console) -> None:
     rows = []
     for point in shown:
         found = [spread(study, point, name) for name in names]
-        cells = [(_number(mean, 6), _number(sd, 3)) for mean, sd in found]
+        cells = [(brief_number(mean), brief_number(sd)) for mean, sd in found]
         rows.append((str(len(point.trials)), *(cell for pair in cells for cell in pair)))
     trials = [trial for point in points for trial in point.trials]
     columns = [
@@ -219,11 +220,21 @@ def _metric_columns(
 
 def _metric_column(name: str, values: Sequence[float | None]) -> Column:
     short = heading(name)
-    return Column(short, short, True, [_number(value, 5) for value in values])
+    return Column(short, short, True, [brief_number(value) for value in values])
 
 
-def _number(value: float | None, digits: int) -> str:
-    return "-" if value is None else f"{value:.{digits}g}"
+def brief_number(value: float | None) -> str:
+    """Four decimals of a score, four digits of a small one, whole basis points of large returns."""
+    if value is None:
+        return "-"
+    if not math.isfinite(value):
+        return str(value)
+    size = abs(value)
+    if value == round(value) or 1e4 <= size < 1e9:
+        return f"{value:.0f}" if size < 1e9 else f"{value:.4g}"
+    if size >= 10:
+        return f"{value:.2f}" if size < 1e4 else f"{value:.4g}"
+    return f"{value:.4f}" if size >= 0.1 else f"{value:.4g}"
 
 
 def setting_columns(

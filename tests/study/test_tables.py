@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from hft.space import Dimension, Space
-from hft.study.tables import LONGEST_CELL, N_RESULTS, print_results
+from hft.study.tables import LONGEST_CELL, N_RESULTS, brief_number, print_results
 from tests.study.small_study import POINT, end, every_fate, small_study, wide_study
 
 TWO = ("select/net_bps_day@vip0", "select/turnover_day")
@@ -82,7 +82,7 @@ METRICS = {
     "select/trades": 1234.0, "select/net_bps_day@binance_usdm_vip0": -80006.3465,
     "select/net_bps_day@maker_free": -3206.3465, "select/net_bps_day@binance_usdm_vip9": None,
 }  # fmt: skip
-SHORT = ["0.69315", "-0.0012346", "0.045679", "1234", "-80006"]
+SHORT = ["0.6931", "-0.001235", "0.04568", "1234", "-80006"]
 
 
 @pytest.mark.parametrize("width", [72, 140])
@@ -108,6 +108,18 @@ def test_results_carry_the_metrics_with_their_digits(folder, width):
     assert max(map(len, lines[:-1])) <= width
 
 
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (None, "-"), (0.0, "0"), (32.0, "32"), (1.34079, "1.3408"), (-0.030616, "-0.03062"),
+        (1.2345e-6, "1.234e-06"), (-283.714, "-283.71"), (-80006.346, "-80006"), (1e12, "1e+12"),
+        (float("inf"), "inf"),
+    ],
+)  # fmt: skip
+def test_numbers_are_brief(value, shown):
+    assert brief_number(value) == shown
+
+
 def test_long_headings_fold_before_a_digit_is_lost(folder):
     names = [f"select/net_bps_day@binance_{market}_vip0" for market in ("usdm", "spot", "coinm")]
     study = small_study(folder, objectives=tuple(names))
@@ -130,8 +142,8 @@ def test_a_grid_over_seeds_is_averaged_per_point(folder):
     header, _, *rows = (line.split() for line in lines[place + 2 : place + 6])
     assert header == ["seeds", "mean", "sd", "mcc", "trades", "overrides"]
     assert rows == [
-        ["3", "2", "1", "0.1", "-", "labels.width=1.0"],
-        ["2", "2.5", "0.707", "0.05", "-", "labels.width=2.0"],
+        ["3", "2", "1", "0.1000", "-", "labels.width=1.0"],
+        ["2", "2.5000", "0.7071", "0.05", "-", "labels.width=2.0"],
     ]
     assert lines[-1].startswith("best: run=maker_v1/0000 ")
 
