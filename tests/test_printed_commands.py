@@ -67,6 +67,7 @@ ELSEWHERE = {
     r"source \.venv/bin/activate": "make setup makes it",
     r"python train.py experiment=binance_capture .*": ".ci/run runs it on the real captures",
     r"python train.py experiment=demo": "make demo runs it",
+    r".* trainer=gpu .*": "it needs a card",
     r".*sweep.storage=.*": "tests/study/test_postgres.py has the server",
     r"hft workspace project=hft": "W&B's server is not reached; tests/tracking has the workspace",
     r"wandb (login|login --relogin|sync \S+)": "W&B's server is not reached",
