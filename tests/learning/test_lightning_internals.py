@@ -12,6 +12,8 @@ import pytorch_lightning as lightning
 
 from hft.learning import lightning_internals as internals
 
+# Where Slurm is installed, as in CI, a plain Trainer says so.
+pytestmark = pytest.mark.filterwarnings("ignore:The `srun` command is available")
 QUIET = dict(accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False)
 
 

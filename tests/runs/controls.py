@@ -23,7 +23,7 @@ import numpy as np
 import polars as pl
 import torch
 
-from hft.config.compose import compose, to_plain
+from hft.config.compose import make_config
 from hft.config.configs import TrainConfig
 from hft.dataset.features import build_tick_columns
 from hft.dataset.rows import Dataset, usable
@@ -37,7 +37,6 @@ from hft.market.ticks import Ticks
 from hft.report.scorecard import Scorecard, score
 from hft.runs.frames import Frames, build_frames
 from hft.schema import BUY, HOLD, SELL
-from hft.spec import parse
 from hft.statistics.bootstrap import Interval, mean_interval
 from hft.statistics.classes import log_losses
 from hft.system.cache import Cache
@@ -192,7 +191,7 @@ def pool(seeds: list[Evidence]) -> Evidence:
 
 def config_of(*overrides: str, seed: int, folder: Path) -> TrainConfig:
     paths = (f"paths.runs={folder / 'runs'}", f"paths.cache={folder / 'cache'}")
-    return parse(TrainConfig, to_plain(compose([*SETTINGS, f"seed={seed}", *overrides, *paths])))
+    return make_config(TrainConfig, [*SETTINGS, f"seed={seed}", *overrides, *paths])
 
 
 def run_control(config: TrainConfig, market: Market, meddle: Meddle | None = None) -> Control:

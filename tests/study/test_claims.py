@@ -258,7 +258,7 @@ def test_a_kill_between_a_retry_and_its_failure_makes_no_second_one(tmp_path):
 def test_two_drivers_one_killed_a_third_joining(tmp_path):
     study = make_study(tmp_path / "s", n_trials=60)
     killed = start(study, driver="a", die=["taken", 8], pause=0.01)
-    others = [start(study, driver="b", pause=0.01)]
+    others = [start(study, driver="b", pause=0.1)]  # not done before the third has started
     n_taken = len(end(killed, killed=True))
     others.append(start(study, driver="c", pause=0.01))
     taken = [end(process) for process in others]
