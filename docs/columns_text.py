@@ -213,8 +213,8 @@ all trials share), `space` (a dimension per path), `sweep` (its settings), `over
 | `results.parquet` | a row per trial: `number`, `state`, the objectives, the metrics that reports \
 show, a column per path of the space, `constraint/<name>`, `feasible`, `origin`, `attempt`, \
 `retry_of`, `started`, `duration_s`, `folder`, `reason` |
-| `points.parquet` | of a grid over `seed=`, a row per point, best first: its parameters, `trials`, \
-and of each objective and metric the mean and `<name>/sd` (ddof 1) |
+| `points.parquet` | of a grid over `seed=`, a row per point, best first: its parameters, \
+`trials`, and of each objective and metric the mean and `<name>/sd` (ddof 1) |
 | `best/` | what scoring the best trial needs, and `next.txt` with the lines to paste |
 | `report.html` | tables and figures of the study |
 """

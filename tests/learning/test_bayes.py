@@ -162,7 +162,10 @@ def report(seeds: list[Bayes]) -> None:
     )
 
 
-@pytest.mark.parametrize("model", [LINEAR, SE_TCN], ids=["linear", "se_tcn"])
+@pytest.mark.parametrize(
+    "model",
+    [pytest.param(LINEAR, id="linear"), pytest.param(SE_TCN, id="se_tcn", marks=pytest.mark.slow)],
+)
 def test_reaches_nine_tenths_of_an_additive_signal_and_not_beyond_bayes(model, tmp_path):
     seeds = score_seeds("additive", model, tmp_path)
     report(seeds)

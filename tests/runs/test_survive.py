@@ -169,6 +169,7 @@ def test_a_signal_outside_of_a_training_ends_as_well(shell, tmp_path, monkeypatc
     assert "Traceback" not in ended.err
 
 
+@pytest.mark.slow
 def test_a_signal_ends_a_sweep_too(shell, tmp_path, monkeypatch):
     command = (
         "train.py",

@@ -255,6 +255,7 @@ def test_a_kill_between_a_retry_and_its_failure_makes_no_second_one(tmp_path):
     assert study.counts().retried == 1
 
 
+@pytest.mark.slow
 def test_two_drivers_one_killed_a_third_joining(tmp_path):
     study = make_study(tmp_path / "s", n_trials=60)
     killed = start(study, driver="a", die=["taken", 8], pause=0.01)
@@ -268,6 +269,7 @@ def test_two_drivers_one_killed_a_third_joining(tmp_path):
     assert len({t.params["optim.lr"] for t in study.trials()}) == 60
 
 
+@pytest.mark.slow
 def test_a_kill_from_outside_at_any_time(tmp_path):
     study = make_study(tmp_path / "s", n_trials=30, max_retry=9)
     for driver in ("a", "b", "c"):
