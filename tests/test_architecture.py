@@ -65,7 +65,7 @@ def _wing_of(module: str) -> str:
 
 
 def test_every_module_is_tracked():
-    """A pattern of .gitignore that means run folders must not hide a wing, as `runs/` once would."""
+    """A pattern of .gitignore meant for run folders must not hide a wing, as `runs/` would."""
     if not (ROOT / ".git").exists():
         pytest.skip("an archive of the project, no checkout: git tracks nothing here")
     tracked = subprocess.run(
