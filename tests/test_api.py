@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from hft.spec import UserError
 from tests.smoke import QUIET, ROOT, folders
 
 PAGE = ROOT / "docs" / "api.md"
+NOTEBOOK = ROOT / "experiments" / "start_here.ipynb"
 
 
 def code_of(page):
@@ -38,6 +40,24 @@ def test_the_page_runs_as_printed(tmp_path, monkeypatch, capsys):
     assert run == hft.load_run(run.id)
     assert run.read_overrides() == []
     assert run.config.plain() == names["config"].plain()
+
+
+def test_the_notebook_is_kept_without_outputs():
+    cells = json.loads(NOTEBOOK.read_text())["cells"]
+    code = [cell for cell in cells if cell["cell_type"] == "code"]
+    assert len(code) == 5
+    assert all(cell["outputs"] == [] and cell["execution_count"] is None for cell in code)
+
+
+@pytest.mark.slow
+def test_the_notebook_runs(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    for cell in json.loads(NOTEBOOK.read_text())["cells"]:
+        if cell["cell_type"] == "code":
+            exec(compile("".join(cell["source"]), str(NOTEBOOK), "exec"), names)
+    assert names["card"].verdict in capsys.readouterr().out
+    assert names["run"].ledger.height == names["card"].trades
 
 
 def test_everything_exported_is_on_the_page():
