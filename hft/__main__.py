@@ -29,6 +29,8 @@ HYDRAS = ("train", "backtest")  # Hydra reads their arguments, flags and complet
 def main(arguments: list[str] | None = None) -> int:
     """The exit status of the command: 2 for what the user can mend, 130 for Ctrl-C."""
     arguments = sys.argv[1:] if arguments is None else arguments
+    # The shell's completion calls `hft -sc query=bash`: the command typed so far is in COMP_LINE,
+    # not among the arguments.
     if arguments[:1] == ["-sc"]:
         return _complete(arguments)
     parser = make_parser()
@@ -36,9 +38,11 @@ def main(arguments: list[str] | None = None) -> int:
         parser.print_help(sys.stderr)
         return 2
     if arguments[0] not in COMMANDS and not arguments[0].startswith("-"):
+        # argparse's own refusal of a wrong word suggests nothing.
         near = difflib.get_close_matches(arguments[0], COMMANDS, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"the commands: {', '.join(COMMANDS)}"
         parser.error(f"no such command {arguments[0]!r}, {hint}")
+    # The first word alone: what follows may be Hydra's grammar, which argparse would refuse.
     command = parser.parse_args(arguments[:1]).command
     module = importlib.import_module(f"hft.cli.{command}")
     try:
@@ -46,9 +50,11 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:  # `hft runs | head`: the reader has seen enough
+        # Python flushes standard output once more at exit, which would fail on the closed pipe.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except ValueError as error:
+        # Imported here: hft.spec needs pydantic, and the help shall cost no library.
         from hft.spec import UserError
 
         if not isinstance(error, UserError):
@@ -81,6 +87,7 @@ def _complete(arguments: list[str]) -> int:
     """
     line = os.environ.get("COMP_LINE", "")
     words = line.split()
+    # Without a space after it the second word is still being typed.
     if len(words) < 2 or (len(words) == 2 and not line[-1].isspace()):
         sys.stdout.write(" ".join(COMMANDS) + "\n")
         return 0

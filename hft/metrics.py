@@ -67,6 +67,7 @@ def _shares() -> list[Metric]:
 
 
 _TEST = (BACKTEST,)
+# None on tune, where the decision threshold is chosen by it (docs/definitions.md 5.17).
 _MONEY = ("select", BACKTEST)
 ALL = (
     *_scores(),
@@ -158,6 +159,7 @@ def lower_is_better(logged: str) -> bool:
     """Whether a logged metric is to be minimised. What has no better way counts as higher is
     better: its worst over seeds is the least.
     """
+    # The spread over seeds is to be small, whichever way the metric itself is better.
     if logged.endswith("/sd"):
         return True
     found = find(logged)

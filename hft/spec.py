@@ -45,6 +45,9 @@ class SpecError(UserError):
 
 
 class Spec(pydantic.BaseModel):
+    # Strict, because "3" for 3 is a slip of the YAML. No unknown field, because one that is ignored
+    # would look as if it were used. No nan and no infinity: JSON, in which specs are stored and
+    # hashed, has neither.
     model_config = pydantic.ConfigDict(
         frozen=True, extra="forbid", strict=True, allow_inf_nan=False, protected_namespaces=()
     )
@@ -126,6 +129,7 @@ class Room:
 
     def _files(self) -> list[str]:
         folder = PACKAGE.joinpath(*self.module.split(".")[1:])
+        # An underscore marks a helper of the folder, which is no kind (docs/house.md).
         return sorted(p.stem for p in folder.glob("*.py") if not p.stem.startswith("_"))
 
     def _kinds(self, name: str) -> dict[str, type[Kind]]:
@@ -135,11 +139,14 @@ class Room:
             for value in vars(module).values()
             if isinstance(value, type)
             and issubclass(value, Kind)
+            # A base class or another kind that the module imports is none of its own.
             and value.__module__ == module.__name__
         ]
         return {kind: spec for spec in specs for kind in _kinds_of(spec)}
 
 
+# No dot, slash or leading underscore, so that a kind reaches no other module. It is always matched
+# with fullmatch, because `$` would let a final newline pass.
 _KIND = re.compile(r"[a-z][a-z0-9_]*")
 
 
@@ -179,6 +186,7 @@ def parse(cls: type[S], plain: dict[str, Any], *, stored: bool = False) -> S:
     narrowed: dict[str, Any] = {}
     for name, field in cls.model_fields.items():
         room = room_of(field)
+        # pydantic reports below what is missing.
         if room is None or name not in plain:
             continue
         if _is_set(field.annotation):
@@ -188,8 +196,11 @@ def parse(cls: type[S], plain: dict[str, Any], *, stored: bool = False) -> S:
         # A field whose kind is unknown is reported once and left out; the others are checked all
         # the same.
         narrowed[name] = (Any, ...) if annotation is None else (annotation, field)
+    # A class for this call alone: the next config may choose other kinds.
     model = pydantic.create_model(cls.__name__, __base__=cls, **narrowed) if narrowed else cls
     try:
+        # By way of JSON: in strict mode pydantic refuses a Python list for a tuple, and YAML has
+        # lists alone.
         config = model.model_validate_json(json.dumps(plain))
     except pydantic.ValidationError as error:
         errors += [_message(cls, plain, e) for e in error.errors(include_url=False)]
@@ -244,6 +255,7 @@ def role_at(cls: type[Spec], plain: dict[str, Any], path: str) -> Role | None:
     """The role of what stands at a dotted path of plain data; None where it changes numbers, or is
     unknown.
     """
+    # With the dots, `data.path` covers `data.path.x` and not `data.paths`.
     above = (role for at, role in roles_of(cls, plain).items() if f"{path}.".startswith(f"{at}."))
     return next(above, None)
 
@@ -317,8 +329,11 @@ def _narrow_set(name: str, room: Room, value: Any, errors: list[str]) -> tuple[A
     known = {key: entry for key, entry in entries.items() if specs[key] is not None}
     classes = list(dict.fromkeys(spec for spec in specs.values() if spec is not None))
     if not classes:
+        # The field's own rules (min_length) judge an empty set.
         return (None if entries else dict[str, Any]), known
     union: Any = functools.reduce(operator.or_, classes)
+    # With the tag pydantic reports the mistakes of the chosen kind, not those of every member. It
+    # takes no tag for a union of one class.
     if len(classes) > 1:
         union = Annotated[union, Field(discriminator="kind")]
     return GenericAlias(dict, (str, union)), known
@@ -344,9 +359,11 @@ def _message(cls: type[Spec], plain: Any, error: ErrorDetails) -> str:
         return f"{where}: {label} has no such field{hint}"
     if error["type"] == "missing":
         return f"{where}: must be given ({description})"
+    # OmegaConf's mark of a value that whoever starts the run has to give.
     if value == "???":
         return f"{where}: has no value yet ({description}); set it on the command line: {where}=..."
     rule = error["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
+    # The message of a validator of ours names the value already.
     return f"{where}: {rule}" + ("" if error["type"] == "value_error" else f", got {value!r}")
 
 
