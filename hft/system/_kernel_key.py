@@ -59,6 +59,7 @@ def _describe_dispatcher(dispatcher: Any, seen: dict[int, int]) -> Any:
     function = dispatcher.py_func
     if function.__closure__ is not None:
         raise UnclearError(f"{function.__qualname__} is a closure")
+    # The key has the versions of LIBRARIES alone, so a change of any other package would go unseen.
     if not Path(function.__code__.co_filename).is_relative_to(PACKAGE):
         raise UnclearError(f"{function.__qualname__} is no function of hft")
     options = sorted((name, repr(value)) for name, value in dispatcher.targetoptions.items())
@@ -87,6 +88,7 @@ def _describe_code(code: CodeType) -> Any:
         _describe_code(value) if isinstance(value, CodeType) else _describe_constant(value)
         for value in code.co_consts
     ]
+    # Line numbers and the file's name are left out: comments and moved lines change no key.
     names = (code.co_names, code.co_varnames, code.co_cellvars, code.co_freevars)
     counts = (code.co_argcount, code.co_posonlyargcount, code.co_kwonlyargcount, code.co_flags)
     return (code.co_code, code.co_exceptiontable, constants, names, counts)
@@ -99,6 +101,7 @@ def _describe_constant(value: Any) -> Any:
 
 @functools.cache
 def _global_names(code: CodeType) -> tuple[str, ...]:
+    # Not co_names, which has attributes too: `np.sum` would also be read as a global `sum`.
     names = {i.argval for i in dis.get_instructions(code) if i.opname == "LOAD_GLOBAL"}
     for value in code.co_consts:
         if isinstance(value, CodeType):

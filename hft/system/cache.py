@@ -75,6 +75,7 @@ class Entry:
 
     def _read(self, name: str) -> pl.DataFrame:
         data = _verified_bytes(self.folder / f"{name}.parquet", self.files[name])
+        # The bytes that were verified: polars, given the path, would read the file a second time.
         return pl.read_parquet(io.BytesIO(data))
 
 
@@ -108,6 +109,7 @@ class Cache:
 
         `module` is one or more dotted names inside hft.
         """
+        # Sorted, because the order in which a caller names modules changes no result.
         modules = [module] if isinstance(module, str) else sorted(set(module))
         code = [syntax_hash(name) for name in modules]
         parts = {
@@ -150,6 +152,8 @@ class Cache:
             log.warning("cache entry %s is corrupt (%s): building it again", folder, reason)
             with self._locked(folder):
                 try:
+                    # Another process may have built it meanwhile. Files are hashed here, because a
+                    # flipped bit leaves their sizes as they were.
                     return _load(folder, key, rebuild=rebuild).verify()
                 except _CorruptError:
                     return self._write(folder, key, build, rebuild)
@@ -157,6 +161,8 @@ class Cache:
         try:
             return _load(folder, key, rebuild=rebuild)
         except _CorruptError as error:
+            # Entries appear whole, so a folder without a sound one is damage and worth a warning;
+            # without a folder there was nothing yet.
             if folder.exists():
                 return rebuild(str(error))
         with self._locked(folder):
@@ -191,12 +197,14 @@ class Cache:
     def _write(
         self, folder: Path, key: str, build: Build, rebuild: Callable[[str], Entry]
     ) -> Entry:
+        # Before anything is on the disk, so that a failed build leaves nothing behind.
         frames, meta = build()
         partial = _partial_of(folder)
         with self._writable():
             partial.mkdir()
             try:
                 _write_files(partial, key, frames, meta)
+                # What is corrupt goes first, because rename() replaces no folder that holds files.
                 shutil.rmtree(folder, ignore_errors=True)
                 partial.rename(folder)
             except BaseException:
@@ -239,6 +247,7 @@ def _lock_of(folder: Path) -> Path:
 
 
 def _is_key(name: str) -> bool:
+    # Only names that the cache gives: whatever else lies there is not listed, so never removed.
     return len(name) == 64 and set(name) <= set("0123456789abcdef")
 
 
@@ -265,6 +274,7 @@ def _write_files(
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         files[name] = {"size": path.stat().st_size, "sha256": digest}
     body = {"key": key, "files": files, "meta": meta}
+    # This file holds the hashes of the others, so it has to carry its own.
     text = json.dumps({"sha256": fingerprint(body), "body": body}, indent=1, allow_nan=False)
     (folder / META).write_text(text)
 

@@ -40,8 +40,10 @@ def _read_module(name: str) -> tuple[str, tuple[str, ...]]:
     path = _source_of(name)
     if path is None:
         raise CodeError(f"{name!r}: must be a module of hft, got no file for it below {PACKAGE}")
+    # Read, not imported: a stage that is a hit need not load the libraries of its module.
     tree = ast.parse(path.read_bytes())
     package = name if path.name == "__init__.py" else name.rpartition(".")[0]
+    # Anywhere in the file, because modules of hft are imported inside functions too.
     named = {n for node in ast.walk(tree) for n in _imports(node, package)}
     # Importing a module runs its packages first: they are part of what it does.
     named |= {package for full in named | {name} for package in _packages_of(full)}
@@ -60,6 +62,7 @@ def _imports(node: ast.AST, package: str) -> list[str]:
         return []
     base = node.module or ""
     if node.level:
+        # One dot is the package itself, every further one goes up by one.
         root = package.split(".")[: len(package.split(".")) - node.level + 1]
         base = ".".join([*root, base] if base else root)
     return [base, *(f"{base}.{alias.name}" for alias in node.names)]

@@ -38,14 +38,18 @@ def write_atomic(
     """
     with writable(path, remedy=remedy):
         path.parent.mkdir(parents=True, exist_ok=True)
+        # In the same folder, because a rename is atomic within one file system only; under a random
+        # name, because several processes may write the same file at once.
         partial = path.with_name(f".{path.name}-{secrets.token_hex(4)}")
         try:
             with partial.open("xb") as file:
                 file.write(data)
+                # Before the rename: else a power cut could leave the new name without bytes.
                 if durable:
                     file.flush()
                     os.fsync(file.fileno())
             partial.replace(path)
+        # Ctrl-C in the middle leaves no partial file either.
         except BaseException:
             partial.unlink(missing_ok=True)
             raise
@@ -106,6 +110,7 @@ def writable(path: Path, *, remedy: str = ELSEWHERE) -> Iterator[None]:
 def is_locked(path: Path) -> bool:
     """Whether a living process holds `locked(path)`; leaves nothing behind."""
     lock = filelock.FileLock(path, fallback_to_soft=False)
+    # acquire() would create the file.
     if not path.exists():
         return False
     try:
@@ -121,6 +126,7 @@ def locked(path: Path) -> Iterator[None]:
     """Holds a kernel lock, which falls free when its holder dies; the file goes when the block
     ends.
     """
+    # A soft lock is a mere file, which a holder that is killed would leave behind for ever.
     lock = filelock.FileLock(path, fallback_to_soft=False)
     lock.acquire()
     try:

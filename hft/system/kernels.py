@@ -93,6 +93,7 @@ def prune_kernels(folder: Path, *, days: float = KEEP_DAYS) -> list[Path]:
     removed = []
     with contextlib.suppress(OSError):
         for path in folder.iterdir():
+            # Else it is a partial file of the atomic writer, and no write takes an hour.
             limit = days * 86_400 if path.suffix == SUFFIX else 3_600
             with contextlib.suppress(OSError):  # another process may remove it at the same time
                 if SUFFIX in path.name and time.time() - path.stat().st_mtime > limit:
@@ -114,6 +115,7 @@ class _Store:
     def load_overload(self, signature: Any, target_context: Any) -> Any:
         """The compile result, or None where there is none to trust."""
         try:
+            # As in Numba's own cache: the context may not be initialised yet.
             target_context.refresh()
             key = kernel_key(self.dispatcher, signature, target_context)
             folder = default_folder()
@@ -131,6 +133,8 @@ class _Store:
 
     def save_overload(self, signature: Any, result: Any) -> None:
         folder = default_folder()
+        # Code that holds addresses of this process serves no other, and a lifted loop is a function
+        # of its own, which the key does not cover.
         if folder is None or result.library.has_dynamic_globals or result.lifted:
             return
         try:
@@ -157,6 +161,7 @@ class _Store:
 def _is_private(folder: Path) -> bool:
     """Whether `folder` exists, is this user's, and lets nobody else in; says so where it does."""
     try:
+        # lstat follows no link, so that a link is refused, whoever owns what it points to.
         found = folder.lstat()
     except OSError:
         return False
@@ -190,10 +195,12 @@ def _read(path: Path) -> bytes | None:
     """What was stored at `path`, or None where it is missing or not what was written."""
     try:
         content = path.read_bytes()
+        # Once a day at most, so that a hit seldom writes.
         if time.time() - path.stat().st_mtime > 86_400:
             os.utime(path)  # it is in use: prune_kernels() goes by this
     except OSError:
         return None
+    # A sha256 of 32 bytes stands before the payload.
     payload = content[32:]
     return payload if content[:32] == _digest(path.name, payload) else None
 

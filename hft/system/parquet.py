@@ -33,9 +33,11 @@ def read_frame(path: Path, *, remedy: str, error: type[UserError] = FileError) -
         raise error(f"{path}: does not match its hash in {path.stem}.sha256; {remedy}")
     try:
         return pl.read_parquet(io.BytesIO(data))
+    # A stranger's file may be no parquet although its hash, which came with it, fits.
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as fault:
         raise error(f"{path}: cannot be read ({first_line(fault)}); {remedy}") from fault
 
 
 def _sha256_line(data: bytes, path: Path) -> bytes:
+    # Two spaces, as sha256sum writes and checks it.
     return f"{hashlib.sha256(data).hexdigest()}  {path.name}\n".encode()

@@ -48,6 +48,7 @@ def code_hash() -> str:
             continue
         with contextlib.suppress(FileNotFoundError):
             content = path.read_bytes()
+            # With name and length, so that code moved from one file to the next is other code.
             digest.update(f"{name}\0{len(content)}\0".encode() + content)
     return digest.hexdigest()
 
