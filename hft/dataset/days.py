@@ -40,11 +40,13 @@ class DayStage:
     spec: Any
     modules: tuple[str, ...]
     content: Any
+    # A function at the top of a module: a lambda could not be sent to a worker.
     build: Callable[..., Built]
     inputs: tuple[Any, ...]
 
     @property
     def identity(self) -> dict[str, Any]:
+        # The other inputs are specs and totals, which `spec` and `content` identify.
         parents = [i.key for i in self.inputs if isinstance(i, DayStage)]
         return {
             "spec": self.spec,
@@ -87,6 +89,7 @@ def _build(missing: list[DayStage]) -> Iterator[Path]:
     from concurrent.futures import ProcessPoolExecutor, as_completed
     from multiprocessing import get_context
 
+    # A run that was killed must leave no worker behind that waits for its next day for ever.
     pool = ProcessPoolExecutor(
         n_workers, mp_context=get_context("spawn"), initializer=end_with_parent
     )
@@ -98,7 +101,8 @@ def _build(missing: list[DayStage]) -> Iterator[Path]:
 
 
 def _run(stage: DayStage) -> Path:
-    """Builds a day; its frames stay on the disk."""
+    """Builds a day. Its frames stay on the disk, where the parent reads them."""
+    # The path alone: frames would be pickled and sent through a pipe.
     return stage.run().folder
 
 
@@ -114,6 +118,8 @@ def tick_stage(data: DataSpec, day: dt.date, calibration: dict[str, Any], cache:
         # data.
         spec=numbers_of(type(data), data.plain(), without=tuple(Role)),
         modules=(type(data).__module__,),
+        # The calibration is one shift of all times, measured on the first day loaded: another one
+        # makes another day (docs/definitions.md 5.2).
         content=[first, clip, data.content(day), calibration],
         build=_build_ticks,
         inputs=(data, day, calibration),
@@ -147,6 +153,8 @@ def bar_stage(
         "bars",
         spec=spec.plain(),
         modules=(type(spec).__module__,),
+        # The totals of other days, and not the keys of those days: an adaptive bar depends on
+        # nothing else of them.
         content=None if history is None else history.to_dict(as_series=False),
         build=_build_bars,
         inputs=(spec, ticks, history),
@@ -154,6 +162,7 @@ def bar_stage(
 
 
 def _build_bars(spec: BarSpec, ticks: DayStage, history: pl.DataFrame | None) -> Built:
+    # A day without a bar may lie in a range that has some; `require_bars` judges the range.
     return {"bars": build_bars(to_ticks(ticks.run()), spec, history, allow_empty=True)}, {}
 
 
@@ -163,6 +172,7 @@ def column_stage(
     return DayStage(
         cache,
         "columns",
+        # Not the whole set: a feature's window changes no sum over a bar's ticks.
         spec=tick_plan(features),
         modules=("hft.dataset.features", *(type(s).__module__ for s in features.values())),
         content=None,

@@ -34,6 +34,7 @@ class Dataset:
 def to_dataset(bars: pl.DataFrame, features: pl.DataFrame, labels: pl.DataFrame) -> Dataset:
     """DatasetError when bars are not consecutive, or when the frames hold other bars."""
     bar_T = bars["bar"].to_numpy()
+    # A window of a selection would bridge the holes as if neighbours stood there.
     if np.any(np.diff(bar_T) != 1):
         at = int(np.flatnonzero(np.diff(bar_T) != 1)[0])
         raise DatasetError(
@@ -43,7 +44,8 @@ def to_dataset(bars: pl.DataFrame, features: pl.DataFrame, labels: pl.DataFrame)
     _check_same_bars(bar_T, features, "features")
     _check_same_bars(bar_T, labels, "labels")
     x = features.drop("bar")
-    # order="c": a window of bars is one contiguous block of memory.
+    # order="c": a window of bars is one contiguous block of memory. writable: torch shares an
+    # array's memory, and warns where it may not be written.
     x_TF = x.with_columns(pl.all().cast(pl.Float32).fill_null(float("nan"))).to_numpy(
         order="c", writable=True
     )
@@ -51,6 +53,7 @@ def to_dataset(bars: pl.DataFrame, features: pl.DataFrame, labels: pl.DataFrame)
         x_TF=x_TF,
         y_T=labels["y"].cast(pl.Int64).fill_null(-1).to_numpy(writable=True),
         w_T=labels["weight"].cast(pl.Float32).fill_null(0.0).to_numpy(writable=True),
+        # Finite, not only known: one inf would make every output of its window nan.
         valid_T=np.isfinite(x_TF).all(axis=1),
         segment_T=bars["segment"].cast(pl.Int32).to_numpy(),
         bar_T=bar_T,

@@ -65,8 +65,11 @@ class Market:
             ticks=cut_ticks(self.ticks, self.ticks.start, end),
             bars=self.bars.filter(known),
             tick_columns=self.tick_columns.filter(known),
+            # Labels near `end` lack their prints and are unknown here, so the cache keeps them
+            # apart.
             bar_keys=(*self.bar_keys, f"before {end}"),
             column_keys=(*self.column_keys, f"before {end}"),
+            # Shared: each trial cuts its own Market, and the keys above tell the frames apart.
             last_frames=self.last_frames,
         )
 
@@ -101,6 +104,7 @@ def _load_market(
     cache: Cache,
 ) -> Market:
     days = [to_ticks(entry) for entry in run_all(tick_stages)]
+    # Joined before any bar is built, because join_ticks refuses a range without trades.
     joined = join_ticks(days, data.gap_s)
     histories = _histories(bars, days)
     bar_stages = [
@@ -127,6 +131,7 @@ def market_features(market: Market, specs: dict[str, FeatureSpec], cache: Cache)
     entry = cache.stage(
         "features",
         **_of_features(specs),
+        # These parents suffice: the keys of tick columns hold those of bars and ticks.
         parents=market.column_keys,
         build=lambda: ({"features": build_features(market.bars, market.tick_columns, specs)}, {}),
     )
@@ -144,6 +149,8 @@ def market_labels(
         "labels",
         **_of_labels(spec),
         parents=market.bar_keys,
+        # Keys of bars know nothing of features. Values, not the features' key: a label that
+        # reads one column is not rebuilt when another one changes.
         content=[
             hashlib.sha256(features[name].fill_null(np.nan).to_numpy().tobytes()).hexdigest()
             for name in spec.columns
@@ -181,6 +188,7 @@ def _histories(spec: BarSpec, days: list[Ticks]) -> list[pl.DataFrame | None]:
     if not spec.hours_back:
         return [None] * len(days)
     totals = [hourly_totals(day) for day in days]
+    # The empty frame is for the first day, because concat refuses an empty list.
     return [
         pl.concat([totals[0].clear(), *totals[:i]]).tail(spec.hours_back) for i in range(len(days))
     ]
@@ -192,6 +200,7 @@ def _join_days(frames: list[pl.DataFrame], days: list[Ticks], gap_s: float) -> p
     """
 
     def parted(i: int) -> bool:
+        # A gap after a day's last bar is in no segment of that day's own bars.
         unseen = days[i].gaps > (frames[i]["ts"][-1] if frames[i].height else 0)
         return bool(unseen.any()) or parted_by_gap(days[i], days[i + 1], gap_s)
 

@@ -39,6 +39,8 @@ def bootstrap_means(x_N: np.ndarray, *, mean_block: float, seed: int) -> np.ndar
     rows.
     """
     n, rng = len(x_N), np.random.default_rng(seed)
+    # The rows stand there twice, so that a block which runs over the end goes on at the start.
+    # Their mean is taken off first, because running sums of a large level lose digits.
     running = np.concatenate([[0.0], np.cumsum(np.tile(x_N - x_N.mean(), 2))])
     per_sample = math.ceil(n / mean_block)
     # With so many blocks their lengths fall short of n once in a million samples; the last block

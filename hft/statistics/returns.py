@@ -13,6 +13,7 @@ from hft.statistics.bootstrap import Interval, mean_interval
 
 def break_even(gross_bps_N: np.ndarray, *, seed: int) -> Interval:
     """The cost one way at which the trades earn nothing, bps: sum of gross / (2 n)."""
+    # Both legs pay on the entry's notional, so net = gross - 2 x break-even holds exactly.
     return mean_interval(gross_bps_N / 2, seed=seed)
 
 

@@ -55,6 +55,8 @@ class LabelSpec(Kind):
         "and stay in the sequence",
         json_schema_extra={"before": {"every": 1, "cusum": 0.0, "span": 100}},
     )
+    # There is no uniqueness times return: AFML 4.10 divides each return by the labels alive, and
+    # uniqueness would allow for the overlap twice (experiments/LOG.md).
     weights: Literal["none", "uniqueness", "return"] = Field(
         description="what a label weighs in the loss: 1, its average uniqueness, or its return "
         "shared among the labels alive (AFML 4.10, which allows for overlap itself)",
@@ -136,6 +138,8 @@ def train_weights(
     """float64[T]: the raw weights of a fold's training rows, times `spec.decay` among them; 0
     elsewhere.
     """
+    # The decay counts back from the newest training label. A row behind the training period would
+    # change the weights of what was known before it.
     weight = np.where(rows_T, labels["weight"].fill_null(0.0).to_numpy(), 0.0)
     return (
         weight
@@ -155,6 +159,8 @@ def restrict(p_T3: np.ndarray, offered_T3: np.ndarray) -> np.ndarray:
     """
     if offered_T3.all():
         return p_T3  # the same bits, where dividing by a sum of 1 might round
+    # The total is 0 where all probability lies on classes that are not on offer. Nothing is known
+    # about the others then.
     p = np.where(offered_T3, p_T3, 0.0)
     total = p.sum(axis=1, keepdims=True)
     return np.divide(

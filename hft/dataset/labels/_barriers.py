@@ -54,6 +54,8 @@ class BarrierSpec(LabelSpec):
 
     def exits(self, bars: pl.DataFrame) -> Exits:
         sigma = ewma_volatility(bars["close"].to_numpy(), bars["segment"].to_numpy(), self.span)
+        # Per horizon: with widths near one sigma per bar nothing would expire in 50 bars
+        # (docs/definitions.md 1).
         scale = sigma * np.sqrt(self.horizon)
         floor = max(self.floor_bps, 2 * self.floor_fee_bps) * 1e-4
         # A price that never moved and no floor: no distance, hence no trade.
@@ -73,6 +75,7 @@ class BarrierSpec(LabelSpec):
             paths.entry,
             paths.first,
             paths.stop,
+            # Prices compare false with an unknown distance, so the row would become a hold.
             paths.known & ~np.isnan(exits.take_profit),
             exits.take_profit,
             exits.stop_loss,
@@ -114,17 +117,20 @@ def _resolve(
         # the entry before it, if that one waited for a print.
         bar = bar_of(bounds, bar, first[t])
         p, tp, sl, last = entry[t], take_profit[t], stop_loss[t], t + horizon
+        # A short's barriers are the mirror of a long's (docs/definitions.md 5.12).
         up, down = (sl, tp) if sides[t] == -1 else (tp, sl)
         end, side = touch_in_bars(
             price, highs, lows, bounds, bar, last, first[t], stop[t], p * (1 + up), p * (1 - down)
         )
         if sides[t] != EITHER:
+            # The question is whether to take this trade: its stop and its expiry both say no.
             y[t] = HOLD if side != sides[t] else BUY if side == 1 else SELL
             touched[t] = side != 0
         elif tp == sl:  # the short's barriers are the long's
             y[t] = BUY if side == 1 else SELL if side == -1 else HOLD
             touched[t] = side != 0
         else:
+            # Both trades can win, if pt < sl; then the earlier counts (docs/definitions.md 5.13).
             y[t] = BUY if side == 1 else HOLD
             # Only a short that wins earlier matters once the long has won.
             limit = end if side == 1 else stop[t]
@@ -134,5 +140,6 @@ def _resolve(
             if short_side == -1:
                 y[t], end = SELL, short_end
             touched[t] = y[t] != HOLD
+        # A hold ends at the last print before the expiry (docs/definitions.md 5.14).
         at[t] = end if touched[t] else stop[t] - 1
     return y, at, touched

@@ -47,11 +47,14 @@ def _pick(
     out = np.zeros(close.size, np.bool_)
     up, down, n_seen = 0.0, 0.0, 0
     for t in range(close.size):
+        # Without the filter every bar is an event, also the first of a segment, which has no
+        # return.
         is_event = multiple == 0
         if t == 0 or segment[t] != segment[t - 1]:
             up, down, n_seen = 0.0, 0.0, 0
         elif multiple > 0 and sigma[t - 1] > 0:
             r, h = np.log(close[t] / close[t - 1]), multiple * sigma[t - 1]
+            # s+ and s- of docs/definitions.md 2; only the sum that reached h restarts.
             up, down = max(0.0, up + r), min(0.0, down + r)
             if up >= h:
                 up, is_event = 0.0, True

@@ -15,6 +15,7 @@ from hft.market.ticks import Ticks
 from hft.schema import HOLD, LABELS
 from hft.system.kernels import kernel
 
+# Before any gap each quote counts, however old it is.
 _ALWAYS = np.iinfo(np.int64).min
 
 
@@ -44,6 +45,8 @@ def read_paths(ticks: Ticks, bars: pl.DataFrame, *, horizon: int, latency_ms: fl
     ts_entry = bars["ts"].to_numpy() + round(latency_ms * NS_PER_MS)
     # The first print at or after ts_entry, but after the print that closed the bar: they may tie.
     at = _first_at(ts_recv, ts_entry, bounds[1:])
+    # The print of the entry cannot touch the entry's own barriers, so the path begins behind it.
+    # Where there is no such print, first < stop fails below.
     entry, first = price[np.minimum(at, price.size - 1)], at + 1
     if ticks.quotes.height:
         mid, quoted = _mids_as_of(ticks, ts_entry)
@@ -53,6 +56,8 @@ def read_paths(ticks: Ticks, bars: pl.DataFrame, *, horizon: int, latency_ms: fl
     # Clipped only to index with: a path that would reach past the range is not known.
     ends = np.minimum(np.arange(bars.height) + horizon, bars.height - 1)
     segment, stop = bars["segment"].to_numpy(), bounds[ends + 1]
+    # Only whole horizons count. Near the end of a segment touches alone would be known, and the
+    # shares of classes would lean to buy and sell.
     known = (np.arange(bars.height) + horizon == ends) & (segment[ends] == segment) & (first < stop)
     return Paths(price, ts_recv, bounds, entry, first, stop, bars["ts"].to_numpy()[ends], known)
 
@@ -67,6 +72,7 @@ def _mids_as_of(ticks: Ticks, ts_entry: np.ndarray) -> tuple[np.ndarray, np.ndar
     since = np.concatenate([[_ALWAYS], ticks.gaps])[
         np.searchsorted(ticks.gaps, ts_entry, side="right")
     ]
+    # Before the first quote `at` is -1 and reads the last one; the mask drops it.
     return (bid[at] + ask[at]) / 2, (at >= 0) & (ts_quote[at] >= since)
 
 

@@ -17,6 +17,7 @@ from hft.schema import BARS, QUOTES, TRADES, book_columns, empty
 N_PRINTS = 4_000_000
 PRINTS_PER_PATH = 2_000
 MAX_BARS = 500_000
+# Any level will do: barriers are fractions of a price, and returns are logs.
 _START = 60_000.0
 
 
@@ -40,6 +41,7 @@ def walk_like(bars: pl.DataFrame, *, horizon: int, seed: int) -> tuple[Ticks, pl
     trades = _prints(np.exp(log_price) * _START, pace_ns)
     ticks = Ticks(
         trades=trades,
+        # A walk has no spread: without quotes labels enter at a print (docs/definitions.md 5.12).
         quotes=empty(QUOTES),
         book=empty(book_columns(0)),
         start=0,
@@ -53,6 +55,7 @@ def volatility(bars: pl.DataFrame) -> float:
     """Root mean square of the log returns between neighbouring bars of one segment; 0 where there
     is none.
     """
+    # Rows may be a selection, and a return across a hole is not the return of a bar.
     neighbours = (pl.col("bar").diff() == 1) & (pl.col("segment").diff() == 0)
     square = bars.select(pl.col("close").log().diff().filter(neighbours).pow(2).mean()).item()
     return float(np.sqrt(square or 0.0))
@@ -60,6 +63,7 @@ def volatility(bars: pl.DataFrame) -> float:
 
 def _prints(price: np.ndarray, pace_ns: int) -> pl.DataFrame:
     ts = np.arange(price.size) * pace_ns
+    # Labels read prices and times; size and side are there for the contract alone.
     columns = {"ts_recv": ts, "ts_exch": ts, "id": np.arange(price.size), "price": price}
     return pl.DataFrame(
         columns | {"qty": np.ones(price.size), "side": np.zeros(price.size)},

@@ -55,6 +55,7 @@ def _needs_prints(
         # The first bar that lies behind the entry entirely.
         whole = bar if bounds[bar] == first[t] else bar + 1
         p, tp, sl = entry[t], take_profit[t], stop_loss[t]
+        # Unequal, so that two trades which never win do not seem to win in the same bar.
         long_wins, short_wins = -1, -2
         if long[t]:
             unsure, long_wins, _ = _decided(
@@ -81,5 +82,6 @@ def _decided(
     for b in range(bar, last + 1):
         up, down = highs[b] >= upper, lows[b] <= lower
         if up or down:
+            # In the bar of the entry the high or the low may be older than the entry.
             return (up and down) or b < whole, b if up else -1, b if down else -1
     return False, -1, -1

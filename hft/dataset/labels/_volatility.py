@@ -24,6 +24,8 @@ def ewma_volatility(close: np.ndarray, segment: np.ndarray, span: int) -> np.nda
             n_returns = 0
             continue
         r = np.log(close[t] / close[t - 1])
+        # docs/definitions.md 5.11. The first r^2 weighs long: values near the start of a range were
+        # up to 56 % off.
         variance = r * r if n_returns == 0 else (1 - a) * variance + a * r * r
         n_returns += 1
         if n_returns > span:

@@ -19,7 +19,8 @@ def end_bars(bars: pl.DataFrame, labels: pl.DataFrame) -> np.ndarray:
     """
     t_end = labels["t_end"].fill_null(-1).to_numpy()
     at = np.searchsorted(bars["ts"].to_numpy(), t_end, side="left")
-    # A print that ties with the close of the deciding bar still lies in a later bar.
+    # A print that ties with the close of the deciding bar still lies in a later bar, which a time
+    # cannot tell (docs/definitions.md 5.22).
     return np.where(t_end < 0, -1, np.maximum(at, np.arange(at.size) + 1))
 
 
@@ -45,6 +46,7 @@ def time_decay(uniqueness: np.ndarray, decay: float) -> np.ndarray:
     age = np.cumsum(uniqueness)
     if not age.size or age[-1] == 0:
         return np.ones(age.size)
+    # AFML 4.11: a negative decay puts the line's zero where that share of uniqueness has passed.
     slope = (1 - decay) / age[-1] if decay >= 0 else 1 / ((1 + decay) * age[-1])
     return np.maximum(0.0, 1 + slope * (age - age[-1]))
 

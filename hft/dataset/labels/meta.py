@@ -49,6 +49,7 @@ class Primary(Spec):
                 f"`features`, got {self.signal!r}; on offer: {', '.join(bars.columns)}"
             )
         value, segment = self._values(bars), bars["segment"].to_numpy()
+        # nan compares false, so an unknown value has no side.
         side = (value > self.threshold).astype(np.int8) - (value < -self.threshold)
         # A return of n bars has n + 1 closes, a mean of n bars n values; all must lie in one
         # segment.
@@ -73,12 +74,14 @@ class Meta(BarrierSpec):
 
     @property
     def columns(self) -> tuple[str, ...]:
+        # A column of BARS is there already, and FEATURES would be asked for it in vain.
         return () if self.primary.signal in (RETURN, *BARS) else (self.primary.signal,)
 
     def offered(self, bars: pl.DataFrame) -> np.ndarray:
         out, side = super().offered(bars), self.sides(bars)
         out[:, BUY] &= side > 0
         out[:, SELL] &= side < 0
+        # Hold goes as well: with no class on offer the bar carries no decision.
         out[side == 0] = False
         return out
 
@@ -92,6 +95,7 @@ def _window_mean(x: np.ndarray, window: int) -> np.ndarray:
     or holds a nan.
     """
     out = np.full(x.size, np.nan)
+    # In a running sum one nan would stay for ever, and so would the rounding of large values.
     for end in range(window, x.size + 1):
         out[end - 1] = np.mean(x[end - window : end])
     return out

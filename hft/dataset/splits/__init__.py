@@ -26,6 +26,7 @@ from pydantic import Field
 
 from hft.spec import Kind, UserError
 
+# A role's index is its number in role_T; 0 is no role.
 ROLES = ("none", "train", "tune", "select", "test", "final")
 READ = ("train", "tune", "select")  # what a training may see
 MIN_ROWS = 50  # with fewer, neither a temperature nor a threshold can be fitted
@@ -71,7 +72,9 @@ class Split:
         kept = (t_end >= 0) & ~self._embargoed(bars)
         out = np.zeros(bars.height, np.int8)
         for role, blocks in self.periods.items():
+            # Blocks that touch are one run: no label that crosses their common edge is lost.
             for run in _runs(blocks):
+                # Strictly before: a row of the next role may close on the edge itself.
                 out[inside(bars, [run]) & kept & (t_end < run[1])] = ROLES.index(role)
         return out
 
@@ -91,6 +94,7 @@ class Split:
         for blocks in self.periods.values():
             for _, end in _runs(blocks):
                 first = np.searchsorted(ts, end, side="left")
+                # Counted in bars, as the windows of features are.
                 out[first : first + self.embargo] = True
         return out
 
@@ -116,10 +120,12 @@ def make_periods(start: int, end: int, spec: SplitSpec) -> list[Split]:
     """The folds of a loaded range. A block that several folds test lies on another path in each, in
     the order of the folds. SplitError when the range is too short.
     """
+    # `final` is cut off first, so that the other periods are those of a range which ends here.
     locked = end - round((end - start) * spec.final)
     tested: Counter[Block] = Counter()
     splits = []
     for fold, periods in enumerate(spec.periods(start, locked)):
+        # AFML figure 12.1: the j-th fold that tests a group gives its result to path j.
         splits.append(
             Split(fold, periods, spec.embargo, tuple(tested[block] for block in periods["test"]))
         )
@@ -212,6 +218,7 @@ def _with_final(splits: list[Split], block: Block) -> list[Split]:
 
 def _runs(blocks: Iterable[Block]) -> list[Block]:
     """The blocks in time order; those that touch are joined."""
+    # Equality finds all that touch, because every kind rounds an edge once for both its sides.
     runs: list[Block] = []
     for start, end in sorted(blocks):
         if runs and runs[-1][1] == start:
@@ -232,6 +239,7 @@ def inside(bars: pl.DataFrame, blocks: Iterable[Block]) -> np.ndarray:
 
 def _label_ends(bars: pl.DataFrame, labels: pl.DataFrame) -> np.ndarray:
     """t_end per bar, -1 where there is no label."""
+    # Rows are matched by their place: other bars would give each row another's label.
     if not bars["bar"].equals(labels["bar"]):
         raise SplitError(
             f"splits: bars ({bars.height} rows) and labels ({labels.height} rows) must hold the "

@@ -18,6 +18,7 @@ from pydantic import Field, model_validator
 
 from hft.dataset.splits import Fraction, Periods, SplitSpec
 
+# Each fold is a training of its own, and C(30, 15) would be 155 million of them.
 MAX_FOLDS = 1_000
 
 

@@ -21,6 +21,7 @@ class Holdout(SplitSpec):
 
     @model_validator(mode="after")
     def _sums_to_one(self) -> Holdout:
+        # Sums of decimal fractions miss 1 by some 1e-16.
         if abs(sum(self._fractions()) - 1) > 1e-9:
             raise ValueError(
                 "train, tune, select and test must sum to 1, got "
@@ -30,6 +31,7 @@ class Holdout(SplitSpec):
 
     def periods(self, start: int, end: int) -> list[Periods]:
         inner = list(accumulate(self._fractions()))[:-1]
+        # The range's own end is the last edge, because the sum may round to one nanosecond less.
         edges = [start, *(start + round((end - start) * f) for f in inner), end]
         return [{role: (block,) for role, block in zip(_ROLES, pairwise(edges), strict=True)}]
 

@@ -45,6 +45,7 @@ class WalkForward(SplitSpec):
 
     def periods(self, start: int, end: int) -> list[Periods]:
         first = start + round((end - start) * (1 - self.test))
+        # Each edge is rounded from the range itself, so that tests meet whatever the rounding.
         edges = [first + round((end - first) * f / self.folds) for f in range(self.folds + 1)]
         return [self._fold(start, first, test) for test in pairwise(edges)]
 

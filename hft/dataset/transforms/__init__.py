@@ -28,6 +28,7 @@ class TransformSpec(Kind):
 
 
 def build_transforms(specs: dict[str, TransformSpec], n_features: int) -> nn.Sequential:
+    # The names are those of `fit_transforms`, under which a run stores the state.
     return nn.Sequential(
         OrderedDict((name, spec.build(n_features)) for name, spec in specs.items())
     )

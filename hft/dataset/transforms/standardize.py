@@ -36,6 +36,8 @@ class Standardize(TransformSpec):
         mean_F = np.where(known_NF, x_NF, 0).sum(axis=0) / n_F
         deviation_F = np.sqrt((np.where(known_NF, x_NF - mean_F, 0) ** 2).sum(axis=0) / n_F)
         varies_F = deviation_F > SMALLEST_RELATIVE_DEVIATION * np.abs(mean_F)
+        # A factor of 0, in place of a division, makes a column without variation 0 for any later
+        # value.
         factor_F = np.divide(1.0, deviation_F, out=np.zeros_like(mean_F), where=varies_F)
         return Scale(torch.tensor(mean_F).float(), torch.tensor(factor_F).float(), self.clip)
 
@@ -46,9 +48,11 @@ class Scale(nn.Module):
 
     def __init__(self, mean_F: torch.Tensor, factor_F: torch.Tensor, clip: float) -> None:
         super().__init__()
+        # Buffers are stored with the weights and moved with them, and no optimiser changes them.
         self.register_buffer("mean", mean_F)
         self.register_buffer("factor", factor_F)
         self.clip = clip
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        # clamp keeps NaN: what is unknown stays unknown.
         return ((x - self.mean) * self.factor).clamp(-self.clip, self.clip)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from hft.dataset.barriers import Exits
     from hft.market.ticks import Ticks
 
+# Kernels hold no strings: they return indexes into this.
 REASONS = ("take_profit", "stop_loss", "time", "end")
 
 
@@ -86,6 +87,9 @@ def fit_strategy(
     """
 
     def net_of(sides_T: np.ndarray) -> np.ndarray:
+        # Trades are judged after latency, spread and fees: a fill at the close that decided it
+        # flatters (docs/definitions.md 1).
         return schedule.net_bps(execution.simulate(sides_T, ticks, bars, exits, until=until))
 
+    # nan opens no trade, so that rows of tune alone choose a threshold.
     return strategy.fit(np.where(rows_T[:, None], p_T3, np.nan), net_of=net_of)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 TAKE_PROFIT, STOP_LOSS, TIME, END = range(len(REASONS))
 
 
+# Named tuples, because numba compiles code that reads them, unlike dataclasses.
 class _Bars(NamedTuple):
     ts: np.ndarray
     high: np.ndarray
@@ -67,6 +68,8 @@ class Taker(ExecutionSpec):
             ts=bars["ts"].to_numpy(),
             high=bars["high"].to_numpy(),
             low=bars["low"].to_numpy(),
+            # All trades: bounds count the trades of every bar, which a cut before `until` would not
+            # hold. `_walk` reads none behind the cut.
             bounds=trade_bounds(ticks.trades["ts_recv"].to_numpy(), bars),
             take_profit=exits.take_profit,
             stop_loss=exits.stop_loss,
@@ -87,6 +90,7 @@ class Taker(ExecutionSpec):
             "maker_exit": taken,
             "reason": np.array(REASONS)[reason],
         }
+        # Behind the data the last quote would stand still, and so would every markout.
         return make_ledger(fills, ticks.quotes, until=min(until, ticks.end))
 
     def assumptions(self, ticks: Ticks) -> tuple[str, ...]:
@@ -101,6 +105,7 @@ class Taker(ExecutionSpec):
         trades, quotes = (
             f[: f["ts_recv"].search_sorted(until)] for f in (ticks.trades, ticks.quotes)
         )
+        # The whole data decide, not the cut: before the first quote orders wait for it.
         on_trades = not len(ticks.quotes)
         met, ask, bid = (trades, "price", "price") if on_trades else (quotes, "ask", "bid")
         return _Market(
@@ -131,12 +136,16 @@ def _walk(
         if side_T[t] == 0 or np.isnan(bars.take_profit[t]) or np.isnan(bars.stop_loss[t]):
             t += 1
             continue
+        # The print that closed the bar may tie with others: bounds[t + 1] is the first behind it.
         entry = _fill_at(market, bars.ts[t] + latency, bars.bounds[t + 1])
+        # Later decisions find no market either.
         if entry >= len(market.ts_fill):
             break
         exit_, reason = _leave(bars, market, t, side_T[t], entry, horizon, latency)
         found[0, n], found[1, n], found[2, n], found[3, n] = t, entry, exit_, reason
         n += 1
+        # side="right": a bar that closes at the time of the exit was decided before it
+        # (docs/definitions.md 5.15).
         t = max(t + 1, np.searchsorted(bars.ts, market.ts_fill[exit_], side="right"))
     return found[:, :n]
 
@@ -149,11 +158,15 @@ def _leave(
     filled after that bar expires at once.
     """
     ts_entry = market.ts_fill[entry]
+    # Barriers lie around the fill, not around the labels' mid: the position pays the spread.
     paid = (market.ask[entry] if side > 0 else market.bid[entry]) * (1 + side * market.away)
     upper = paid * (1 + (bars.take_profit[t] if side > 0 else bars.stop_loss[t]))
     lower = paid * (1 - (bars.stop_loss[t] if side > 0 else bars.take_profit[t]))
+    # A close at or after `until` is not known, so nothing expires by it.
     due = t + horizon
     expires = due < len(bars.ts) and bars.ts[due] < market.until
+    # The print that filled the entry cannot touch. Prints of a quote's own time come before it in
+    # the stream (docs/definitions.md 5.1).
     first = entry + 1
     if not market.on_trades:
         first = np.searchsorted(market.ts_trade, ts_entry, side="right")
@@ -168,7 +181,9 @@ def _leave(
     elif expires:
         cause, after, reason = max(bars.ts[due], ts_entry), stop, TIME
     else:
+        # The last state, without latency: nothing follows it in which to fill.
         return last, END
+    # An exit meets a later state than its entry, even where both acts fall before one quote.
     exit_ = max(entry + 1, _fill_at(market, cause + latency, after))
     return (exit_, reason) if exit_ <= last else (last, END)
 

@@ -41,8 +41,8 @@ class FeeSchedule(Spec):
         return ledger["gross_bps"].to_numpy() - self.cost_bps(ledger)
 
     def one_way_bps(self, ledger: pl.DataFrame) -> float:
-        """Mean fee of a leg, for these positions' own mix of maker and taker legs; as a taker
-        without positions.
+        """Mean fee of a leg, for these positions' own mix of maker and taker legs; the taker's
+        where there are no positions.
         """
         return float(self.cost_bps(ledger).mean() / 2) if len(ledger) else self.taker_bps
 
@@ -52,6 +52,8 @@ def headline(taker_bps: Mapping[str, float]) -> list[str]:
     `_` are one ladder.
     """
     ladders: dict[str, list[str]] = {}
+    # sorted is stable: among tiers of one fee, as spot's VIP0 and VIP1, the first in order stands
+    # for the dearest.
     for name in sorted(taker_bps, key=lambda name: -taker_bps[name]):
         ladders.setdefault(name.rpartition("_")[0], []).append(name)
     ends = {name for tiers in ladders.values() for name in (tiers[0], tiers[-1])}
@@ -61,4 +63,5 @@ def headline(taker_bps: Mapping[str, float]) -> list[str]:
 def reported(fees: Mapping[str, FeeSchedule], *, own: str) -> list[str]:
     """The schedules that reports show as numbers: the strategy's own first, then the headline."""
     ends = headline({name: schedule.taker_bps for name, schedule in fees.items()})
+    # The strategy's own may be an end of its ladder, and is shown once.
     return list(dict.fromkeys([own, *ends]))

@@ -46,6 +46,7 @@ class StrategySpec(Kind):
 def make_sides(spec: StrategySpec, p_T3: np.ndarray, fitted: dict[str, Any]) -> np.ndarray:
     """The side at each bar, checked: int8 in {-1, 0, +1}, 0 without probabilities."""
     sides = spec.sides(p_T3, fitted)
+    # A kind that breaks this is our mistake and no user's, hence no message.
     assert sides.dtype == np.int8
     assert sides.shape == (len(p_T3),)
     assert np.isin(sides, (-1, 0, 1)).all()

@@ -31,6 +31,7 @@ class Threshold(StrategySpec):
             net = net_of(self.sides(p_T3, {"theta": theta}))
             most = max(most, len(net))
             total = float(net.sum())
+            # Strictly more, along a grid that falls: of equal totals the highest theta stays.
             if len(net) >= self.min_trades and (best is None or total > best["tune_net_bps"]):
                 best = {"theta": theta, "tune_trades": len(net), "tune_net_bps": total}
         if best is None:
@@ -56,6 +57,7 @@ class Threshold(StrategySpec):
         theta = fitted.get("theta", "missing")
         if theta is None:
             return np.zeros(len(p_T3), np.int8)
+        # The file may be a stranger's.
         if not isinstance(theta, int | float) or not 0 <= theta <= 1:
             raise StrategyError(
                 f"strategy.json: theta must be null or in [0, 1], got {theta!r}; "
@@ -71,7 +73,9 @@ def _grid(p_T3: np.ndarray, min_trades: int) -> list[float]:
     """
     side, confidence = leaning(p_T3)
     ranked = np.sort(confidence[side != 0])[::-1]
+    # A trade needs a bar, so no theta can lead to `min_trades` of them.
     if len(ranked) < min_trades:
         return []
     counts = np.unique(np.geomspace(min_trades, len(ranked), GRID_SIZE).round().astype(int))
+    # Bars of equal confidence would have the same theta simulated twice.
     return list(dict.fromkeys(ranked[counts - 1].tolist()))
