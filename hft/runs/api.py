@@ -36,10 +36,13 @@ class Run(folder.Run):
     `read_scorecard(name)` give another's.
     """
 
+    # Two runs are equal where their folders are. Where this machine keeps its caches is no part of
+    # a run.
     paths: Paths = field(compare=False)
 
     @property
     def config(self) -> TrainConfig:
+        # The paths in a run's own config are its writer's and are not followed (hft/runs/jobs.py).
         plain = {"paths": self.paths.plain()}
         return stored_config(self, Path(self.paths.runs), plain)
 
@@ -94,6 +97,7 @@ def load_run(name: str = "latest", overrides: Sequence[str] = ()) -> Run:
 
     `overrides` say where to look: `["paths.runs=<folder>"]`.
     """
+    # Only the paths are parsed: the run brings its own config, and the composed one plays no part.
     paths = parse(Paths, command.to_plain(command.compose(list(overrides)))["paths"])
     found = find_run(Path(paths.runs), name, sweeps=Path(paths.sweeps))
     return Run(found.folder, paths)
@@ -101,6 +105,9 @@ def load_run(name: str = "latest", overrides: Sequence[str] = ()) -> Run:
 
 def backtest(run: Run, overrides: Sequence[str] = ()) -> Scorecard:
     """What `hft backtest ckpt=<run> <overrides>` does; each reading of test rows is counted."""
+    # A placeholder, because conf/backtest.yaml leaves `ckpt` missing. The run is set below as a
+    # value: as an override, a folder with `=` or a space in it would need the quotes of Hydra's
+    # grammar.
     composed = command.compose(["ckpt=latest", *overrides], entry="backtest")
     composed.paths = run.paths.plain()
     # A trial is found below the sweeps by its id; any other run, wherever it lies, by its folder.

@@ -46,9 +46,12 @@ def backtest(config: BacktestConfig, trained: TrainConfig, run: Run) -> Scorecar
     cache = Cache(Path(config.paths.cache))
     market = build_market(config.data, trained.bars, trained.features, cache)
     parts, until, notes = rows_to_score(config, trained, market, run)
+    # Cut before labels are built: otherwise the last labels of test would be decided by prices of
+    # the locked period.
     frames = build_frames(trained, market.before(until))
     series = _ledgers(config, trained, frames, parts, run)
     start, end = min(block[0] for _, _, block in parts), max(block[1] for _, _, block in parts)
+    # What the fills had to assume is printed beside every figure (docs/definitions.md 5.19).
     notes = [*config.execution.assumptions(market.ticks), *notes]
     cards = {
         name: score(x, config.fees, start, end, notes=notes, seed=trained.seed)
@@ -56,6 +59,8 @@ def backtest(config: BacktestConfig, trained: TrainConfig, run: Run) -> Scorecar
     }
     schedule, folder = trained.strategy.schedule, run.backtest_folder(config.name)
     ranked = sorted(cards, key=lambda name: cards[name].schedules[schedule].net_bps_total)
+    # The middle one, because the best would be chosen with its result in view; of two middle ones
+    # the worse. A mean over series would have no ledger.
     middle = ranked[(len(ranked) - 1) // 2]
     card, ledger = cards[middle], series[middle]
     save_scorecard(card, ledger, folder)
@@ -82,12 +87,18 @@ def _ledgers(
     predictions = []
     for seed in range(trained.seed, trained.seed + trained.seeds):
         for fold in sorted({fold for fold, _, _ in parts}):
+            # Once per fold and seed: with cpcv a fold has several blocks, and one dense pass serves
+            # all.
             p_T3 = _forecast(trained, frames, run, fold, seed)
+            # Theta was learnt on `tune` while training and is never fitted again
+            # (docs/definitions.md 5.17).
             fitted = run.read_strategy(fold, seed)
             for path, block in ((path, block) for f, path, block in parts if f == fold):
                 ledger = trade(
                     trained, frames, fold, block, p_T3, fitted, execution=config.execution
                 )
+                # A path of cpcv takes its blocks from several folds (docs/definitions.md 2), so
+                # that ledgers are gathered across folds and joined below.
                 ledgers.setdefault((seed, path), []).append((block, ledger))
                 predictions.append(
                     to_predictions(
@@ -98,6 +109,7 @@ def _ledgers(
     several = len({path for _, path in ledgers}) > 1
     return {
         f"seed {seed}" + f", path {path}" * several: pl.concat(
+            # In time order, which drawdowns and the blocks of the bootstrap rely on.
             [ledger for _, ledger in sorted(found, key=lambda part: part[0])]
         )
         for (seed, path), found in sorted(ledgers.items())
@@ -119,6 +131,7 @@ def _track(
     config: BacktestConfig, trained: TrainConfig, run: Run, card: Scorecard, equity: Figure
 ) -> None:
     """The scorecard and its figure, into the same W&B run as the training."""
+    # The training's id: one row of W&B's table then has a run's validation beside its test.
     with open_tracker(
         config.logger,
         run.tracked_id,

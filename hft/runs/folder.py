@@ -33,7 +33,9 @@ from hft.system.parquet import read_frame, write_frame
 from hft.system.provenance import git_state, versions
 from hft.system.version import FIRST_VERSION
 
+# One level of a path: without a slash or a leading dot no name leads out of its folder.
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+# At least four digits, as hft/runs/registry.py writes them. A run's own id has dashes.
 TRIAL = re.compile(r"\d{4,7}")
 
 _RETRAIN = "choose another run, or train it again"
@@ -84,6 +86,7 @@ class Run:
         if state is None:
             path = self.folder / "state.json"
             raise RunError(f"{path}: state must be one of {known}, got {stored!r}")
+        # A kill -9 leaves `running` in the file, but the kernel frees the lock of a dead process.
         return "interrupted" if state == "running" and not is_locked(self._work_lock) else state
 
     @property
@@ -91,6 +94,7 @@ class Run:
         """0 where the state cannot be read."""
         try:
             started = self._read_json("state.json").get("started_ns")
+        # `list_runs` sorts by this: one damaged folder must not end the list.
         except RunError:
             return 0
         return started if isinstance(started, int) else 0
@@ -114,6 +118,7 @@ class Run:
         A kernel lock tells others that this process is alive. Raises RunError where another one
         works on the run.
         """
+        # Asked before it is taken: `locked` would wait until the other process has ended.
         if is_locked(self._work_lock):
             raise RunError(
                 f"run {self.id}: another process is working on it; wait for it, or choose another"
@@ -123,6 +128,7 @@ class Run:
             work = Work()
             try:
                 yield work
+            # A Ctrl-C is no Exception, and the run must not be left marked as running.
             except BaseException as error:
                 stopped = isinstance(error, KeyboardInterrupt) or hasattr(error, "exit_status")
                 self.mark("interrupted" if stopped else "failed")
@@ -253,9 +259,11 @@ class Run:
         """
         name = f"{period}_openings.json"
         lock = self.folder / f".lock-{name}"
+        # Two backtests at once would otherwise both read n and both write n + 1.
         with writable(lock), locked(lock):
             openings = self.read_openings(period)
             now = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
+            # Time and hash of the config: docs/definitions.md 4.7.
             openings.append({"time": now, "config_sha256": fingerprint(what)})
             self._write_json(name, {"openings": openings})
         return len(openings)
@@ -265,6 +273,7 @@ class Run:
         if not (self.folder / name).exists():
             return []
         openings = self._read_json(name).get("openings")
+        # Never begun anew: a damaged count would hide that the rows have been looked at.
         if not isinstance(openings, list):
             raise RunError(
                 f"{self.folder / name}: must hold a list 'openings'; restore it, so that the count "
@@ -301,6 +310,7 @@ def _checked(name: str) -> str:
     return name
 
 
+# JSON has no NaN, and `write_json` refuses one. Readers get null for "the rows carry no number".
 def _finite(value: Any) -> Any:
     if isinstance(value, dict):
         return {name: _finite(v) for name, v in value.items()}
@@ -317,5 +327,7 @@ def what_runs() -> dict[str, Any]:
     return {"versions": versions(), "git": git_state()}
 
 
+# Fee schedules differ from run to run, so that a file's own columns name them; all the rest of the
+# contract is checked.
 def _daily_contract(daily: pl.DataFrame) -> dict[str, type[pl.DataType]]:
     return daily_columns(name.removeprefix(NET) for name in daily.columns if name.startswith(NET))

@@ -3,6 +3,8 @@
 In: a TrainConfig, the market up to the end of validation. Out: Frames, one row per bar in each; per
 fold and seed a Unit, with what that fold may see. A market keeps the frames that were asked for
 last, and those keep their label reports: trials that share a market build neither again.
+
+Legend: T bars; 3 stands for the classes hold, buy and sell.
 """
 
 from __future__ import annotations
@@ -66,8 +68,8 @@ class Unit:
 
 
 def make_keys(config: TrainConfig, market: Market) -> DataKeys:
-    """Of what a run on all of `market` is made of. Features and labels are keyed by what they mean:
-    the data they are computed on are in the keys of the bars.
+    """The keys of all that a run on `market` is made of. Features and labels are keyed by what they
+    mean: the data that they are computed on are in the keys of the bars.
     """
     cache = Cache(Path(config.paths.cache))
     features, labels = definition_keys(config.features, config.labels, cache)
@@ -78,6 +80,8 @@ def make_keys(config: TrainConfig, market: Market) -> DataKeys:
 def build_frames(config: TrainConfig, market: Market) -> Frames:
     # A list: the order of the features is that of the columns.
     features = [[name, spec.plain()] for name, spec in config.features.items()]
+    # The keys of a market that was cut (`Market.before`) name the cut: frames up to validation are
+    # never taken for those of a backtest.
     key = fingerprint([market.bar_keys, market.column_keys, features, config.labels.plain()])
     return market.last_frames.get(key, lambda: _make_frames(config, market))
 
@@ -95,21 +99,27 @@ def _make_frames(config: TrainConfig, market: Market) -> Frames:
 
 def make_unit(config: TrainConfig, frames: Frames, split: Split, seed: int) -> Unit:
     """Raises SplitError where a role has too few rows."""
+    # With cpcv training goes on behind test rows. Hidden first, those rows end up in no window that
+    # `usable` lets pass.
     dataset = hide_rows(frames.dataset, split.seen(frames.bars))
     usable_T = usable(dataset, config.model.receptive_field)
     check_rows(split, frames.bars, frames.labels, usable_T, roles=("train", *SCORED))
     role_T = split.role_T(frames.bars, frames.labels)
     of_train = role_T == ROLES.index("train")
     weights = train_weights(frames.labels, frames.bars, config.labels, rows_T=of_train)
+    # Other rows keep their weight: which label weights are chosen must not change how `tune` and
+    # `select` are judged.
     dataset = replace(dataset, w_T=np.where(of_train, weights, dataset.w_T).astype(np.float32))
     return Unit(split, seed, dataset, role_T, usable_T)
 
 
 def report_labels(config: TrainConfig, frames: Frames, unit: Unit) -> dict[str, float]:
-    """What a run logs of its training rows' labels. It takes 0.2 s the first time, most of them for
+    """What a run logs of its training rows' labels. It takes 0.2 s the first time, most of it for
     the random walk's shares.
     """
     rows_T, period_T = unit.rows("train"), unit.split.rows("train", frames.bars)
+    # The rows themselves are the key, because they depend on the model's receptive field too, not
+    # on the split alone.
     content = rows_T.tobytes() + period_T.tobytes() + str(unit.seed).encode()
     key = hashlib.sha256(content).hexdigest()
     if key not in frames.reports:
@@ -138,4 +148,6 @@ def to_predictions(
         y=frames.labels["y"].filter(rows_T),
         **{name: pl.lit(value) for name, value in constants.items()},
     )
+    # The forecast is float64 and constants are Python's: the contract decides the types on the
+    # disk.
     return frame.select(*PREDICTIONS).cast(pl.Schema(PREDICTIONS))

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 FROM_RUN = "from_run"
 UNKNOWN = "(not known here)"  # of data whose place this machine has no note of
+# Not None, which is a value that a field may have.
 _ABSENT = object()
 
 
@@ -52,6 +53,7 @@ def train_job(composed: DictConfig) -> TrainJob:
 
     hydra = HydraConfig.get()
     overrides = list(hydra.overrides.task)
+    # Without -m nothing reads `sweep` and `launcher`, and what would be ignored is refused.
     if hydra.mode is RunMode.RUN:
         refuse_sweep_keys(overrides)
     return read_train_job(composed, choices=hydra.runtime.choices, overrides=overrides)
@@ -83,6 +85,7 @@ def _shown(config: TrainConfig, overrides: list[str]) -> tuple[str, ...]:
     """The overrides without those that say where things lie here; a mapping may hold such a
     place.
     """
+    # A run travels with its overrides, and a path in them would tell strangers about this machine.
     roles = roles_of(TrainConfig, config.plain())
     places = [at for at, role in roles.items() if role is Role.PLACE]
 
@@ -126,6 +129,7 @@ def _with_beside(
             f"another run without {key}=; only these can be "
             f"set: {', '.join(f'{at}=' for at in free)}"
         )
+    # Asked after the overrides, because one of them may have said where the data lie.
     if own["data"].get("path") == UNKNOWN:
         raise SpecError(_where_are_data(run))
     return parse(TrainConfig, own)
@@ -170,6 +174,7 @@ def backtest_job(composed: DictConfig) -> tuple[BacktestConfig, TrainConfig, Run
     """
     plain = to_plain(composed)
     paths = _paths(plain)
+    # OmegaConf's mark of a value that is still missing.
     if plain.get("ckpt", "???") == "???":
         raise SpecError(
             "ckpt: has no value yet (the run to score); set it: ckpt=<run>, or ckpt=latest"
@@ -219,6 +224,7 @@ def _find(paths: Paths, name: str) -> Run:
 def _done(paths: Paths, name: str) -> Run:
     """The run that is meant, which must have reached its end: `latest` is the newest that did."""
     runs = list_runs(Path(paths.runs)) if name == "latest" else []
+    # Where none is done, `_find` takes the newest, and the messages below say how to go on with it.
     run = next((run for run in runs if _state(run) == "done"), None) or _find(paths, name)
     if run.is_trial and run.state != "done":
         raise RunError(
@@ -235,6 +241,7 @@ def _done(paths: Paths, name: str) -> Run:
 def _state(run: Run) -> str:
     try:
         return run.state
+    # One damaged folder must not hide the other runs from `latest`.
     except RunError:
         return "unreadable"
 
@@ -277,6 +284,7 @@ def _data_here(stored: Any, asked: Any, root: Path, run: Run) -> Any:
     """The run's data with this machine's path."""
     room = room_of(TrainConfig.model_fields["data"])
     spec = room.class_of(stored) if room else None
+    # What is no kind of ours is left to `parse`, whose message names it.
     if spec is None or "path" not in spec.model_fields:
         return stored
     path = remembered_path(root, run.id)

@@ -51,6 +51,7 @@ def audit(config: TrainConfig, *, seed: int = 0) -> Iterable[Finding]:
     for kind, spec in shipped("bars"):
         yield audit_frame("bars", kind, ticks, _bars_of(spec), rng=rng)
     for name, spec in shipped_features():
+        # On a market without quotes a feature of quotes has nothing that could be compared.
         if spec.needs <= available(ticks):
             yield audit_frame("features", name, ticks, _feature_of(spec, config.bars), rng=rng)
     for kind, spec in shipped("labels"):
@@ -68,14 +69,19 @@ def audit_frame(
     Of labels only rows that both markets have are compared: the last bars of any range have none.
     """
     whole = compute(ticks)
+    # In the second half windows are full. Before it, nulls would compare equal and hide a leak.
     middle = (ticks.start + ticks.end) // 2
     compared = 0
     for cut in np.sort(rng.integers(middle, ticks.end, N_CUTS)).tolist():
+        # Both are needed. A changed future keeps the times of its ticks, so that a leak of when
+        # something happens shows at the cut alone. At a cut the labels that would leak are missing,
+        # and only the changed future shows them.
         futures = {
             "cut off": cut_ticks(ticks, ticks.start, cut),
             "changed": change_future(ticks, cut, rng),
         }
         for what, other in futures.items():
+            # Strictly before: a tick at `cut` belongs to the future already.
             known, found = whole.filter(pl.col("known") < cut), compute(other)
             if room == "labels":
                 known = known.join(found.select("bar"), on="bar", how="semi")
@@ -85,6 +91,7 @@ def audit_frame(
             if leak:
                 leak = f"{leak}, with the future {what} at {to_iso(cut)}"
                 return Finding(room, kind, compared, leak)
+    # Nothing compared is no pass.
     nothing = "" if compared else "nothing was compared: the market is too short for it"
     return Finding(room, kind, compared, nothing)
 
@@ -111,11 +118,14 @@ def change_future(ticks: Ticks, cut: int, rng: np.random.Generator) -> Ticks:
 
     def changed(stream: pl.DataFrame) -> pl.DataFrame:
         later = (stream["ts_recv"] >= cut).to_numpy()
+        # One factor per row for all of its prices, so that the bid stays below the ask and the
+        # changed market is a possible one.
         drift = np.where(later, 1 + np.abs(rng.normal(0, 1e-3, len(stream))).cumsum() / 100, 1.0)
         size = np.where(later, rng.lognormal(0, 1, len(stream)), 1.0)
         columns = {}
         for name in stream.columns:
             values = stream[name].to_numpy()
+            # bid_qty and ask_qty begin like prices.
             if name.startswith(("price", "bid", "ask")) and "qty" not in name:
                 columns[name] = values * drift
             elif "qty" in name:
@@ -142,15 +152,20 @@ def audit_model(
     import torch
 
     torch.manual_seed(0)
+    # A new dropout mask would change every output, leak or not.
     quiet = {"dropout": 0.0} if "dropout" in type(spec).model_fields else {}
     network = spec.model_copy(update=quiet).build(n_features)
     x_BTF = torch.from_numpy(rng.normal(size=(1, n_bars, n_features)).astype(np.float32))
+    # BatchNorm sees later steps in training mode alone (docs/definitions.md 1); another module may
+    # do so in evaluation mode alone.
     for training in (True, False):
         network.train(training)
         with torch.no_grad():
             whole = network(x_BTF)
             for cut in rng.integers(1, n_bars, N_CUTS).tolist():
                 other = x_BTF.clone()
+                # A thousand times as large as the input, so that no leak through a small weight is
+                # rounded away.
                 other[:, cut:] = 1e3 * torch.from_numpy(
                     rng.normal(size=(1, n_bars - cut, n_features))
                 )
@@ -185,6 +200,7 @@ def available(ticks: Ticks) -> frozenset[str]:
 
 
 def _bars_of(spec: BarSpec) -> Compute:
+    # A kind may have closed no bar before an early cut, which is no error here.
     return lambda ticks: build_bars(ticks, spec, allow_empty=True).with_columns(known=pl.col("ts"))
 
 

@@ -44,9 +44,11 @@ def earn(config: TrainConfig, frames: Frames, split: Split, p_T3: np.ndarray) ->
         strategy=config.strategy,
         execution=config.execution,
         schedule=config.fees[config.strategy.schedule],
+        # No position of the search is held into `select`, whose rows judge the threshold.
         until=split.hull("tune")[1],
     )
     blocks = split.periods["select"]
+    # Block by block: no position is held over rows of another role that lie between two blocks.
     ledger = pl.concat(
         trade(config, frames, split.fold, b, p_T3, fitted, execution=config.execution)
         for b in blocks
@@ -66,6 +68,7 @@ def trade(
 ) -> pl.DataFrame:
     """LEDGER of acting on the forecasts of one block of time; nothing from its end on is read."""
     return simulate(
+        # nan is "no decision here". The bars themselves stay, because positions end by later bars.
         np.where(inside(frames.bars, [block])[:, None], p_T3, np.nan),
         frames.market.ticks,
         frames.bars,
@@ -81,6 +84,7 @@ def trade(
 def _metrics(config: TrainConfig, split: Split, ledger: pl.DataFrame) -> dict[str, float]:
     """Of `select`, per calendar day where it says day."""
     start, end = split.hull("select")
+    # Both legs at their own prices (docs/definitions.md 2, turnover).
     traded = float((ledger["qty"] * (ledger["price_entry"] + ledger["price_exit"])).sum())
     found = {
         metric("select", "trades"): len(ledger),
@@ -102,7 +106,9 @@ def daily_returns(
     `min_trades` trades counts.
     """
     start, end = split.hull("select")
+    # `end` is exclusive: a period that ends at midnight has no row of the day after.
     first, last = start // NS_PER_DAY, (end - 1) // NS_PER_DAY
+    # Booked where the position was closed, as on the grid of the Sharpe ratio.
     day_N = ledger["ts_exit"].to_numpy() // NS_PER_DAY - first
 
     def by_day(values_N: np.ndarray | None = None) -> np.ndarray:

@@ -29,10 +29,12 @@ def rows_to_score(
     known = read_data_keys(run)
     moved = known.moved(make_keys(trained, market))
     splits = make_periods(*known.span, trained.splits)
+    # The fold that validates last: its model would be in use when other data begin.
     latest = max(splits, key=lambda split: split.hull("select")[1])
     start, end = market.ticks.start, market.ticks.end
     if config.data.plain() != trained.data.plain():
         notes = [_open_elsewhere(config, trained, market, run, splits, latest)]
+        # Other data give other bars by themselves. Only definitions can have moved.
         notes += _code_moved(known, [name for name in moved if name in ("features", "labels")])
         return [(latest.fold, 0, (start, end))], end, notes
     role = "final" if config.open_final else "test"
@@ -51,8 +53,11 @@ def rows_to_score(
             f"{run.id} ({to_iso(first)} to {to_iso(last)}); bring its files back, or choose other "
             "data: data=<kind>"
         )
+    # Counted before anything is scored: an attempt that is killed has had its look.
     notes = [f"opening {run.count_opening(role, config.plain())} of this run's {role} period"]
     notes += _code_moved(known, moved)
+    # Unless `final` is opened the market ends where it begins: no label and no exit reaches into
+    # it.
     return parts, known.span[1] if config.open_final else open_until(splits), notes
 
 
@@ -88,8 +93,11 @@ def _open_elsewhere(
         raise SpecError(
             "open_final: the locked period is one of the run's own data; leave data=from_run"
         )
+    # By market, not by file: another recording of the same hours holds the same rows.
     same = config.data.source() == trained.data.source()
     start, end = market.ticks.start, market.ticks.end
+    # Up to the end of the last validation: rows that were fitted, calibrated or chosen on. With
+    # cpcv that includes the test rows between them.
     first, until = read_data_keys(run).span[0], reads_until(splits)
     shown = f"data: {to_iso(start)} to {to_iso(end)} holds rows"
     if same and start < until and first < end:
@@ -111,5 +119,6 @@ def _open_elsewhere(
     if any(touches(split.periods["test"]) for split in splits):
         count = run.count_opening("test", config.plain())
         return f"opening {count} of rows of this run's test period"
+    # Rows of another market wear out by repeated looks as those of a test period do.
     count = run.count_opening("other", config.plain())
     return f"opening {count} of other data than the run's own test period"

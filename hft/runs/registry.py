@@ -18,7 +18,9 @@ from hft.spec import did_you_mean
 from hft.system.commands import typed
 from hft.system.files import read_note, writable, write_json
 
+# Other folders below the root, such as .local, are no runs.
 RUN_ID = re.compile(r"\d{8}-\d{6}-[0-9a-f]{4}")
+# Fewer than four digits may be typed: maker_v1/1 is the folder maker_v1/0001.
 TRIAL_ID = re.compile(rf"(?P<study>{NAME.pattern})/(?P<number>\d{{1,7}})")
 
 
@@ -44,6 +46,8 @@ def create_trial(study: Path, number: int, *, copy_of: Path | None = None) -> Ru
     curves. State, log, locks and the place in W&B are made anew: the other trial keeps its own.
     """
     folder = study / f"{number:04d}"
+    # Made under another name and renamed, so that a kill leaves no half trial and one of two
+    # processes gets the number.
     partial = study / f".partial-{folder.name}-{secrets.token_hex(4)}"
     with writable(folder):
         study.mkdir(parents=True, exist_ok=True)
@@ -59,6 +63,8 @@ def create_trial(study: Path, number: int, *, copy_of: Path | None = None) -> Ru
 
 
 def _copy_progress(source: Path, target: Path) -> None:
+    # Named one by one: of wandb/ the summary goes along, but not the step and the files, which
+    # belong to the other trial's W&B run.
     names = [
         "config.json",
         "metrics.csv",
@@ -70,6 +76,8 @@ def _copy_progress(source: Path, target: Path) -> None:
         path = source / name
         (target / name).parent.mkdir(exist_ok=True)
         if path.is_dir():
+            # A file that a killed writer left in the middle begins with a dot
+            # (hft/system/files.py).
             shutil.copytree(path, target / name, ignore=shutil.ignore_patterns(".*"))
         elif path.is_file():
             shutil.copyfile(path, target / name)
@@ -77,6 +85,7 @@ def _copy_progress(source: Path, target: Path) -> None:
 
 def _claim(partial: Path, folder: Path) -> None:
     """Takes a folder's name by a rename, which fails over a folder that holds anything."""
+    # Asked first, because a rename would replace an empty folder without a word.
     if folder.exists():
         raise RunError(f"{folder}: is there already, and a trial's folder is never used twice")
     partial.rename(folder)
@@ -100,6 +109,7 @@ def _path_note(root: Path, run_id: str) -> Path:
 def list_runs(root: Path) -> list[Run]:
     """The runs below `root`, newest first."""
     runs = [Run(p) for p in root.glob("*") if p.is_dir() and RUN_ID.fullmatch(p.name)]
+    # Ids of one second differ by a random suffix only, so that the state's time decides there.
     return sorted(runs, key=lambda run: (run.id[:15], run.started_ns), reverse=True)
 
 
@@ -123,6 +133,7 @@ def find_run(root: Path, name: str, *, sweeps: Path | None = None) -> Run:
         if not (folder / "config.json").is_file():
             raise RunError(f"{name!r}: must be a run folder with a config.json in it; {latest}")
         return Run(folder)
+    # Every id begins with an empty name.
     found = [run for run in runs if name and run.id.startswith(name)]
     if len(found) == 1:
         return found[0]

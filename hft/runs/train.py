@@ -93,6 +93,7 @@ def train_in(
             with _terminable():
                 value, pruned = _train(config, run, overrides, watch, group, last)
         except Interrupted:
+            # A trial is gone on with by its sweep alone, which prints its own command.
             if not run.is_trial:
                 sys.stderr.write(f"go on with: {typed('train', f'resume={run.id}')}\n")
             raise
@@ -111,6 +112,7 @@ def _train(
     """The objective's value, and whether the watch ended the run before its units were done."""
     frames, splits, keys, stages_s = _read_frames(config, run, overrides, last)
     seeds = range(config.seed, config.seed + config.seeds)
+    # All units before the first fit: a fold with too few rows is refused at once, not hours later.
     units = [make_unit(config, frames, split, seed) for split in splits for seed in seeds]
     watched = Watched(watch, len(units), config.trainer.epochs)
     job = "trial" if run.is_trial else "folds" if len(units) > 1 else "train"
@@ -119,6 +121,7 @@ def _train(
         tracker.summary({f"data/{name}": value for name, value in notes.items()})
         fits = []
         for unit in units:
+            # A single unit's curves keep the names under which runs are compared.
             prefix = f"{unit.name}/" if len(units) > 1 else ""
             fits.append(fit_unit(config, frames, unit, run, tracker, watched, prefix=prefix))
             weights = run.fold_folder(unit.split.fold, unit.seed) / "weights.safetensors"
@@ -147,7 +150,9 @@ def _read_frames(
     it took.
     """
     begun = (run.folder / "config.json").exists()
+    # A run that was killed while its data were built has a config, but no keys yet.
     before = read_data_keys(run) if begun and run.read_about()["data_keys"] else None
+    # What began the run, not what was typed to go on with it.
     overrides = run.read_overrides() if begun else overrides
     if before is None:  # written before any data are read: what a kill leaves can be gone on with
         _write_config(config, run, overrides, data_keys=None)
@@ -155,6 +160,7 @@ def _read_frames(
     cache = Cache(Path(config.paths.cache))
     market = build_market(config.data, config.bars, config.features, cache, last=last)
     keys = make_keys(config, market)
+    # Weights of one set of rows that go on with another would be a run that nobody can repeat.
     if before is not None and (moved := before.moved(keys)):
         raise RunError(
             f"run {run.id}: its {', '.join(moved)} changed since (other data, code or libraries "
@@ -163,6 +169,7 @@ def _read_frames(
     if before is None:  # else the account of the code that began the run stays
         _write_config(config, run, overrides, data_keys=keys)
     splits = make_periods(*keys.span, config.splits)
+    # Test rows go before features and labels are built, so that nothing fitted can have seen them.
     frames = build_frames(config, market.before(reads_until(splits)))
     return frames, splits, keys, time.perf_counter() - clock
 
@@ -184,6 +191,7 @@ def _write_config(
 ) -> None:
     """The run's own account of itself, without the paths of this machine."""
     plain = numbers_of(TrainConfig, config.plain(), without=(Role.PLACE,))
+    # The note stays with this machine. Without it `resume=` would need data.path= each time.
     path = getattr(config.data, "path", None)
     if path is not None:
         remember_path(Path(config.paths.runs), run.id, path)
@@ -202,6 +210,7 @@ def _terminable() -> Iterator[None]:
         signal.signal(number, signal.SIG_IGN)
         raise Interrupted(number, "outside of a training; what was finished is kept")
 
+    # Python sets signal handlers in the main thread only.
     if threading.current_thread() is not threading.main_thread():
         yield
         return
