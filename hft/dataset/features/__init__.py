@@ -24,6 +24,7 @@ from hft.market.ticks import Ticks
 from hft.schema import BARS, check, features_columns
 from hft.spec import Kind, UserError
 
+# Returns and other logs are in basis points, and nothing is annualised: docs/definitions.md 5.10.
 BPS = 10_000.0
 REMEDIES = {
     "quotes": "choose features=[trades_only]",
@@ -56,6 +57,8 @@ class FeatureSpec(Kind):
 
     def lacks_data(self, frame: pl.DataFrame) -> bool:
         """Whether a stream that the feature needs is nowhere in the range."""
+        # BARS carry the quotes known at each close: null in every bar means that the source has
+        # none.
         return "quotes" in self.needs and frame["bid"].is_null().all()
 
     def column(self, frame: pl.DataFrame) -> pl.Series:
@@ -91,9 +94,14 @@ def build_tick_columns(
     """
     columns: dict[str, np.ndarray] = {}
     for spec in _distinct(specs):
+        # Two specs may share a column (level 1 alone, and levels 1 to 5): the values are the same.
         columns |= spec.tick_columns(ticks, bars)
+    # `build_features` puts the tick columns beside those of BARS, where a second `volume` could not
+    # stand.
     assert not columns.keys() & BARS.keys(), "a tick column may not shadow a column of BARS"
     frame = pl.DataFrame(columns, schema=dict.fromkeys(columns, pl.Float64))
+    # null in place of nan: a polars window counts nulls as missing (`min_samples`) and takes nan
+    # for a value.
     return bars.select("bar").hstack(frame.fill_nan(None))
 
 
@@ -130,6 +138,8 @@ def within_segments(frame: pl.DataFrame, value: pl.Expr) -> pl.Series:
     """`value` computed in each segment alone, so that no window and no difference reaches across a
     gap.
     """
+    # docs/definitions.md 5.9: a return or a window over hours of silence would be none of this
+    # market.
     return frame.select(value.over("segment")).to_series()
 
 
@@ -139,7 +149,9 @@ def log_return_bps(*, bars: int = 1) -> pl.Expr:
 
 
 def _distinct(specs: dict[str, FeatureSpec]) -> Iterator[FeatureSpec]:
-    """One spec per group of specs with the same tick columns, in an order of their own."""
+    """One spec per group of specs with the same tick columns, sorted by kind and fields."""
+    # A spec that keeps the base's empty method needs nothing of the ticks. In the plan it would
+    # only build the days' columns anew.
     with_ticks = [s for s in specs.values() if type(s).tick_columns is not FeatureSpec.tick_columns]
     # Sorted, since the plan is part of a cache key: the order of a set must not change it.
     keyed = {(s.kind, repr([getattr(s, field) for field in s.tick_fields])): s for s in with_ticks}
@@ -149,10 +161,12 @@ def _distinct(specs: dict[str, FeatureSpec]) -> Iterator[FeatureSpec]:
 def _require_streams(frame: pl.DataFrame, specs: dict[str, FeatureSpec]) -> None:
     # A day without quotes gives nulls; a range without any gives columns of nothing but null, with
     # which nothing could be trained.
+    # `frame.height`: of no bars all are null, and an empty range would seem to lack every stream.
     lacking = {
         name: spec for name, spec in specs.items() if frame.height and spec.lacks_data(frame)
     }
     errors = []
+    # All lacking streams in one message, so that the user mends the set once.
     for stream, remedy in REMEDIES.items():
         names = [name for name, spec in lacking.items() if stream in spec.needs]
         if names:

@@ -23,6 +23,8 @@ def flow_per_bar(
     first = day_begins(ts_recv, bars)
     bounds = quote_bounds(ts_recv, bars)
     bid, bid_qty, ask, ask_qty = (stream[c].to_numpy() for c in columns)
+    # Quotes between a day's last bar and midnight belong to no bar. Without the maximum the next
+    # day's first bar would have them.
     starts = np.maximum(bounds[:-1], first)
     return _flow(bid, bid_qty, ask, ask_qty, starts, bounds[1:], first)
 
@@ -62,6 +64,7 @@ def _flow(
             if ask[i] >= ask[i - 1]:
                 total += ask_qty[i - 1]
         flow[bar] = total
+        # At least one quote: where none came in, the one before the bar still stands.
         depth[bar] = _mean_depth(bid_qty, ask_qty, min(starts[bar], stops[bar] - 1), stops[bar])
     return flow, depth
 

@@ -21,6 +21,8 @@ def rolling_slope(y: np.ndarray, x: np.ndarray, window: int) -> np.ndarray:
     slope = np.full(len(y), np.nan)
     for end in range(window, len(y) + 1):
         mean_x, mean_y = np.mean(x[end - window : end]), np.mean(y[end - window : end])
+        # No test for nan: in y it passes through sxy to the slope, in x it makes sxx nan, which
+        # compares false below.
         sxx = sxy = scale = 0.0
         for i in range(end - window, end):
             sxx += (x[i] - mean_x) ** 2
@@ -41,6 +43,8 @@ def rolling_lag_covariance(x: np.ndarray, window: int) -> np.ndarray:
     n = window - 1
     for end in range(window, len(x) + 1):
         late, early = x[end - n : end], x[end - window : end - 1]
+        # Each side less its own mean, as the definition of a covariance has it; with one mean for
+        # both it would be an autocovariance.
         mean_late, mean_early = np.mean(late), np.mean(early)
         total = 0.0
         for i in range(n):

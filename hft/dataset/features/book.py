@@ -36,8 +36,11 @@ class DepthImbalance(FeatureSpec):
         if f"bid_{self.levels - 1}" not in book.columns:
             return imbalance  # null everywhere, which lacks_data tells the user
         ts_recv = book["ts_recv"].to_numpy()
+        # Strictly before the close, which comes first at a tie (docs/definitions.md 5.1).
         last = np.searchsorted(ts_recv, bars["ts"].to_numpy()) - 1
+        # Not a book of the day before: that day may not be loaded.
         known = last >= day_begins(ts_recv, bars)
+        # Rows first, levels then: there are far more book rows than closes.
         at_close = book[last[known]]
         bid, ask = (_total(at_close, side, self.levels) for side in ("bid", "ask"))
         imbalance[known] = (bid - ask) / (bid + ask)
@@ -45,6 +48,7 @@ class DepthImbalance(FeatureSpec):
 
     @property
     def _tick_column(self) -> str:
+        # The depth is in the name, because specs of several depths stand in one frame.
         return f"depth_imbalance_{self.levels}"
 
 
@@ -68,6 +72,7 @@ class MultilevelOfi(Windowed):
         columns: dict[str, np.ndarray] = {}
         for level in self.levels:
             k = level - 1
+            # Unknown everywhere when the book has no such level, which lacks_data tells the user.
             flow = depth = np.full(bars.height, np.nan)
             if f"bid_{k}" in ticks.book.columns:
                 names = (f"bid_{k}", f"bid_qty_{k}", f"ask_{k}", f"ask_qty_{k}")
@@ -76,9 +81,12 @@ class MultilevelOfi(Windowed):
         return columns
 
     def lacks_data(self, frame: pl.DataFrame) -> bool:
+        # One level that the data lack makes the whole average null.
         return any(frame[f"ofi_level_{level}"].is_null().all() for level in self.levels)
 
     def column(self, frame: pl.DataFrame) -> pl.Series:
+        # Sums stand for means, because the number of levels cancels in flow / depth. A null is
+        # kept: left out, an unknown level would count as one without flow.
         flow = pl.sum_horizontal([f"ofi_level_{k}" for k in self.levels], ignore_nulls=False)
         depth = pl.sum_horizontal([f"ofi_depth_level_{k}" for k in self.levels], ignore_nulls=False)
         total = flow.rolling_sum(self.window, min_samples=self.window)

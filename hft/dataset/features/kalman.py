@@ -18,6 +18,7 @@ from pydantic import Field
 from hft.dataset.features import BPS, FeatureSpec, log_return_bps, within_segments
 from hft.system.kernels import kernel
 
+# What a segment's first values may still weigh when the warm-up is over.
 START_WEIGHT = 0.01
 
 
@@ -36,7 +37,8 @@ class LocalLevel(FeatureSpec):
         """Bars until the first return weighs under 1 % in the moments, and then until the first
         close weighs under 1 % in the level.
         """
-        # The slowest gain is the steady state of the smallest q / r, K^2 = (1 - K) q / r.
+        # The slowest gain is the steady state of the smallest q / r, K^2 = (1 - K) q / r. That
+        # ratio is smallest where the noise has its largest share of the variance, 1 - min_share.
         ratio = 2 * self.min_share / (1 - self.min_share)
         slowest_gain = (math.sqrt(ratio**2 + 4 * ratio) - ratio) / 2
         # The first moment is known before bar 2: it is of the return into bar 1.
@@ -49,6 +51,7 @@ class LocalLevel(FeatureSpec):
         log_price = (frame["close"].log() * BPS).to_numpy()
         noise, drift = self.variances(frame)
         deviation, innovation = local_level(log_price, noise, drift)
+        # The recursion has values from a segment's fourth bar on, but they hang on its start.
         warm = pl.int_range(pl.len()).over("segment") >= self.warmup
         columns = pl.DataFrame(
             {"deviation": deviation, "innovation": innovation, "segment": frame["segment"]}
@@ -61,12 +64,16 @@ class LocalLevel(FeatureSpec):
         """
         returns = log_return_bps()
         alpha = 2 / (self.span + 1)
+        # Raw second moments: the model's level has no drift, so its returns have mean zero.
+        # shift(1): the moments of a bar are known before its close.
         past_variance = (returns**2).ewm_mean(alpha=alpha).shift(1)
         past_covariance = (returns * returns.shift(1)).ewm_mean(alpha=alpha).shift(1)
         variance = within_segments(frame, past_variance)
+        # The first return has no neighbour; covariance 0 leaves the noise its least share.
         covariance = within_segments(frame, past_covariance).fill_null(0)
         # The noise's share of the variance is 2r / (q + 2r). A sample may put it outside [0, 1],
         # and at either end the filter would stop filtering or stop moving.
+        # fill_nan: 0 / 0 until the price has moved.
         share = (-2 * covariance / variance).fill_nan(0).clip(self.min_share, 1 - self.min_share)
         return (variance * share / 2).to_numpy(), (variance * (1 - share)).to_numpy()
 
@@ -113,9 +120,11 @@ def local_level(
             started = False
             continue
         if not started:
+            # docs/definitions.md 5.18. The deviation would be 0 by construction, so none is given.
             started = True
             level, variance = y[t], noise[t]
             continue
+        # In the docstring's letters: surprise is v, predicted P + q, total F, gain K.
         surprise = y[t] - level
         predicted = variance + drift[t]
         total = predicted + noise[t]
@@ -123,6 +132,7 @@ def local_level(
             gain = predicted / total
             innovation[t] = surprise / np.sqrt(total)
         else:
+            # No noise is known either, so the level is the price.
             gain = 1.0
         level += gain * surprise
         variance = predicted * (1 - gain)

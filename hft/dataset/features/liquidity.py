@@ -35,6 +35,8 @@ class KyleLambda(ReturnWindowed):
     def column(self, frame: pl.DataFrame) -> pl.Series:
         move = log_return_bps() if self.response == "log_return" else pl.col("close").diff()
         moves = within_segments(frame, move).to_numpy()
+        # Volume of unknown side is in neither sum: it has no sign to regress on
+        # (docs/definitions.md 5.3).
         signed_volume = (frame["buy_volume"] - frame["sell_volume"]).to_numpy()
         # The first move of a segment is nan, and so is every window that reaches back over it.
         return pl.Series(rolling_slope(moves, signed_volume, self.window))
@@ -62,6 +64,8 @@ class RollSpread(ReturnWindowed):
 
     def column(self, frame: pl.DataFrame) -> pl.Series:
         returns = within_segments(frame, log_return_bps()).to_numpy()
+        # Neighbouring returns that covary upwards have no root: they count as no spread. np.maximum
+        # keeps nan.
         return pl.Series(2 * np.sqrt(np.maximum(0, -rolling_lag_covariance(returns, self.window))))
 
 
@@ -83,6 +87,7 @@ class EffectiveSpread(Windowed):
         )
         ts_quote = ticks.quotes["ts_recv"].to_numpy()
         mid = ((ticks.quotes["bid"] + ticks.quotes["ask"]) / 2).to_numpy()
+        # The day's own quotes alone: the day before may not be loaded.
         begins = day_begins(ts_quote, bars)
         return {
             "effective_spread": _effective_spread(
@@ -107,6 +112,7 @@ def _effective_spread(
     day_begins: np.ndarray,
 ) -> np.ndarray:
     spread = np.full(len(bounds) - 1, np.nan)
+    # Moves forward only, because trades and quotes ascend: one pass serves all bars.
     known = 0
     for bar in range(len(bounds) - 1):
         weighted = volume = 0.0

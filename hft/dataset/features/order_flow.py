@@ -13,6 +13,8 @@ from hft.dataset.features import BPS, FeatureSpec, Windowed, within_segments
 from hft.dataset.features._quotes import flow_per_bar
 from hft.market.ticks import Ticks
 
+# The quotes in BARS are the day's last ones strictly before the close. Empty queues give 0 / 0,
+# which is stored as null.
 MID = (pl.col("bid") + pl.col("ask")) / 2
 IMBALANCE = (pl.col("bid_qty") - pl.col("ask_qty")) / (pl.col("bid_qty") + pl.col("ask_qty"))
 
@@ -35,6 +37,7 @@ class OrderFlowImbalance(Windowed):
     def column(self, frame: pl.DataFrame) -> pl.Series:
         flow = pl.col("ofi").rolling_sum(self.window, min_samples=self.window)
         depth = pl.col("ofi_depth").rolling_mean(self.window, min_samples=self.window)
+        # Over depth the value has no unit: quantities 1,000 times as large give the same feature.
         return within_segments(frame, flow / depth)
 
 
@@ -46,6 +49,7 @@ class TradeImbalance(Windowed):
     kind: Literal["trade_imbalance"]
 
     def column(self, frame: pl.DataFrame) -> pl.Series:
+        # A ratio of sums, not a mean of ratios: a bar with little volume weighs little.
         signed = (pl.col("buy_volume") - pl.col("sell_volume")).rolling_sum(
             self.window, min_samples=self.window
         )
@@ -75,6 +79,8 @@ class WeightedMidDeviation(FeatureSpec):
 
     def column(self, frame: pl.DataFrame) -> pl.Series:
         half_spread = (pl.col("ask") - pl.col("bid")) / 2
+        # I a + (1 - I) b less the mid (a + b) / 2 is (a - b) (2 I - 1) / 2, and 2 I - 1 is the
+        # imbalance.
         return frame.select(half_spread * IMBALANCE / MID * BPS).to_series()
 
 
