@@ -33,7 +33,9 @@ class StudyError(UserError):
 class StoredDimension(Spec):
     """What `Dimension.plain` writes: it leaves out what a dimension does not have."""
 
+    # The path becomes an override of a composed config: a stranger's may be a dotted name, no more.
     path: str = Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_@./-]*$")
+    # `~` is missing on purpose: as an override it would take a field out of the config.
     prefix: Literal["", "+", "++"] = ""
     choices: tuple[Scalar, ...] | None = None
     texts: tuple[str, ...] | None = None
@@ -78,6 +80,8 @@ def refuse_other(stored: dict[str, Any], asked: dict[str, Any], folder: Path) ->
         raise StudyError(
             f"study {name} is another one; take back what differs, {ANOTHER}\n  {shown}"
         )
+    # Fields are compared before hashes: a user can take back a field that is named, while a hash
+    # only says that something differs.
     if stored["conf"] != asked["conf"]:
         raise StudyError(
             f"study {name}: its conf/ is {stored['conf'][:12]}, the one here is "
@@ -105,6 +109,8 @@ def differences(stored: dict[str, Any], asked: dict[str, Any]) -> list[str]:
 
 
 def _identity(about: dict[str, Any]) -> dict[str, str]:
+    # Only what changes numbers is compared, so that a machine that joins may keep its data
+    # elsewhere.
     base = flat(numbers_of(TrainConfig, about["base"]))
     space = {d["path"]: {k: v for k, v in d.items() if k != "path"} for d in about["space"]}
     # What may differ by call has a role; `space` is compared as what the command line made of it.
@@ -112,6 +118,7 @@ def _identity(about: dict[str, Any]) -> dict[str, str]:
     sweep = {name: value for name, value in sweep.items() if name != "space"}
     named = {f"space.{p}.{k}": v for p, parts in space.items() for k, v in parts.items()}
     named |= {f"sweep.{name}": value for name, value in flat(sweep).items()}
+    # Compared as JSON text, because 1, 1.0 and True are equal in Python.
     return {name: json.dumps(value) for name, value in (base | named).items()}
 
 
@@ -132,6 +139,7 @@ def read_about(folder: Path) -> dict[str, Any]:
         error=StudyError,
     )
     parse_about(about, str(path))
+    # Locks and the ids of trials go by the folder's name, and the storage knows the study's.
     if about["name"] != folder.name:
         raise StudyError(
             f"{path}: is of study {about['name']}, so the folder must be named that, "
@@ -184,4 +192,6 @@ def parse_about(about: Any, where: str) -> About:
 
 def as_stored(value: Any) -> Any:
     """`value` as it comes back from JSON."""
+    # The stored account went through JSON, which turns tuples into lists. Without the same way
+    # through it every study would seem to be another one.
     return json.loads(json.dumps(value, allow_nan=False))

@@ -63,14 +63,20 @@ def claim(
     """
     with _turn(study):
         trials = study.trials()
+        # Dead trials are reaped before the search for a waiting one, so that this claim takes the
+        # retry.
         if _reap(study, trials, mine=driver):
             trials = study.trials()
         waiting = next((t for t in trials if t.state is TrialState.WAITING), None)
         if waiting is None:
+            # Retries do not count here: the study gets its total of points whatever dies on the
+            # way.
             place = n_points(trials)
             if place >= total:
                 return None
             if place < len(points):
+                # A driver killed after this line leaves the point waiting. The next claim takes it
+                # from there, and it counts as a point by then, so that nobody enqueues it twice.
                 study.optuna.enqueue_trial(points[place])
         return _ask(study, driver, waiting.number if waiting else len(trials))
 
@@ -80,6 +86,7 @@ def settle(study: Study, number: int, outcome: Outcome) -> bool:
     nothing.
     """
     with _turn(study):
+        # The trial is read under the lock, because another driver may have settled it meanwhile.
         return _settle(study, study.trials()[number], outcome)
 
 
@@ -107,6 +114,7 @@ def _turn(study: Study) -> Iterator[None]:
         with study.locks.study():
             yield
     except (StorageInternalError, OSError) as error:
+        # Optuna's own error only wraps what the disk or the server said.
         cause = str(error.__cause__ or error).splitlines()[0]
         raise StorageError(
             f"storage {study.address.text}: failed ({cause}); the same command goes on"
@@ -115,6 +123,8 @@ def _turn(study: Study) -> Iterator[None]:
 
 def _ask(study: Study, driver: str, number: int) -> Claim:
     """`number` is the one that the next trial will have: nobody else asks now."""
+    # Every trial has a new sampler, seeded by the trial's number: a search repeats itself whichever
+    # drivers share it, and a kill changes nothing of what comes after.
     study.optuna.sampler = study.sweep.sampler(trial_seed(study.sweep.seed, number))
     trial = study.optuna.ask()
     try:
@@ -123,6 +133,7 @@ def _ask(study: Study, driver: str, number: int) -> Claim:
         # The space does not have this point, which would come back for ever.
         _fail(study, study.trials()[trial.number], f"no point of the space: {error}")
         raise
+    # This is the last step of a claim: without the attribute a trial has no owner and goes back.
     trial.set_user_attr("driver", driver)
     given = trial.user_attrs
     return Claim(trial.number, params, given.get("retry_of"), given.get("attempt", 0))
@@ -137,6 +148,8 @@ def _reap(study: Study, trials: Sequence[FrozenTrial], *, mine: str = "") -> lis
         outcome, owner = trial.user_attrs.get("outcome"), trial.user_attrs.get("driver")
         if outcome is not None:
             _settle(study, trial, read_outcome(outcome))
+        # Only what a worker had begun counts as a death: a trial that no worker reached cannot have
+        # killed one, and must not use up max_retry.
         elif owner is None:
             _release(study, trial, "its driver died while it took the trial", counted=False)
         elif BEGAN in trial.user_attrs:
@@ -151,6 +164,7 @@ def _is_alive(study: Study, trial: FrozenTrial, mine: str) -> bool:
     owner = trial.user_attrs.get("driver")
     if owner is None:
         return False  # the claim was cut short: nobody else claims while this process has the lock
+    # Either lease keeps the trial: a Slurm job outlives its driver and may still finish.
     return (
         owner == mine
         or study.locks.is_held(f"driver-{owner}")
@@ -165,8 +179,11 @@ def _settle(study: Study, trial: FrozenTrial, outcome: Outcome) -> bool:
         _release(study, trial, _reason(outcome), counted=outcome.status is Status.DIED)
         return True
     storage = study.address.open()
+    # The worker stores the outcome itself unless its storage failed. Reports read metrics from
+    # there.
     if "outcome" not in trial.user_attrs:
         set_attribute(storage, trial, "outcome", outcome.plain())
+    # All attributes come before `tell`, because Optuna lets nobody write to a trial that has ended.
     for name, value in outcome.constraints.items():
         set_constraint(storage, trial, name, value)
     if outcome.status is Status.PRUNED:
@@ -198,8 +215,12 @@ def _release(study: Study, trial: FrozenTrial, reason: str, *, counted: bool) ->
         return False
     attempt = trial.user_attrs.get("attempt", 0) + counted
     again = attempt <= study.sweep.max_retry
+    # A driver killed between this enqueueing and the failure below leaves both trials. The next one
+    # comes here again and must not make a second retry.
     if again and not any(t.user_attrs.get("retry_of") == trial.number for t in study.trials()):
         origin = trial.user_attrs.get("origin", trial.number)
+        # A dead trial may not have drawn all of its parameters. What it was enqueued with fills the
+        # rest, so that its retry has the same point.
         params = (enqueued_params(trial) or {}) | trial.params
         attributes = {"retry_of": trial.number, "origin": origin, "attempt": attempt}
         study.optuna.enqueue_trial(params, user_attrs=attributes)

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 SERVED = ("log.txt", "metrics.json", "config.json")  # of a trial's folder
 REPORT = "/report.html"
+# A request decides a number and a name, and nothing that leads to another folder fits in.
 _FILE = re.compile(r"/runs/(\d{1,7})/([a-z]+\.[a-z]+)")
 # A report may come from a stranger: nothing in it may run or ask this server for anything.
 POLICY = "sandbox; default-src 'none'; img-src data:; style-src 'unsafe-inline'"
@@ -138,6 +139,7 @@ def _send(path: Path, kind: str, start_response: StartResponse) -> Iterable[byte
     headers = [
         ("Content-Type", f"{kind}; charset=utf-8"),
         ("Content-Security-Policy", POLICY),
+        # Without it a browser may take a log that holds HTML for a page.
         ("X-Content-Type-Options", "nosniff"),
     ]
     if path.is_symlink() or not path.is_file():  # a link may lead out of the study

@@ -45,6 +45,8 @@ def export(study: Study) -> list[Path]:
     """Writes all of it again and returns the paths; without a best trial there is no best/, without
     a grid over seeds no points.parquet.
     """
+    # Drivers that end together export together. Without the lock one would remove the half-written
+    # best/ of the other.
     lock = study.folder / ".lock-export"
     with writable(lock), locked(lock):
         written = [_write_frame(study.folder / "results.parquet", trials_frame(study))]
@@ -70,6 +72,7 @@ def write_best(study: Study) -> Path | None:
     best, into best/<trial>/.
     """
     target, best = study.folder / "best", study.best()
+    # A call that was killed leaves its folder behind.
     for left in study.folder.glob(".best-*"):
         shutil.rmtree(left)
     fresh = study.folder / f".best-{secrets.token_hex(4)}"
@@ -80,6 +83,7 @@ def write_best(study: Study) -> Path | None:
         if best:
             _put(fresh, target)
         elif target.exists():
+            # Renamed before it is removed, so that nobody finds half of a best/.
             target.rename(fresh)
         shutil.rmtree(fresh, ignore_errors=True)
     return target if best else None
@@ -104,6 +108,7 @@ def _put(fresh: Path, target: Path) -> None:
     if not target.exists():
         fresh.rename(target)
         return
+    # Python has no call that exchanges two folders, and a rename fails over a folder with files.
     try:
         exchange = ctypes.CDLL(None, use_errno=True).renameat2
         failed = exchange(

@@ -73,6 +73,7 @@ def plot_history(study: Study) -> Figure | str:
         if pruned:
             numbers, last = [t.number for t in pruned], [t.values[k] for t in pruned]
             axes.scatter(numbers, last, label="pruned, last reported", **PRUNED)
+        # A trial that breaks a constraint may have the best value, and is never the best.
         feasible = [t for t in complete if is_feasible(t)]
         best = _best_so_far([t.values[k] for t in feasible], lower=_lower(study, k))
         numbers = [t.number for t in feasible]
@@ -137,6 +138,7 @@ def plot_slices(study: Study) -> Figure | str:
 def _slice(axes: Axes, study: Study, trials: list[FrozenTrial], name: str) -> None:
     distribution = trials[-1].distributions[name]
     if hasattr(distribution, "choices"):
+        # As text, because a choice may be None beside a number, and the two cannot be sorted.
         choices = sorted({str(t.params[name]) for t in trials}, key=_number_first)
         _scatter(axes, study, trials, lambda t: choices.index(str(t.params[name])), 0)
         labels = [_in_lines(choice, WIDE_LABEL) for choice in choices]
@@ -156,6 +158,7 @@ def _slice(axes: Axes, study: Study, trials: list[FrozenTrial], name: str) -> No
 def plot_pareto(study: Study) -> Figure | str:
     """Both objectives of every complete trial, and the front of the feasible ones."""
     if len(study.sweep.objectives) != 2:
+        # With an empty sentence the report leaves out the heading too.
         return (
             "" if len(study.sweep.objectives) == 1 else "A front is drawn for two objectives only."
         )
@@ -181,6 +184,7 @@ def plot_intermediate(study: Study) -> Figure | str:
         return "No trial reported on its way." if study.sweep.prunes else ""
     best = {t.number for t in study.best()}
     figure, (axes,) = new_panels(1, columns=1, width=8.5, height=3.6)
+    # The best come last, where they are drawn over the others and MAX_CURVES does not cut them off.
     for trial in sorted(ended, key=lambda t: t.number in best)[-MAX_CURVES:]:
         color = "0.7" if trial.state.name == "PRUNED" else "C0"
         color, width = ("C3", 2.0) if trial.number in best else (color, 0.8)
@@ -221,6 +225,7 @@ def _best_so_far(values: list[float], *, lower: bool) -> np.ndarray:
 
 
 def _varies(trials: list[FrozenTrial], name: str) -> bool:
+    # As text, because True and 1 would be one value of a set.
     return len({str(params_of(t)[name]) for t in trials if name in t.params}) > 1
 
 

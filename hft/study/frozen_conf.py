@@ -16,6 +16,8 @@ def conf_hash(folder: Path) -> str:
     digest = hashlib.sha256()
     for name in _yaml_files(folder):
         content = (folder / name).read_bytes()
+        # Name and length stand before the content. Otherwise two folders whose files are cut at
+        # other places could share a hash.
         digest.update(f"{name.as_posix()}\0{len(content)}\0".encode() + content)
     return digest.hexdigest()
 
@@ -28,6 +30,7 @@ def freeze_conf(source: Path, folder: Path) -> Path:
         if folder.exists():
             return folder
         partial = folder.with_name(f".{folder.name}-{secrets.token_hex(4)}")
+        # A call that was killed leaves its part behind.
         for left in folder.parent.glob(f".{folder.name}-*"):
             shutil.rmtree(left)
         partial.mkdir(parents=True)
@@ -46,6 +49,8 @@ def _yaml_files(folder: Path) -> list[Path]:
         for name in names
         if name.endswith(".yaml")
     ]
+    # A link could bring a file from outside into the study, and what it leads to may change while
+    # trials run.
     return sorted(
         path.relative_to(folder) for path in found if path.is_file() and not path.is_symlink()
     )

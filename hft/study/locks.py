@@ -26,6 +26,7 @@ RENEW_S = 3  # a holder checks this often whether its connection, and with it it
 GRACE_S = 10
 # The server looks after 10 s of silence and gives up 15 s later: the locks of a node that lost
 # power are free then.
+# A site's own timeouts would end the wait for a lock, so they are off.
 SERVER_OPTIONS = (
     "-c tcp_keepalives_idle=10 -c tcp_keepalives_interval=5 -c tcp_keepalives_count=3 "
     "-c lock_timeout=0 -c statement_timeout=0"
@@ -35,6 +36,7 @@ CLIENT_OPTIONS: dict[str, Any] = {
     "keepalives_idle": 10,
     "keepalives_interval": 5,
     "keepalives_count": 3,
+    # In milliseconds: the client gives up as late as the server does, after 10 + 3 * 5 s.
     "tcp_user_timeout": 25_000,
 }
 
@@ -82,6 +84,7 @@ def flocked(path: Path, *, create: bool = True) -> Iterator[int]:
 class FileLocks:
     """Lock files in one folder, for the processes of one host."""
 
+    # The kernel takes no lock from a living process.
     renew_s = 0.0
 
     def __init__(self, folder: Path) -> None:
@@ -91,6 +94,8 @@ class FileLocks:
     def study(self) -> Iterator[None]:
         # `locked` polls every 50 ms, too slow for the claims of short trials; this one blocks.
         with contextlib.ExitStack() as held:
+            # `writable` covers the taking of the lock alone: an OSError of the block is about other
+            # files.
             with writable(self.folder):
                 self.folder.mkdir(parents=True, exist_ok=True)
                 held.enter_context(flocked(self.folder / "study.lock"))
@@ -140,6 +145,7 @@ class SessionLocks:
         connection = self._connect()
         try:
             self._take(connection, name)
+        # A Ctrl-C ends the wait for the lock as well.
         except BaseException:
             connection.close()
             raise
@@ -166,6 +172,8 @@ class SessionLocks:
         self._ask(connection, "select pg_advisory_lock(%s)", [self._key(name)])
 
     def _look(self, connection: Any, name: str) -> bool:
+        # pg_locks shows a key of 64 bits as two unsigned halves with objsubid 1. Advisory locks
+        # belong to one database, so another one's of the same key is not ours.
         high, low = divmod(self._key(name) % 2**64, 2**32)
         seen = self._ask(
             connection,
@@ -199,9 +207,11 @@ class SessionLocks:
                 if connection.closed:
                     connection, held = self._connect(), False
                 if not held:  # the server may not have missed the old session, which has the lock
+                    # The call that waits would keep this thread from seeing `done`.
                     (held,) = connection.execute(
                         "select pg_try_advisory_lock(%s)", [self._key(name)]
                     ).fetchone()
+                # A lost connection shows only when somebody uses it.
                 connection.execute("select 1")
             except (psycopg.Error, StorageError):
                 log.warning(
@@ -224,6 +234,8 @@ class SessionLocks:
         import psycopg
 
         try:
+            # Advisory locks belong to the session, so no transaction needs to stay open as long as
+            # a sweep.
             return psycopg.connect(
                 self.conninfo, autocommit=True, options=SERVER_OPTIONS, **CLIENT_OPTIONS
             )
@@ -231,6 +243,7 @@ class SessionLocks:
             raise no_answer(self.conninfo, error) from None
 
     def _key(self, name: str) -> int:
+        # An advisory lock is a number of 64 bits, and all studies of a database share the numbers.
         digest = hashlib.sha256(f"hft\0{self._study}\0{name}".encode()).digest()
         return int.from_bytes(digest[:8], "big", signed=True)
 

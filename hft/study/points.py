@@ -37,6 +37,7 @@ def points_over_seeds(study: Study) -> list[Point]:
     if study.sweep.kind != "grid" or not seeds:
         return []
     points: dict[str, Point] = {}
+    # A failed seed is no part of the mean: `trials` tells how many seeds are.
     for trial in complete_trials(study):
         params = {name: value for name, value in params_of(trial).items() if name != SEED}
         key = json.dumps(params, sort_keys=True)
@@ -51,6 +52,7 @@ def spread(study: Study, point: Point, name: str) -> tuple[float | None, float |
     """
     values = [numbers_of(study, trial).get(name) for trial in point.trials]
     known = [v for v in values if v is not None and math.isfinite(v)]
+    # A mean over those seeds that happen to have a value would compare points by different seeds.
     if len(known) < len(values):
         return None, None
     return fmean(known), stdev(known) if len(known) > 1 else None

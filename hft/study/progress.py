@@ -48,6 +48,8 @@ def left_s(
         return None if n_open or ages else 0.0
     mean = sum(durations) / len(durations)
     rests = [max(mean - age, 0.0) for age in ages]
+    # Other drivers may run more trials than this one has slots. Whatever the slots are, the sweep
+    # lasts as long as its longest rest.
     return max([(n_open * mean + sum(rests)) / max(slots, len(ages), 1), *rests])
 
 
@@ -115,7 +117,9 @@ def _time_line(
     elapsed_s: float | None,
 ) -> str:
     running = [t for t in trials if t.state.name == "RUNNING"]
+    # Retried attempts are left out: what was cut short does not tell how long a trial takes.
     ended = [t for t in trials if state_of(t, repeated) in ENDED]
+    # Without a zone, because Optuna keeps local times without one.
     now = dt.datetime.now()
     ages = [(now - t.datetime_start).total_seconds() for t in running if t.datetime_start]
     durations = [t.duration.total_seconds() for t in ended if t.duration]

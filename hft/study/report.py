@@ -50,6 +50,7 @@ pre{background:#f5f5f5;padding:.7em;white-space:pre-wrap}img{max-width:100%}"""
 
 def make_report(study: Study, figures: dict[str, Figure | str]) -> str:
     title = html.escape(f"study {study.name}")
+    # Should anything slip through the escaping, the page still runs no script and loads nothing.
     policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
     parts = [
         _head(study),
@@ -116,6 +117,7 @@ def _pictures(figures: dict[str, Figure | str]) -> Iterator[str]:
         else:
             data = base64.b64encode(png(figure)).decode()
             body = f'<img alt="{html.escape(title)}" src="data:image/png;base64,{data}">'
+        # The empty sentence means that the drawing is not for such a study.
         if figure != "":
             yield f"<h2>{html.escape(title)}</h2>\n{body}"
 

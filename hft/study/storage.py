@@ -48,6 +48,7 @@ class Address:
     @property
     def text(self) -> str:
         """The text from which `read_address` makes an equal address, for the same folder."""
+        # A file in the study's folder is kept as a word, so that the folder can move.
         ours = self.path in (self.folder / "journal.log", self.folder / "study.db")
         return self.kind if ours else self.url
 
@@ -63,6 +64,8 @@ class Address:
         if key not in _OPEN:
             import optuna
 
+            # Optuna writes its own lines to standard error, where the table of a sweep stays in
+            # place.
             optuna.logging.set_verbosity(optuna.logging.ERROR)
             _OPEN[key] = self._open()
         return _OPEN[key]
@@ -72,6 +75,7 @@ class Address:
 
     def _locks(self, study: str) -> Locks:
         if self.path is None:
+            # `+psycopg` is SQLAlchemy's; psycopg itself does not know it.
             return SessionLocks(self.url.replace("+psycopg", "", 1), study)
         if self.path.parent == self.folder:
             return FileLocks(self.folder / "lease")
@@ -88,7 +92,10 @@ class Address:
             return open_journal(self.path)
         if self.path is not None:
             with writable(self.path), flocked(self.path.with_name(f"{self.path.name}.lock")):
+                # In seconds. After sqlite3's own 5 a worker that waits for other writers would count
+                # as dead.
                 return self._open_tables({"timeout": 60})
+        # The lock is of no study: all studies of the database share Optuna's tables.
         with self._locks("").study():
             return self._open_tables(CLIENT_OPTIONS)
 
@@ -97,12 +104,15 @@ class Address:
         from optuna.storages import RDBStorage, get_storage
         from sqlalchemy.exc import SQLAlchemyError
 
+        # A restarted server leaves dead connections in the pool, so each is tried before it is
+        # used.
         engine = {"connect_args": connect_args, "pool_pre_ping": self.kind == "postgresql"}
         try:
             storage = RDBStorage(self.url, engine_kwargs=engine)
         except (SQLAlchemyError, RuntimeError) as error:
             raise no_answer(self.text, getattr(error, "orig", None) or error) from None
         self._explain_failures(storage.engine)
+        # This adds Optuna's cache of ended trials, which every claim would read again without it.
         return get_storage(storage)
 
     def _explain_failures(self, engine: Any) -> None:
@@ -111,6 +121,7 @@ class Address:
 
         @event.listens_for(engine, "handle_error")
         def explain(context: Any) -> None:
+            # A failed ping is no error: SQLAlchemy connects anew.
             if (context.is_disconnect or context.connection is None) and not context.is_pre_ping:
                 raise no_answer(self.text, context.original_exception)
 
@@ -129,6 +140,7 @@ def read_address(text: str, folder: Path) -> Address:
     dialect, separator, _ = text.partition("://")
     if separator and dialect == "sqlite":
         path = Path(text.removeprefix("sqlite:///"))
+        # In memory every process would have a study of its own.
         if not text.startswith("sqlite:///") or path.name in ("", ":memory:") or "?" in text:
             raise StorageError(f"storage {text!r}: must name a file, such as sqlite:///studies.db")
         return Address("sqlite", f"sqlite:///{path.absolute()}", path.absolute(), folder.absolute())
@@ -147,6 +159,7 @@ def _postgresql(text: str) -> str:
             "storage postgresql: its driver is not installed; pip install 'psycopg[binary]'"
         )
     options = dict(parse_qsl(parts.query, keep_blank_values=True))
+    # libpq takes a password in the query too, as `password` or `sslpassword`.
     secret = [name for name in options if "pass" in name.lower() and name != "passfile"]
     if parts.password or secret:
         raise StorageError(
@@ -160,6 +173,7 @@ def _postgresql(text: str) -> str:
             raise StorageError(
                 f"storage postgresql: no such option{hint}; one of {', '.join(OPTIONS)}"
             )
+    # `user:@host` is `user@host`, and addresses are compared as text.
     user, at, host = parts.netloc.rpartition("@")
     return (
         f"postgresql+psycopg://{user.removesuffix(':')}{at}{host}{parts.path}"

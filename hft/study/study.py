@@ -75,6 +75,7 @@ class Study:
     @property
     def optuna(self) -> optuna.Study:
         """One per process. Nobody uses its sampler and pruner: claims and trials have their own."""
+        # By process, because a fork must not use its parent's connections.
         if getattr(self, "_of", None) != os.getpid():
             self._study, self._of = _load(self.address, self.name), os.getpid()
         return self._study
@@ -88,6 +89,7 @@ class Study:
 
     def trials(self) -> list[FrozenTrial]:
         """By number, not to be changed."""
+        # A copy of every trial would make each claim dearer than the one before.
         return self.optuna.get_trials(deepcopy=False)
 
     def counts(self) -> Counts:
@@ -116,6 +118,8 @@ class Study:
 
     def note_spent(self, driver: str, seconds: float) -> None:
         """Notes what `driver` has spent since it began."""
+        # One attribute per driver: drivers that add to one number would overwrite each other's
+        # time.
         self.optuna.set_user_attr(f"spent:{driver}", seconds)
 
 
@@ -158,8 +162,10 @@ def create_study(
         "space": space.plain(),
     }
     asked = as_stored(asked | {"sweep": sweep.plain(), "overrides": list(overrides)})
+    # Two drivers may begin the study of one name at the same moment.
     with address.locks().study():
         known = (folder / "study.json").exists()
+        # Where the study has its copy of conf/ already, an edit of the original changes nothing.
         asked["conf"] = conf_hash(folder / "conf" if known else conf)
         stored = _stored(address, folder.name, begun=read_about(folder)["storage"] if known else "")
         if stored is not None:
@@ -204,7 +210,9 @@ def _begin(
         study_name=about["name"],
         storage=address.open(),
         directions=directions,
+        # An earlier driver may have been killed between this call and the attribute below.
         load_if_exists=True,
+        # Optuna's defaults are TPE and a median pruner, which nobody here asks for anything.
         sampler=optuna.samplers.RandomSampler(),
         pruner=optuna.pruners.NopPruner(),
     )
@@ -213,6 +221,7 @@ def _begin(
             f"study {study.study_name} in storage {address.text} has other objectives; "
             "choose another name"
         )
+    # Set last: a study without it is a stranger's, or its driver was killed (`_stored`).
     study.set_user_attr(IDENTITY, about)
 
 
@@ -233,6 +242,7 @@ def _stored(address: Address, name: str, *, begun: str) -> dict[str, Any] | None
     """
     try:
         study = _load(address, name) if address.exists() else None
+    # Optuna's answer to a name that the storage does not have.
     except KeyError:
         study = None
     if study is None:

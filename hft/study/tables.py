@@ -109,6 +109,7 @@ class TrialTable:
         facts = [max(len(n), w) for n, w in zip(self.header, self._fact_widths(), strict=True)]
         room = width - sum(facts) - GAP * len(facts)
         if self.overrides:
+            # Overrides fold, and columns do not: so columns get what is left beside a few words.
             room -= min(max(map(len, self.overrides)), max(LEAST_OVERRIDES, width // 3)) + GAP
         if sum(c.width(c.path) + GAP for c in self.columns) <= room:
             return [(c, c.path) for c in self.columns]
@@ -142,6 +143,7 @@ def print_results(study: Study, *, console: Console | None = None) -> None:
         out.file.write(f"also on the Pareto front: run={name} {values_line(study, trial)}\n")
     if best:
         name, following = run_id(study, best[0].number), next_lines(study, best[0])[0]
+        # Written past rich, which would fold the line that is to be pasted.
         out.file.write(f"best: run={name} {values_line(study, best[0])}  next: {following}\n")
     elif rows:
         out.file.write(f"no best: {_no_best(rows)}\n")
@@ -248,6 +250,7 @@ def setting_columns(
     given = [params_of(t) for t in trials]
 
     def varies(dimension: Dimension) -> bool:
+        # By `repr`, because True, 1 and 1.0 are equal.
         return len(given) == 1 or len({repr(params.get(dimension.path)) for params in given}) > 1
 
     def make(d: Dimension) -> Column:

@@ -131,6 +131,7 @@ def total(study: Study) -> int:
     """How many trials the study is to have, without retries, after the latest call."""
     if isinstance(latest := study.optuna.user_attrs.get(N_TRIALS), int):
         return latest
+    # No call has noted its total yet.
     if study.sweep.kind != "grid":
         return study.sweep.n_trials
     n_points = len(study.space.grid())
@@ -281,6 +282,7 @@ def column(name: str, values: list[Any]) -> pl.Series:
     kinds = {type(v) for v in values if v is not None}
     for allowed, dtype in (({bool}, pl.Boolean), ({int}, pl.Int64), ({int, float}, pl.Float64)):
         if kinds <= allowed and kinds:
+            # Not strict, because a float's column also holds the integers among its values.
             return pl.Series(name, values, dtype=dtype, strict=False)
     return pl.Series(name, [_text(v) for v in values], dtype=pl.String)
 

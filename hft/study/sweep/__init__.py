@@ -30,6 +30,7 @@ class Bound(Spec):
     @model_validator(mode="before")
     @classmethod
     def _open_ends(cls, bound: Any) -> Any:
+        # A field has no default, and YAML names only the end that a bound has.
         return {"min": None, "max": None, **bound} if isinstance(bound, dict) else bound
 
     @model_validator(mode="after")
@@ -90,6 +91,7 @@ class SweepSpec(Kind):
     @field_validator("constraints", "space", mode="before")
     @classmethod
     def _null_is_empty(cls, mapping: Any) -> Any:
+        # A key with nothing behind it is null in YAML.
         return {} if mapping is None else mapping
 
     @field_validator("study", "timeout", mode="before")
@@ -145,6 +147,7 @@ class SweepSpec(Kind):
             raise ValueError(
                 f"n_trials must be > 0: {self.kind} has no last point; set sweep.n_trials=50"
             )
+        # Optuna prunes by one objective only.
         if self.prunes and len(self.objectives) > 1:
             raise ValueError(
                 f"{self.kind} prunes by one objective, got {', '.join(self.objectives)}; "

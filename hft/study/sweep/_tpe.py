@@ -19,6 +19,7 @@ class TpeSpec(SweepSpec):
         """`group` models parameters that exist only under one choice together with it; the constant
         liar keeps parallel workers from the same point.
         """
+        # Three of these arguments are experimental to Optuna, which would say so once per trial.
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             return optuna.samplers.TPESampler(

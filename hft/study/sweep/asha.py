@@ -23,6 +23,7 @@ class Asha(TpeSpec):
     def pruner(self, n_steps: int) -> optuna.pruners.HyperbandPruner:
         return optuna.pruners.HyperbandPruner(
             min_resource=self.min_epochs,
+            # With "auto" Optuna prunes nothing until a first trial is complete.
             max_resource=max(n_steps, self.min_epochs),  # a trial shorter than that is never pruned
             reduction_factor=self.reduction_factor,
         )

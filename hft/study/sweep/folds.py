@@ -24,6 +24,7 @@ class Folds(TpeSpec):
     n_startup_units: int = Field(ge=0, le=10_000, description="units that every trial may finish")
 
     def pruner(self, n_steps: int) -> optuna.pruners.WilcoxonPruner:
+        # The pruner is experimental to Optuna, which would say so once per trial.
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             return _Quiet(p_threshold=self.p_threshold, n_startup_steps=self.n_startup_units)

@@ -17,6 +17,8 @@ class Gp(SweepSpec):
     )
 
     def sampler(self, seed: int) -> optuna.samplers.GPSampler:
+        # A field of one kind only, such as loss.gamma, is drawn apart from the Gaussian process. It
+        # is meant so, and Optuna would warn of it in every trial.
         return optuna.samplers.GPSampler(
             seed=seed, n_startup_trials=self.n_startup, warn_independent_sampling=False
         )
