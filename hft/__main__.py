@@ -64,7 +64,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """Of the command alone: each command reads what follows it."""
+    """The parser of the command's name alone: each command reads what follows it."""
     parser = argparse.ArgumentParser(
         prog="hft",
         usage="hft <command> [arguments]",
@@ -82,8 +82,9 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def _complete(arguments: list[str]) -> int:
-    """What `eval "$(hft train -sc install=bash)"` made the shell ask: the words that may stand
-    next in COMP_LINE. Hydra takes the first word of it for the program, so `hft` goes.
+    """Prints the words that may come next in COMP_LINE, for the completion that
+    `eval "$(hft train -sc install=bash)"` installs. Hydra takes the first word of COMP_LINE for the
+    program, so `hft` is cut off.
     """
     line = os.environ.get("COMP_LINE", "")
     words = line.split()

@@ -40,8 +40,8 @@ class Metric:
 
 
 def _scores() -> list[Metric]:
-    """Class metrics of a forecast, and of forecasting the majority's shares: a reference, so
-    neither way is better.
+    """Class metrics of a forecast, and those of forecasting the majority's shares. The latter are a
+    reference, so neither way is better.
     """
     shown: dict[str, tuple[Better, str]] = {
         "log_loss": ("lower", "nats"),
@@ -179,5 +179,5 @@ def is_money(logged: str) -> bool:
 
 
 def results_of(place: str, *families: Family) -> list[Metric]:
-    """Those with one number at `place`, in the registry's order; of some families, or of all."""
+    """The metrics with one number at `place`, in the registry's order; of `families`, or of all."""
     return [m for m in ALL if place in m.results and (not families or m.family in families)]

@@ -67,6 +67,7 @@ def from_hydra(
     `choices` are Hydra's group choices, `overrides` the command line: they tell who set what where
     the command line replaced a kind that an experiment had filled in.
     """
+    # Collected, so that conflicts and the mistakes of the parse come in one report.
     errors = overlay_conflicts(choices, overrides, conf=conf)
     errors += set_conflicts(choices, overrides, conf=conf)
     try:
@@ -100,8 +101,10 @@ class Composer(Generic[C]):
 
     def __call__(self, overrides: list[str]) -> C:
         parsed = parse_overrides(overrides)
+        # A folder of conf/ is a group: choosing in it decides which files are composed.
         chosen = [o for o in parsed if (self.conf / o.key_or_group).is_dir()]
         kept, choices = self._compose(tuple(line_of(o) for o in chosen))
+        # Overrides are set in place, and what is kept serves the next point too.
         composed = copy.deepcopy(kept)
         apply_overrides([o for o in parsed if o not in chosen], composed)
         return from_hydra(

@@ -35,6 +35,8 @@ else:
     ModelSpec = OptimSpec = TrainerSpec = BarSpec = DataSpec = LoggerSpec = Kind
     ExecutionSpec = StrategySpec = Kind
 
+# Money for sweeps that vary data, bars, labels or splits, across which log loss does not compare
+# (docs/design.md 6).
 OBJECTIVES = ("select/log_loss", "select/net_bps_day@<schedule>")
 
 
@@ -59,6 +61,7 @@ class TrainConfig(_Config):
         ge=1,
         le=1000,
         description="seeds that the run trains each fold with: seed .. seed + seeds - 1",
+        # What runs stored without the field did (docs/design.md 3).
         json_schema_extra={"before": 1},
     )
     objective: str = Field(
@@ -99,11 +102,14 @@ class TrainConfig(_Config):
     trainer: Annotated[TrainerSpec, Room("hft.learning.trainer")]
     strategy: Annotated[StrategySpec, Room("hft.trading.strategy")]
     execution: Annotated[ExecutionSpec, Room("hft.trading.execution")]
+    # No Room: every schedule is of the one class, and only its numbers are chosen.
     fees: dict[str, FeeSchedule] = Field(min_length=1)
     logger: Annotated[LoggerSpec, Room("hft.tracking.logger"), Role.SHOWN]
 
     @model_validator(mode="after")
     def _one_latency(self) -> TrainConfig:
+        # The YAML takes both from latency_ms. Where a command line sets one of them apart, labels
+        # would describe other trades than those that are filled.
         for room in ("labels", "execution"):
             own = getattr(getattr(self, room), "latency_ms", self.latency_ms)
             if own != self.latency_ms:
@@ -130,6 +136,7 @@ class BacktestConfig(_Config):
         min_length=1,
         description="the run to score: its id, a unique beginning of it, a folder or 'latest'",
     )
+    # No dot and no slash, so that the folder cannot lie outside the run.
     name: Annotated[str, Role.PLACE] = Field(
         pattern=r"^[a-z0-9_-]{1,64}$", description="folder under <run>/backtest/ for this scoring"
     )
@@ -144,10 +151,11 @@ class BacktestConfig(_Config):
 
 class DataKeys(Spec):
     """What a run remembers of what it was trained on: the range that its periods divide, and keys
-    that change with whatever changes the numbers. A run of before 0.2.0 has none of features and
-    labels.
+    that change with whatever changes the numbers. A run from before 0.2.0 has no keys of features
+    and labels.
     """
 
+    # Nanoseconds since 1970.
     span: tuple[Annotated[int, Field(ge=0, lt=2**63)], Annotated[int, Field(ge=0, lt=2**63)]]
     bars: tuple[str, ...] = Field(description="a key per day: data, code and libraries")
     features: str = Field(
@@ -158,7 +166,7 @@ class DataKeys(Spec):
     )
 
     def moved(self, now: DataKeys) -> list[str]:
-        """Which parts have another key `now`; a part without a key of before cannot be told."""
+        """The parts whose key is another one in `now`; one without an old key cannot be judged."""
         before, after = self.plain(), now.plain()
         return [name for name, key in before.items() if key and key != after[name]]
 
@@ -177,6 +185,7 @@ def print_tree(config: Spec) -> None:
 
     def grow(tree: Tree, value: Any) -> None:
         for key, item in value.items():
+            # All ladders together are 38 schedules, which would bury the rest of the tree.
             if isinstance(item, dict) and item and key != "fees":
                 grow(tree.add(f"[bold]{key}[/bold]"), item)
             else:

@@ -28,9 +28,11 @@ def overlay_conflicts(
         name = choices.get(overlay)
         body = _read(conf / overlay / f"{name}.yaml")
         for group, kind in _chosen(body).items():
+            # A list chooses sets, which set_conflicts judges.
             if group not in choices or not isinstance(kind, str) or choices[group] == kind:
                 continue
             set_by_it = {f"{group}.{k}": v for k, v in (body.get(group) or {}).items()}
+            # What the command line gives too was meant for its own choice.
             left = [f"{path}={value}" for path, value in set_by_it.items() if path not in given]
             if left:
                 lines.append(
@@ -72,10 +74,12 @@ def _chosen_entries(
     group: str, choices: dict[str, Any], overrides: list[str], conf: Path
 ) -> Iterator[tuple[str, str, Any]]:
     """(file, name, definition) of every entry of the chosen sets and of those that they include."""
+    # Hydra's choices leave out a group whose choice is a list, so the command line is asked for it.
     chosen = choices.get(group) or []
     for override in parse_overrides(overrides):
         if override.key_or_group == group and isinstance(override.value(), list):
             chosen = override.value()
+    # A stack whose top comes first, so that a message names the earlier file first.
     pending = [chosen] if isinstance(chosen, str) else [str(name) for name in reversed(chosen)]
     while pending:
         path = conf / group / f"{pending.pop()}.yaml"

@@ -52,9 +52,12 @@ def _mended(entry: str, arguments: list[str], read: Callable[..., Any]) -> UserE
     try:
         for override in parse_overrides([a for a in arguments if not a.startswith("-")]):
             line = line_of(override)
+            # One value stands for all: what is wrong with the path is wrong with each of them.
             if override.is_sweep_override():
                 first = next(iter(override.sweep_string_iterator()))
                 line = f"{override.get_key_element()}={first}"
+            # `++` makes Hydra accept a key that it does not know, so that our parse can name it,
+            # with a suggestion, among the other mistakes. A choice of a group cannot be forced.
             is_group = (CONF / override.key_or_group).is_dir()
             forced.append(line if is_group or line[0] in "+~" else f"++{line}")
         if not {"-m", "--multirun"} & set(arguments):
@@ -63,6 +66,7 @@ def _mended(entry: str, arguments: list[str], read: Callable[..., Any]) -> UserE
         read(composed, choices=composed.hydra.runtime.choices, overrides=forced)
     except UserError as error:
         return error
+    # Hydra refuses even so: its first message is the one to print.
     except Exception as error:
         if not _is_hydras(error):
             raise
@@ -76,6 +80,7 @@ def _is_hydras(error: BaseException) -> bool:
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
+    # The innermost frame tells: a ValueError of ours that only passes through Hydra is raised.
     place = error.__traceback__
     while place and place.tb_next:
         place = place.tb_next

@@ -26,12 +26,13 @@ def grid_points(overrides: list[Override]) -> list[list[str]]:
     """The override lines of every point of a plain grid, in the order of Hydra's own sweeper."""
     from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 
+    # Without a largest size all points are in one batch.
     (batch,) = BasicSweeper.split_arguments(overrides, max_batch_size=None)
     return [list(point) for point in batch]
 
 
 def parsed_value(override: Override) -> Any:
-    """The value as Hydra's grammar parsed it: of a sweep a Sweep, which `value()` refuses."""
+    """The value as Hydra's grammar parsed it, a Sweep too, for which `value()` raises."""
     return override._value
 
 

@@ -24,6 +24,8 @@ def known_metrics(config: TrainConfig) -> list[str]:
     """
     names = [*_of_class("tune"), *_of_class("select"), *_of_money(config)]
     if config.baseline.kind != "none":
+        # Without the majority's: its scores depend on the labels alone, so they would be the run's
+        # again.
         of_classes = [*_of_class("tune"), *_of_class("select")]
         names += [f"baseline/{name}" for name in of_classes if MAJORITY not in name]
     names += [metric("labels", m.name) for m in results_of("labels")]

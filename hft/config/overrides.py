@@ -20,6 +20,7 @@ def path_of(override: str) -> str:
 
 def group_of(override: str) -> str:
     """The first part of the path: the config group, or the field itself."""
+    # A slash nests groups (`hydra/launcher`), an @ puts a group's choice under another path.
     return re.split(r"[./@]", path_of(override))[0]
 
 

@@ -32,6 +32,7 @@ def check_space(
     longest list has values.
     """
     search = _Search(space, compose, random.Random(seed))
+    # A sound point comes first: a value that fails inside it is itself the mistake.
     search.find_any(attempts)
     failures: list[str] = []
     for dimension in space.dimensions:
@@ -57,7 +58,7 @@ class _Search:
 
     def find_any(self, attempts: int) -> None:
         """A first sound point. Raises SpecError where every point has one mistake in common, which
-        no value can be the reason of.
+        is then no value's fault.
         """
         while not self.good and attempts:
             self.try_point(self._complete({}, attempt=0))
@@ -78,6 +79,7 @@ class _Search:
             # The second attempt puts the value into a sound point: the mistake is the value's.
             if attempt < 2 or not said:
                 said = lines
+        # An entry of a set that stays on has no override to name.
         override = dimension.override(value) or f"{dimension.path} on"
         return [
             line if line.startswith(f"{dimension.path}:") else f"{override}: {line}"
@@ -89,6 +91,7 @@ class _Search:
         from omegaconf.errors import OmegaConfBaseException
         from yaml import YAMLError
 
+        # Points of equal overrides are one config, composed once.
         overrides = self.space.overrides(point)
         key = tuple(overrides)
         if key not in self.tried:
@@ -99,6 +102,7 @@ class _Search:
             except UserError as error:
                 self.tried[key] = str(error).splitlines()
             except (HydraException, OmegaConfBaseException, YAMLError) as error:
+                # Hydra's messages have several lines; a mistake is one.
                 self.tried[key] = [" ".join(str(error).split())]
         return self.tried[key]
 
@@ -108,6 +112,7 @@ class _Search:
         forced: Point = {dimension.path: value}
         pending = [dimension]
         while pending:
+            # A dimension that a condition names may have conditions of its own.
             for path, values in pending.pop().when:
                 if path not in forced:
                     forced[path] = self.rng.choice(values)

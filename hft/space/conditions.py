@@ -26,13 +26,16 @@ def resolve_conditions(
     conditions = {
         path: _read(path, when, written, have, errors) for path, (_, when) in written.items()
     }
+    # A path to which the command line gives one value does not vary any more.
     dimensions = {
         path: dimension for path, (dimension, _) in written.items() if path not in have.fixed
     } | given
+    # In the YAML's order, so that a dimension which the command line replaces keeps its place.
     dimensions = {
         path: dimensions[path] for path in [*(p for p in written if p in dimensions), *given]
     }
     gone: set[str] = set()
+    # A dimension that cannot exist takes along those whose conditions name it, and so on.
     while True:
         kept = {p: d for p, d in dimensions.items() if p not in gone}
         whens = {p: _decide(conditions.get(p, {}), kept, gone, have) for p in kept}
@@ -81,10 +84,12 @@ def _decide(
     left: Conditions = {}
     for on, values in conditions.items():
         if on in dimensions:
+            # The command line may vary fewer values than the YAML's condition names.
             possible = tuple(v for v in values if not dimensions[on].refusal(v))
             if not possible:
                 return None
             left[on] = possible
+        # What does not vary is decided here, and is no condition of a trial.
         elif on in gone or not have.has(on, values):
             return None
     return left

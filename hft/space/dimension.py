@@ -17,6 +17,7 @@ Scalar = None | bool | int | float | str
 
 NO_OVERRIDE = ""  # the text of a value that needs no override: a column that stays on
 _PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+# Hydra's grammar reads these as null, flags and numbers unless they are quoted.
 _RESERVED = ("null", "true", "false", "nan", "inf")
 _IN_KEYS = re.compile(r"([\\()\[\]{}:=, \t])")
 
@@ -35,6 +36,7 @@ def value_text(value: Any) -> str:
         return (
             "{" + ",".join(f"{_key_text(str(k))}:{value_text(v)}" for k, v in value.items()) + "}"
         )
+    # The shortest text that reads back as the same float.
     return repr(value)
 
 
@@ -64,8 +66,10 @@ class Dimension:
     """
 
     path: str
+    # The + or ++ with which every override of the path is written.
     prefix: str = ""
     choices: tuple[Scalar, ...] | None = None
+    # Beside the choices, because a switch is true or false in tables and nothing or null to Hydra.
     texts: tuple[str, ...] | None = None
     low: float | None = None
     high: float | None = None
@@ -90,6 +94,7 @@ class Dimension:
         assert self.high is not None
         if self.step is None:
             return self.low, self.high
+        # In decimals, as typed: in floats 0.3 // 0.1 is 2, and the last step would be lost.
         low, step = Decimal(repr(self.low)), Decimal(repr(self.step))
         top = low + (Decimal(repr(self.high)) - low) // step * step
         return self.low, int(top) if self.integer else float(top)
@@ -107,6 +112,7 @@ class Dimension:
             return tuple(range(int(low), int(top) + 1, int(self.step or 1)))
         assert self.step is not None, f"{self.path} has no last value"
         first, step = Decimal(repr(low)), Decimal(repr(self.step))
+        # 0.1 + 2 * 0.1 would be 0.30000000000000004 in floats: no value that anybody typed.
         return tuple(float(first + i * step) for i in range(round((top - low) / self.step) + 1))
 
     def text(self, value: Scalar) -> str:
@@ -129,6 +135,7 @@ class Dimension:
 
         if self.choices is not None:
             return distributions.CategoricalDistribution(self.choices)
+        # The last step, because Optuna would cut the range there itself, with a warning.
         low, top = self.ends
         if self.integer:
             step = int(self.step or 1)
@@ -151,11 +158,13 @@ class Dimension:
         if self.choices is not None:
             known = ", ".join(value_text(choice) for choice in self.choices)
             return "" if is_among(value, self.choices) else f"must be one of {known}, got {shown}"
+        # A flag is an int to Python, and never a number here.
         if isinstance(value, bool) or not isinstance(value, int if self.integer else int | float):
             return f"must be {'a whole number' if self.integer else 'a number'}, got {shown}"
         low, top = self.ends
         if not low <= value <= top:
             return f"must be from {low} to {top}, got {value}"
+        # The tolerance is that of Optuna's FloatDistribution, which has to take what passes here.
         steps = (value - low) / self.step if self.step else 0.0
         if abs(steps - round(steps)) > 1e-8:
             return f"must be {low} plus a multiple of {self.step}, got {value}"
@@ -166,6 +175,7 @@ class Dimension:
         fields = {
             k: v
             for k, v in vars(self).items()
+            # Not `if v`, because a range may begin at 0.
             if v is not None and v is not False and v not in ("", ())
         }
         when = [[path, list(values)] for path, values in self.when]
@@ -175,6 +185,7 @@ class Dimension:
 
     @classmethod
     def from_plain(cls, plain: dict[str, Any]) -> Dimension:
+        # JSON has lists alone, and a space that was stored has to equal the one that was read.
         whole: dict[str, Any] = {
             k: tuple(v) if k in ("choices", "texts") else v for k, v in plain.items()
         }

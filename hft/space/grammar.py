@@ -90,6 +90,7 @@ def _swept(
     from hydra.core.override_parser.types import ChoiceSweep, Glob, IntervalSweep, RangeSweep
 
     swept, line = parsed_value(override), line_of(override)
+    # Every point repeats the mark: Hydra refuses a new key without it.
     prefix = "+" if override.is_add() else "++" if override.is_force_add() else ""
     if isinstance(swept, Glob):
         options = sorted(known.get(path, {}))
@@ -126,6 +127,7 @@ def _steps(
     """range(), which leaves its stop out. Downwards it becomes a list, which keeps the order of a
     grid.
     """
+    # In decimals: range(0,2.1,0.3) has 7 values, and in floats ceil(2.1 / 0.3) is 8.
     first, end, by = (Decimal(repr(number)) for number in (start, stop, step))
     count = ceil((end - first) / by) if by else 0
     if count < 1:
@@ -133,9 +135,11 @@ def _steps(
         return None
     whole = all(isinstance(number, int) for number in (start, stop, step))
     number = int if whole else float
+    # One value is no range either, which needs low < high.
     if count == 1 or step < 0:
         return _choices(path, [number(first + i * by) for i in range(count)], prefix, errors)
     body = {"low": number(start), "high": number(first + (count - 1) * by), "log": log}
+    # Whole numbers step by 1 without a word, and log goes with no step.
     if not whole or step != 1:
         body["step"] = number(step)
     return _range(path, body, prefix, errors)
@@ -204,6 +208,8 @@ def _choices(path: str, values: Sequence[Any], prefix: str, errors: list[str]) -
     ]
     if not scalars or wrong or twice:
         return None
+    # An entry of a set is on where nothing is said of it and off where it is null; `true` would not
+    # parse as one.
     switch = is_switch(path, tuple(scalars))
     texts = [(NO_OVERRIDE if v else "null") if switch else value_text(v) for v in values]
     return Dimension(path, prefix, choices=tuple(scalars), texts=tuple(texts))
@@ -217,6 +223,7 @@ def _range(path: str, body: dict[str, Any], prefix: str, errors: list[str]) -> D
         if not is_finite_number(value):
             errors.append(f"{path}.{name}: must be a number, got {value!r}")
             return None
+    # The ends say what is searched: 1 to 3 are whole numbers, 1.0 to 3 are all between.
     integer = all(isinstance(number, int) for number in numbers.values())
     low, high, *rest = (number if integer else float(number) for number in numbers.values())
     given = f"low={body['low']}, high={body['high']}"

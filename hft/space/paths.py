@@ -15,6 +15,7 @@ from hft.space.dimension import Dimension, is_among, scalar, value_text
 from hft.space.space import is_switch
 from hft.spec import did_you_mean
 
+# None cannot say it: null is a value of a config.
 _MISSING = object()
 
 
@@ -38,6 +39,7 @@ class Choices:
         if path in self.groups:
             return is_among(self.groups[path], values)
         value = value_at(self.base, path)
+        # Of an entry of a set, true and false ask whether it is there.
         return is_among(value is not None if is_switch(path, values) else scalar(value), values)
 
     def _has_sets(self, group: str, names: list[str]) -> bool:
@@ -45,6 +47,7 @@ class Choices:
         chosen = [self.base.get(group) or {}]
         if group in self.fixed:
             chosen = [self.known[group].get(name, {}) for name in _names(scalar(self.fixed[group]))]
+        # A set that the command line thinned (`~features.amihud`) is still the set that was chosen.
         taken_out = {path.partition(".")[2] for path in self.fixed}
         return wanted <= {column for columns in chosen for column in columns} | taken_out
 
@@ -60,9 +63,11 @@ class Choices:
                 return self.unknown_options(path, dimension.choices)
             offered = ", ".join(self.known[path])
             return [f"{path}: is a choice among {offered}; list those to try, a range cannot"]
+        # `+` and `++` may add a path that nobody knows, and @ moves one: Hydra decides.
         if dimension.prefix or "@" in path:
             return []
         varied = {d.path: d for d in dimensions}
+        # An overlay can choose any kind, so that the path need only exist in some option.
         if any(overlay in varied for overlay in OVERLAYS):
             return [] if self.exists(path) else [self.no_such_path(path)]
         group = path.partition(".")[0]
@@ -129,6 +134,7 @@ class Choices:
         bodies = [
             (group, body) for group, options in self.known.items() for body in options.values()
         ]
+        # Overlays are merged at the root (`@package _global_`), so their paths begin with no group.
         own = {
             f"{group}.{path}"
             for group, body in bodies

@@ -22,6 +22,7 @@ class Space:
     dimensions: tuple[Dimension, ...]
 
     def suggest(self, trial: optuna.trial.BaseTrial) -> dict[str, Scalar]:
+        # A condition's path stands before what depends on it, so `point` has its value by then.
         point: dict[str, Scalar] = {}
         for dimension in self.dimensions:
             if dimension.is_active(point):
@@ -44,6 +45,7 @@ class Space:
         ]
         if errors:
             raise SpecError("\n".join(errors))
+        # One more than allowed is enough to tell, however large the product is.
         points = list(islice(_product(self.dimensions, {}), GRID_LIMIT + 1))
         if len(points) > GRID_LIMIT:
             raise SpecError(
@@ -67,7 +69,9 @@ class Space:
         point = {path: scalar(value) for path, value in params.items()}
         for path in (d.path for d in self.dimensions if d.path in params):
             reason = known[path].refusal(point[path])
+            # A point may leave out what a condition names, which then does not clash.
             given = tuple(condition for condition in known[path].when if condition[0] in point)
+            # Each condition on its own, so that the message names the one that is not met.
             clash = next(
                 (c for c in given if not Dimension(path, when=(c,)).is_active(point)), None
             )
@@ -95,6 +99,7 @@ class Space:
         for dimension in self.dimensions:
             if not dimension.is_active(point):
                 continue
+            # The choice of a group is Hydra's and stands nowhere in the config.
             value = choices.get(dimension.path, value_at(base, dimension.path, _ABSENT))
             if is_switch(dimension.path, dimension.choices or ()):
                 value = value is not _ABSENT and value is not None

@@ -55,7 +55,9 @@ def _read_module(name: str) -> tuple[str, tuple[str, ...]]:
 
 
 def _imports(node: ast.AST, package: str) -> list[str]:
-    """Dotted names that an import statement may load; those of attributes have no file."""
+    """Dotted names that an import statement may load. Those of attributes (`hft.spec.Spec`) have no
+    file, and the caller drops them.
+    """
     if isinstance(node, ast.Import):
         return [alias.name for alias in node.names]
     if not isinstance(node, ast.ImportFrom):

@@ -73,9 +73,9 @@ def _git(*arguments: str) -> str | None:
 
 
 def differences(before: dict[str, Any], after: dict[str, Any], *, config: type[Spec]) -> list[str]:
-    """What two runs' accounts of themselves (`Run.read_about`) say apart: the commit, what bars,
-    features and labels are made by, the versions, the config, of the class `config`. What the older
-    one did not record cannot differ.
+    """A line per difference between two runs' accounts of themselves (`Run.read_about`): in the
+    commit, the keys of bars, features and labels, the versions, and the config, which is of the
+    class `config`. What the older run did not record cannot differ.
     """
     lines = []
     if before["git"].get("commit") != after["git"].get("commit"):
