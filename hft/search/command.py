@@ -34,6 +34,7 @@ from hft.system.conf import CONF
 from hft.tracking.logger.wandb import sync_line
 
 # Modules that a worker imports before its first trial.
+# Importing torch and Lightning alone takes two CPU seconds (benchmarks/README.md).
 WARM = ("pytorch_lightning", "lightgbm", "hft.search.worker")
 
 
@@ -92,6 +93,7 @@ def _drive(study: Study, plan: Plan) -> None:
     points, total = points_of(plan, study)
     before = study.counts()
     n_trials = max(total, before.points)  # a smaller total must not show as 3 of 1
+    # `hft studies` and the report measure progress against the total of the latest call.
     if study.optuna.user_attrs.get(N_TRIALS) != n_trials:
         study.optuna.set_user_attr(N_TRIALS, n_trials)
     left = max(0, total - before.points)
@@ -100,6 +102,7 @@ def _drive(study: Study, plan: Plan) -> None:
         f"storage {study.address.text}\n"
     )
     stop_reason, interrupted = "", None
+    # Retries wait also where every point has been handed out.
     if left or before.running or before.waiting:
         try:
             stop_reason = _run(study, plan, points, total)
@@ -110,12 +113,15 @@ def _drive(study: Study, plan: Plan) -> None:
             "all trials are done: sweep.study=new runs them again, "
             "a greater sweep.n_trials goes on\n"
         )
+    # An interrupted sweep is reported like any other: what it found is there to be used.
     _report(study, plan)
     if interrupted:
         raise interrupted
     if stop_reason:
         sys.stderr.write(f"the sweep ended early: {stop_reason}\n")
     counts = study.counts()
+    # A grid is asked for whole, so that one failure is a hole in it. A search goes on without a
+    # trial.
     if not counts.complete or stop_reason or (plan.sweep.kind == "grid" and counts.failed):
         raise SystemExit(1)
 
@@ -137,6 +143,7 @@ def _run(study: Study, plan: Plan, points: list[Point], total: int) -> str:
                 screen=live,
             )
             driver.run()
+    # A spent budget is an end that the user asked for, and no failure.
     if driver.out_of_time:
         sys.stderr.write(f"{driver.stop_reason}; a greater one goes on\n")
         return ""

@@ -27,6 +27,7 @@ from hft.system.provenance import code_hash
 
 MIN_FAILURES = 3  # a sweep ends after so many trials that failed for good, while none worked
 IDLE_S = 0.5
+# A killed driver forgets at most this much of the time that it has spent.
 BUDGET_EVERY_S = 10.0
 
 
@@ -85,6 +86,8 @@ class Driver:
 
     def run(self) -> None:
         """Returns when the study is complete, or when it may not go on: `stop_reason` says why."""
+        # Held before the first claim: without the lease a trial of this driver would pass for an
+        # orphan.
         with self.study.locks.hold(f"driver-{self.id}"), self._signals():
             try:
                 self._loop()
@@ -103,6 +106,7 @@ class Driver:
                 self._stop_now()
             exhausted = self._fill()
             self.screen.update()
+            # Another driver may die, and this one takes over what it leaves.
             if not self.flights and (self.stop_reason or (exhausted and not self._others_run())):
                 return
             if time.monotonic() - noted > BUDGET_EVERY_S:
@@ -126,6 +130,7 @@ class Driver:
         try:
             config = self.compose(taken.params)
         except SpecError as error:
+            # The plan has proven each value in some config, not all combinations of values.
             reason = str(error).replace("\n", "; ")
             self._finish(taken, Outcome(status=Status.FAILED, reason=reason))
             return
@@ -177,10 +182,12 @@ class Driver:
             again = release(self.study, taken.number, reason, counted=counted)
             if status is not Status.REFUSED:
                 failed = not again
+            # Whatever this place refuses once (other code, a full disk) it refuses for every trial.
             elif again:  # else somebody else settled it
                 self.stop_reason = self.stop_reason or reason
         else:
             settle(self.study, taken.number, outcome)
+        # A pruned trial has trained, which shows that the setup works.
         self.succeeded += status in (Status.COMPLETE, Status.PRUNED)
         if failed:
             self._count_failure(taken.number, reason)
@@ -191,11 +198,14 @@ class Driver:
         time limit) let it save.
         """
         saved = any(self.study.trial_folder(taken.number).glob("fold-*/seed-*/*"))
+        # An interruption that saves nothing would repeat itself for ever, so it counts, unless this
+        # driver was what stopped the trial.
         interrupted = status is Status.INTERRUPTED and not saved and not self.stop_reason
         return status is Status.DIED or interrupted
 
     def _count_failure(self, number: int, reason: str) -> None:
         self.failures.append((number, reason))
+        # All slots begin at once, so that as many fail before the first can be a warning.
         limit = max(MIN_FAILURES, self.engine.slots)
         if not self.succeeded and len(self.failures) >= limit and not self.stop_reason:
             self.stop_reason = (
@@ -217,6 +227,7 @@ class Driver:
         if budget and self.spent_before + time.monotonic() - self.started >= budget:
             self.out_of_time = True
             self.stop_reason = f"its time is spent (sweep.timeout={self.study.sweep.timeout})"
+        # A worker that starts after an edit runs the new code, and its trial would not compare.
         elif code_hash() != self.study.about["code"]:
             self.stop_reason = (
                 f"hft/ changed since study {self.study.name} began, and its trials must be "
@@ -245,6 +256,7 @@ class Driver:
         self.stopping = True
         for flight in self.flights.values():
             flight.future.cancel()
+        # The loop must not cancel again in every turn.
         self.interrupts = 1
         if self.flights:
             self.engine.wait([flight.future for flight in self.flights.values()], timeout_s=IDLE_S)
@@ -254,6 +266,7 @@ class Driver:
         def on_signal(number: int, _: object) -> None:
             if self.stopping and number == signal.SIGINT:
                 raise KeyboardInterrupt
+            # Whoever sends SIGTERM wants the end now: it is worth two Ctrl-Cs.
             self.interrupts += 2 if number == signal.SIGTERM else 1
             self.signal_number = number
             self.stop_reason = self.stop_reason or f"stopped by {signal.Signals(number).name}"

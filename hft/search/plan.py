@@ -51,6 +51,8 @@ class Plan:
 
     @property
     def default_name(self) -> str:
+        # Whatever may differ from call to call (the total, the storage) is no part of the name: the
+        # same command finds its study again.
         asked = numbers_of(type(self.sweep), self.sweep.plain(), without=tuple(Role))
         identity = {name: value for name, value in asked.items() if name != "space"}
         return f"{self.choice}-{fingerprint([identity, self.base, self.space.plain()])[:8]}"
@@ -103,6 +105,7 @@ def points_of(plan: Plan, study: Study) -> tuple[list[Point], int]:
     # The k-th trial of a study takes the k-th point: those of an earlier call keep their places,
     # new ones come next.
     tried = [point for point in plan.points if point in given]
+    # Places that are taken already and that no claim looks at.
     ahead: list[Point] = [{}] * (study.counts().points - len(tried))
     return [*tried, *ahead, *(p for p in plan.points if p not in tried)], plan.sweep.n_trials
 
@@ -146,6 +149,7 @@ def _overlaid(
     given = [
         d.path
         for d in space.dimensions
+        # A condition on a path that `point` leaves open may hold, so it counts as met.
         if all(point.get(on, values[0]) in values for on, values in d.when)
     ]
     return overlay_conflicts(choices | point, [*fixed, *given], conf=conf)
@@ -175,6 +179,7 @@ def _prove(space: Space, fixed: list[str], conf: Path, *, seed: int) -> list[Tra
         return config.plain()
 
     n_values = sum(len(dimension.corners()) for dimension in space.dimensions)
+    # A compose takes 25 ms, and 140 ms with groups of its own: a longer list is a noticeable wait.
     if n_values > 20:
         sys.stderr.write(f"checking the {n_values} values of the space ...\n")
     check_space(space, try_point, seed=seed)
@@ -189,6 +194,7 @@ def _check_objectives(sweep: SweepSpec, configs: Iterable[TrainConfig]) -> None:
         raise SpecError(
             f"objective: all jobs of a sweep need the same one, got {', '.join(sorted(named))}"
         )
+    # A sweep sees select alone (docs/definitions.md 4.7).
     known = [name for name in known_metrics(configs[0]) if name.startswith("select/")]
     for field, names in (("objectives", sweep.objectives), ("constraints", sweep.constraints)):
         for name in names:

@@ -47,6 +47,7 @@ class Live:
         self.looked = float("-inf")
         self.shares: dict[str, float] = {}
         self.rank_at = MIN_FOR_IMPORTANCE
+        # What ended before this call is no news.
         self.told = {trial.number for trial, _ in self._ended()}
         self.screen = self._open_screen() if in_place else None
 
@@ -59,6 +60,7 @@ class Live:
         try:
             self.update(now=True)
         finally:
+            # A storage that fails in the last look must not leave the terminal without its cursor.
             if self.screen:
                 self.screen.stop()
 
@@ -122,4 +124,5 @@ class Live:
         console = Console(stderr=True, markup=False, highlight=False)
         if not console.is_terminal:
             return None
+        # Transient, because the table of results takes its place.
         return Screen(console=console, auto_refresh=False, transient=True)

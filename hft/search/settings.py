@@ -45,6 +45,7 @@ def read_command(composed: DictConfig, *, choices: dict[str, Any], overrides: li
     """Raises UserError for a `train` command line, one run or a sweep, with every mistake."""
     errors = []
     try:
+        # To parse the shipped sweep imports Optuna, which a single run has no use for.
         if of_groups(overrides, tuple(SweepConfig.model_fields)):
             read_sweep(composed)
     except SpecError as error:

@@ -77,10 +77,12 @@ def _run(asked: Task) -> Outcome:
     try:
         address = read_address(asked.storage, Path(asked.folder))
         locks, lease = address.locks(), f"trial-{asked.number}"
+        # `hold` would wait until the other worker is done.
         if locks.is_held(lease):
             raise Refused(f"trial {asked.number}: another worker is at it")
         with locks.hold(lease):
             trial = open_trial(address.open(), asked)
+            # Checked under the lease: from here on no driver takes the trial for an orphan.
             _check_may_begin(asked, trial, locks)
             source = _find_progress(trial, Path(asked.folder), asked.continue_from)
             run = _take_folder(asked, source)
@@ -198,6 +200,8 @@ def _train(asked: Task, trial: optuna.Trial, run: Run, source: Path | None) -> O
     from hft.config.configs import TrainConfig
     from hft.runs.train import train
 
+    # The output is a file, where a bar that draws itself anew is noise, and config.json is beside
+    # it.
     quiet = {"show_config": False, "trainer": asked.config["trainer"] | {"progress": False}}
     config = parse(TrainConfig, asked.config | quiet)
     watch = _make_watch(asked, trial, config, source)
@@ -205,6 +209,7 @@ def _train(asked: Task, trial: optuna.Trial, run: Run, source: Path | None) -> O
     metrics = run.read_metrics()
     return Outcome(
         status=Status.PRUNED if ended.pruned else Status.COMPLETE,
+        # Optuna takes the last report of a pruned trial for its value.
         values=None if ended.pruned else _values(asked.sweep.objectives, metrics),
         constraints={
             name: _excess(bound, metrics.get(name))
@@ -252,10 +257,12 @@ def _make_watch(
     if not sweep.prunes:
         return None
     per_epoch = sweep.prunes == "epoch"
+    # `should_prune` asks the pruner of the trial's study, which so far prunes nothing.
     trial.study.pruner = sweep.pruner(
         count_units(config) * (config.trainer.epochs if per_epoch else 1)
     )
     watch = Reports(trial, sweep.objectives[0], per_epoch)
+    # The pruner must see the whole curve, not only what comes after the death.
     if source is not None:
         watch.repeat(_frozen(trial, int(source.name)).intermediate_values)
     return watch
@@ -313,6 +320,8 @@ def redirected(path: Path) -> Iterator[None]:
     _flush()
     with contextlib.ExitStack() as undo:
         with writable(path):
+            # By line, so that one can follow a trial, and a killed worker's last words are in the
+            # file.
             file = undo.enter_context(path.open("a", buffering=1, errors="replace"))
         for number in (1, 2):
             kept = os.dup(number)

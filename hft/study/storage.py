@@ -92,8 +92,8 @@ class Address:
             return open_journal(self.path)
         if self.path is not None:
             with writable(self.path), flocked(self.path.with_name(f"{self.path.name}.lock")):
-                # In seconds. After sqlite3's own 5 a worker that waits for other writers would count
-                # as dead.
+                # In seconds. After sqlite3's own 5 a worker that waits for other writers would
+                # count as dead.
                 return self._open_tables({"timeout": 60})
         # The lock is of no study: all studies of the database share Optuna's tables.
         with self._locks("").study():

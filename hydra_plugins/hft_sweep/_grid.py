@@ -26,6 +26,8 @@ def run_grid(
 ) -> list[Sequence[JobReturn]]:
     """One batch with the jobs' returns. Exits with status 1 at the end when a job failed."""
     points = grid_points(parse_overrides(arguments, context.config_loader))
+    # Composed once for nothing: a mistake in the last point must not show after hours of the
+    # others.
     for point in points:
         context.config_loader.load_sweep_config(config, point)
     if config.hydra.output_subdir is not None:
@@ -38,6 +40,7 @@ def run_grid(
     returns: list[JobReturn] = []
     for number, point in enumerate(points):
         sys.stderr.write(f"\n[{number + 1}/{len(points)}] {' '.join(point)}\n")
+        # One job a launch: a signal ends the grid, and within one batch the next job would begin.
         (job,) = launcher.launch([point], initial_job_idx=number)
         _report(point, job)
         returns.append(job)

@@ -146,6 +146,7 @@ def perform(function: str, task: str) -> str:
     module, _, name = function.partition(":")
     try:
         return json.dumps(getattr(importlib.import_module(module), name)(json.loads(task)))
+    # Inline, the Ctrl-C is the driver's.
     except KeyboardInterrupt:
         raise
     except UserError as error:

@@ -31,6 +31,7 @@ GIB = 2**30
 
 Begin = Callable[["WorkerProcess", Callable[[], None]], None]  # a process, and what starts it
 
+# A process has one environment, and may have several engines.
 _environment_lock = threading.Lock()
 
 
@@ -52,6 +53,7 @@ class WorkerProcess(SpawnProcess):
         self.begin(self, super().start)
 
     def __getstate__(self) -> dict[str, Any]:
+        # A slot holds locks, and nothing with a lock can be sent to the child.
         return {name: value for name, value in vars(self).items() if name != "begin"}
 
 
@@ -75,6 +77,7 @@ class _Context(SpawnContext):
 class SlotFuture:
     def __init__(self, slot: Slot, pebbles: ProcessFuture[str]) -> None:
         self.slot = slot
+        # Pebble's own future may never end, so that `give_up` needs one which it can end.
         self.inner: concurrent.futures.Future[str] = concurrent.futures.Future()
         self.since = time.monotonic()
         self.ending: Exception | None = None  # why the engine ends it
@@ -88,6 +91,7 @@ class SlotFuture:
         try:
             outcome = self.inner.result()
         except (ProcessExpired, BrokenProcessPool) as error:
+            # What the engine ended the task for says more than how the process died.
             raise self.ending or WorkerDied(self.slot.last_words(error)) from None
         if self.ending:
             raise self.ending
@@ -127,7 +131,10 @@ class Slot:
         self._pool: ProcessPool | None = None
         self._worker: WorkerProcess | None = None
         self._buried: WorkerProcess | None = None
+        # Whether the present worker has had a task, and whether its pool had ended at the last
+        # look.
         self._given = self._broken = False
+        # Reentrant, because `tend` may open a pool.
         self._lock = threading.RLock()
 
     @property
@@ -275,6 +282,8 @@ class Slot:
         self._guard.add(_pid(process))
 
     def _spawn(self, spawn: Callable[[], None]) -> None:
+        # Set before the child starts, because libraries read thread counts and cards as they are
+        # imported.
         with _environment(self.environment):
             spawn()
 

@@ -73,7 +73,9 @@ class SlurmFuture:
         if self.job is None:
             return self._cancelled or time.monotonic() - self._made > REFUSED_S
         if (self._cancelled or self._hopeless) and not self._told:
+            # Asked again in every look until it succeeds: the controller may be restarting.
             self._told, _ = ask("scancel", self.job.job_id)
+        # The outcome's file is asked before Slurm, whose answer is up to `poll_s` old.
         if self.job.paths.result_pickle.exists():
             return True
         job = self._queue.state(self.job.job_id, soon=self._told)

@@ -40,6 +40,8 @@ GRACE_S = 10.0  # a step and the writing of its state take under a second, a com
 LOOK_S = 0.25
 SURE_S = 5.0
 WEIGH_EVERY = 4  # looks; one at the memory walks all processes of the machine
+# Threads of several trials displace each other: on a busy machine a training step on two threads
+# took up to 84 times as long as on one (experiments/LOG.md).
 THREAD_LIMITS = (
     "OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "VECLIB_MAXIMUM_THREADS",
     "NUMEXPR_NUM_THREADS", "NUMBA_NUM_THREADS", "POLARS_MAX_THREADS",
@@ -67,6 +69,8 @@ class Local(LauncherSpec):
         """`cards` are the GPUs by their names in CUDA_VISIBLE_DEVICES; None: those of this
         machine.
         """
+        # Pebble is imported when an engine opens, because parsing a launcher's fields reads this
+        # file too.
         from hft.search.launcher._slot import Limits
 
         limits = Limits(timeout_s=self.timeout_min * 60, memory_gb=self.memory_gb, grace_s=grace_s)
@@ -205,6 +209,7 @@ def find_cards() -> list[str]:
     given = os.environ.get("CUDA_VISIBLE_DEVICES")
     if given is not None:
         names = [name.strip() for name in given.split(",")]
+        # CUDA reads the list up to the first entry that is none, such as -1.
         return list(itertools.takewhile(lambda name: name and not name.startswith("-"), names))
     try:
         done = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=30)
@@ -222,6 +227,7 @@ def read_cards(listing: str) -> list[str]:
         if line.startswith("GPU"):
             cards, whole = [*cards, uuid], True
         elif line.strip().startswith("MIG"):
+            # A divided GPU can be used by its parts alone.
             cards, whole = [*(cards[:-1] if whole else cards), uuid], False
     return cards
 

@@ -143,6 +143,7 @@ class Slurm(LauncherSpec):
             "srun_args": [f"--cpus-per-task={self.cpus}"],
             "gpus_per_node": self.gpus or None,
             "mem": f"{round(self.memory_gb * 1024)}M" if self.memory_gb else None,
+            # submitit would name one of its own, which a site may not have.
             "wckey": None,
             "setup": [*self.setup, *self._environment_lines()],
             "additional_parameters": {
@@ -160,6 +161,7 @@ class Slurm(LauncherSpec):
         ]
 
     def has_card(self) -> bool:
+        # A part of a card comes as a `gres`, such as shard:1.
         return self.gpus > 0 or "gres" in self.options
 
     def python(self) -> str:
@@ -258,6 +260,8 @@ def _private(folder: Path) -> Path:
                 f"{folder}: must be a folder of yours, since what lies there runs as code; "
                 "remove it"
             )
+        # The mode of `mkdir` is cut by the umask, and does nothing to a folder that was there
+        # before.
         folder.chmod(0o700)
     return folder
 
