@@ -40,7 +40,6 @@ def _read_module(name: str) -> tuple[str, tuple[str, ...]]:
     path = _source_of(name)
     if path is None:
         raise CodeError(f"{name!r}: must be a module of hft, got no file for it below {PACKAGE}")
-    # Read, not imported: a stage that is a hit need not load the libraries of its module.
     tree = ast.parse(path.read_bytes())
     package = name if path.name == "__init__.py" else name.rpartition(".")[0]
     # Anywhere in the file, because modules of hft are imported inside functions too.

@@ -133,8 +133,7 @@ class _Store:
 
     def save_overload(self, signature: Any, result: Any) -> None:
         folder = default_folder()
-        # Code that holds addresses of this process serves no other, and a lifted loop is a function
-        # of its own, which the key does not cover.
+        # Code that holds addresses of this process serves no other: Numba's own cache refuses it too.
         if folder is None or result.library.has_dynamic_globals or result.lifted:
             return
         try:
