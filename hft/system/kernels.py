@@ -133,7 +133,7 @@ class _Store:
 
     def save_overload(self, signature: Any, result: Any) -> None:
         folder = default_folder()
-        # Code that holds addresses of this process serves no other: Numba's own cache refuses it too.
+        # Code that holds addresses of this process serves no other: Numba refuses it too.
         if folder is None or result.library.has_dynamic_globals or result.lifted:
             return
         try:
