@@ -31,6 +31,8 @@ class Averages:
         if not self.values:
             yield
             return
+        # Values are copied and the tensors stay: the optimiser, the classifier and a compiled
+        # network all hold these same parameters.
         trained = [p.detach().clone() for p in self.parameters]
         _assign(self.parameters, self.values)
         try:
@@ -41,6 +43,7 @@ class Averages:
     def restore(self, values: Sequence[torch.Tensor]) -> None:
         """Goes on from `values`, or from the weights as they are where a training had kept none."""
         if self.values:
+            # A state saved without averages is empty: `trainer.ema` may be set when a run goes on.
             _assign(self.values, values or self.parameters)
 
 

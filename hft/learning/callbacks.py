@@ -47,6 +47,8 @@ class LrMonitor(Monitor):
     """
 
     def measure(self, learner: Learner) -> dict[str, float]:
+        # Rates are computed anew and not collected: after a resume the epoch's first steps were
+        # another process's.
         first, n_steps = learner.epoch * learner.n_batches, learner.n_steps
         steps = range(first, first + learner.n_batches)
         rates = [learner.optim.lr_at(step, n_steps) for step in steps]
@@ -85,7 +87,7 @@ class Profiler(lightning.Callback):
     """
 
     def __init__(self) -> None:
-        # Else the profiler tells standard error about each start and stop.
+        # Without this the profiler writes to standard error at each start and stop.
         os.environ.setdefault("KINETO_LOG_LEVEL", "99")
         self.steps, self.is_on, self.torch = 0, False, torch.profiler.profile()
 
@@ -94,16 +96,20 @@ class Profiler(lightning.Callback):
         if self.steps == 1:  # of the first step, much is preparation
             self.torch.start()
             self.is_on = True
+        # torch keeps every recorded operation in memory until the table is made.
         elif self.steps == 1 + PROFILED:
             self._stop()
 
     def on_fit_end(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
+        # A training may end before PROFILED steps.
         self._stop()
         sort = "self_cuda_time_total" if torch.cuda.is_available() else "self_cpu_time_total"
         table = self.torch.key_averages().table(sort_by=sort, row_limit=30)
         text = f"{min(self.steps - 1, PROFILED)} steps of training\n{table}"
+        # Nothing depends on the file, so it does not wait for the disk.
         write_atomic(Path(trainer.default_root_dir) / "profile.txt", text.encode(), durable=False)
 
+    # torch's profiler belongs to the process: left on, it would record the next training too.
     def on_exception(self, *_: Any) -> None:
         self._stop()
 
@@ -126,6 +132,8 @@ class KeepState(lightning.Callback):
         self.keeper.save_if_due()
 
     def on_train_end(self, *_: Any) -> None:
+        # A training that ended is read back from this state where a kill comes before the run has
+        # written its scores; it is not trained again.
         self.keeper.save()
 
 
@@ -138,22 +146,28 @@ class Settings(lightning.Callback):
 
     def setup(self, *_: Any, **__: Any) -> None:
         before = torch.get_num_threads()
+        # The number of threads changes the order of float sums, and with it the bits.
         torch.set_num_threads(self.threads or before)
         self.stack.callback(torch.set_num_threads, before)
         devices = [self.device] if self.device.type == "cuda" else []
+        # Every step seeds torch's global generators; the caller gets its own state back.
         self.stack.enter_context(torch.random.fork_rng(devices=devices))
         self.stack.enter_context(
+            # cuDNN's benchmark mode picks the algorithm that was fastest just now: other bits in
+            # each run.
             torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True)
         )
 
     def teardown(self, *_: Any, **__: Any) -> None:
         self.stack.close()
 
+    # When a hook raises, Lightning calls this and leaves `teardown` out.
     def on_exception(self, *_: Any) -> None:
         self.stack.close()
 
 
 def asked_callbacks(spec: TrainerSpec) -> list[lightning.Callback]:
     """Those that `trainer.callbacks` and `trainer.profile` ask Lightning for."""
+    # early_stopping and ema change numbers and act in the Learner, so they have no kind here.
     asked: list[lightning.Callback] = [KINDS[n]() for n in spec.callbacks if n in KINDS]
     return [*asked, Profiler()] if spec.profiles else asked

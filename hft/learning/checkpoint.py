@@ -43,9 +43,12 @@ def load_state(path: Path, *, identity: dict[str, Any]) -> dict[str, Any] | None
         ) from None
     if not head.startswith(MAGIC):
         raise CheckpointError(f"{path}: not a training's state of this version; {_REMEDY}")
+    # The hash finds accidents. A forger can write a right one, so the load below trusts nothing.
     if head != MAGIC + _digest(payload):
         raise CheckpointError(f"{path}: damaged, its content does not match its hash; {_REMEDY}")
     try:
+        # On the CPU: a training on a GPU may go on without one. The learner copies the values to
+        # where it trains.
         file = io.BytesIO(payload)
         content = torch.load(file, map_location="cpu", weights_only=True)  # noqa: TID251 # only here
         stored, state = dict(content["identity"]), dict(content["state"])

@@ -39,6 +39,8 @@ class Classifier(nn.Module):
         super().__init__()
         self.transforms = transforms
         self.network = network
+        # Buffers, so that the stored weights are the whole forecast. The logarithm keeps the
+        # temperature positive.
         self.register_buffer("log_temperature", torch.zeros((), dtype=torch.float64))
         self.register_buffer("class_bias", torch.zeros(len(CLASS_NAMES), dtype=torch.float64))
 
@@ -48,6 +50,9 @@ class Classifier(nn.Module):
 
     def scale(self, x: torch.Tensor) -> torch.Tensor:
         """What the network sees: transformed features, or zeros in a row with any unknown one."""
+        # Features are looked at before the transforms too, because clipping makes an infinite one
+        # finite. Zeros instead of nan, because a loss weight of 0 times nan is nan, and one such
+        # row would spoil the gradient of its whole chunk.
         y: torch.Tensor = self.transforms(x)
         known = x.isfinite().all(-1, keepdim=True) & y.isfinite().all(-1, keepdim=True)
         return torch.where(known, y, 0.0)
@@ -79,6 +84,8 @@ def fit_classifier(
     model: ModelSpec, transforms: dict[str, TransformSpec], x_NF: np.ndarray, *, seed: int
 ) -> Classifier:
     """A fresh one: transforms fitted on `x_NF`, the training rows; weights drawn from `seed`."""
+    # Drawn on the CPU, so that the device does not change the initial weights. `devices=[]` leaves
+    # the generators of GPUs alone.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return Classifier(fit_transforms(transforms, x_NF), model.build(x_NF.shape[1]))
@@ -91,6 +98,7 @@ def load_classifier(
     weights of another config.
     """
     with torch.random.fork_rng(devices=[]):
+        # Initial weights are drawn and thrown away; the caller's generator must not notice.
         classifier = Classifier(build_transforms(transforms, n_features), model.build(n_features))
     classifier.load_state_dict(_read_state(path, expected=classifier.state_dict()))
     return classifier.eval()
@@ -98,6 +106,7 @@ def load_classifier(
 
 def _read_state(path: Path, *, expected: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     try:
+        # safetensors hold numbers alone: a stranger's file can run no code (docs/design.md 7).
         state = load(path.read_bytes())
     except OSError as error:
         raise CheckpointError(
@@ -113,9 +122,11 @@ def _read_state(path: Path, *, expected: dict[str, torch.Tensor]) -> dict[str, t
         stored, due = state[name], expected[name]
         if (stored.shape, stored.dtype) != (due.shape, due.dtype):
             faults.append(f"{name} is {_form(stored)}, must be {_form(due)}")
+        # Forecasts of nan would pass for bars whose features are unknown.
         elif not stored.isfinite().all():
             faults.append(f"{name} holds values that are not finite")
     if faults:
+        # Another config differs in nearly every tensor; four names are enough to tell which.
         more = f" and {len(faults) - 4} more" if len(faults) > 4 else ""
         raise CheckpointError(
             f"{path}: weights of another config: {'; '.join(sorted(faults)[:4])}{more}; "

@@ -31,12 +31,18 @@ class Chunks:
         fewest, i = 0, 0
         while i < len(self.at_N):
             fewest, i = fewest + 1, int(np.searchsorted(self.at_N, self.at_N[i] + chunk))
+        # The same in every epoch, because the schedule of the learning rate asks for the number of
+        # all steps before the first one.
         self.n_batches = -(-fewest // batch_chunks)
 
     def batches(self, epoch: int) -> list[np.ndarray]:
+        # Nothing carries over from the epoch before, so a resumed training makes the same batches.
         rng = np.random.default_rng([self.seed, epoch])
+        # Without an offset the same rows would share a chunk in every epoch.
         offset = int(rng.integers(self.chunk))
         starts = np.unique((self.at_N + offset) // self.chunk) * self.chunk - offset
+        # An offset that needs more chunks than the fewest makes larger batches, not more of them:
+        # up to twice `batch_chunks`.
         return np.array_split(rng.permutation(starts), self.n_batches)
 
     def count_rows(self, starts: np.ndarray) -> int:
@@ -50,10 +56,13 @@ def dense_logits(network: CausalNetwork, x_PF: torch.Tensor, rows_T: np.ndarray)
     Dropout is off.
     """
     out_TC = torch.full((len(rows_T), len(CLASS_NAMES)), torch.nan, device=x_PF.device)
+    # Monitors and `on_epoch` predict in the middle of a training.
     was_training = network.training
     network.eval()
     for start, wanted, seen_1WF in passes(network, x_PF, rows_T):
         here_WC = network(seen_1WF)[0, -len(wanted) :]
+        # The pass covers the whole block. What nobody asked for stays nan, so that no caller scores
+        # a row of another role.
         out_TC[start : start + len(wanted)] = torch.where(wanted[:, None], here_WC, torch.nan)
     network.train(was_training)
     return out_TC

@@ -62,6 +62,8 @@ def fit(
         learner = make_learner(
             classifier, dataset, role_T, loss=loss, optim=optim, trainer=trainer, seed=seed
         )
+        # Another optimiser, loss or choice of rows is another training. The trainer may differ: a
+        # run may go on with smaller batches or on another device.
         identity = {
             "seed": seed,
             "optim": optim.plain(),
@@ -72,6 +74,8 @@ def fit(
         if resume and (state := load_state(keeper.path, identity=identity)):
             learner.restore(state)
         if not learner.is_done:
+            # Lightning takes 2.5 s to import, and neither a prediction nor a training that is read
+            # back needs it.
             from hft.learning.module import train
 
             train(learner, keeper, on_epoch)
@@ -90,7 +94,7 @@ def make_learner(
     trainer: TrainerSpec,
     seed: int,
 ) -> Learner:
-    """What learns, at its first step; moves the dataset and the classifier to the trainer's device.
+    """A Learner at its first step. Moves the dataset and the classifier to the trainer's device.
     Raises TrainingError where no row counts.
     """
     rows = _counted(dataset, role_T, classifier.receptive_field)
@@ -102,6 +106,8 @@ def predict(classifier: Classifier, dataset: Dataset, *, device: torch.device | 
     usable.
     """
     x_TF = classifier.to(device).scale(torch.from_numpy(dataset.x_TF).to(device))
+    # The rows in front only put bar 0 where `dense_logits` expects it: no bar that sees them is
+    # usable.
     x_PF = pad(x_TF, (0, 0, classifier.receptive_field - 1, 0))
     logits_TC = dense_logits(classifier.network, x_PF, usable(dataset, classifier.receptive_field))
     return classifier.apply_calibration(logits_TC).softmax(-1).cpu().numpy()
@@ -113,6 +119,8 @@ def _counted(
     """bool[T] of train and of tune: labelled, with weight, and with R usable bars."""
     counted, usable_T = [], usable(dataset, receptive_field)
     for role in ("train", "tune"):
+        # A row of weight 0 adds nothing to the loss, but would count among the class frequencies
+        # and in the scores of tune.
         of_role_T = (role_T == ROLES.index(role)) & (dataset.y_T >= 0) & (dataset.w_T > 0)
         counted.append(of_role_T & usable_T)
         if not counted[-1].any():

@@ -36,14 +36,17 @@ def gate_activity(
     if not gated:
         return np.empty((0, n_parts, 0))
     n_rows = int(rows_T.sum())
+    # Parts have equal numbers of rows, not of bars: rows may be anywhere in the period.
     part_T = torch.from_numpy(np.maximum(np.cumsum(rows_T) - 1, 0) * n_parts // max(n_rows, 1)).to(
         x_PF.device
     )
+    # float64: a float32 sum over all bars of a period loses digits.
     sums_LKC = torch.zeros(
         len(gated), n_parts, gated[0].excite.out_channels, dtype=torch.float64, device=x_PF.device
     )
     seen: list[torch.Tensor] = []
     hooks = [
+        # The gates are computed a second time, because a network keeps nothing between calls.
         m.register_forward_hook(lambda m, inputs, _: seen.append(m.gates(inputs[0])[0]))
         for m in gated
     ]
@@ -52,6 +55,7 @@ def gate_activity(
     for start, wanted, seen_1WF in passes(network, x_PF, rows_T):
         network(seen_1WF)
         for sums_KC, gates_WC in zip(sums_LKC, seen, strict=True):
+            # The first R - 1 bars of a pass are there to be seen, not to be counted.
             here_NC = gates_WC[-len(wanted) :][wanted].double()
             sums_KC.index_add_(0, part_T[start : start + len(wanted)][wanted], here_NC)
         seen.clear()
@@ -87,6 +91,8 @@ def permutation_importance(
         logits_NC = dense_logits(classifier.network, x_PF, rows_T)[torch.from_numpy(rows_T)]
         return float(nll_loss(classifier.apply_calibration(logits_NC).log_softmax(-1), y_N))
 
+    # An unknown bar is a row of zeros. It neither moves nor takes a value, or a bar would be known
+    # in part, which the network has never seen.
     at_known = np.flatnonzero(dataset.valid_T[period]) + reach
     at_moved = at_known[_move_blocks(len(at_known), reach + 1, seed=seed)]
     known_N, moved_N = (torch.from_numpy(at).to(device) for at in (at_known, at_moved))
@@ -106,6 +112,8 @@ def _move_blocks(n: int, length: int, *, seed: int) -> np.ndarray:
     """
     n_blocks = min(max(n // length, 2), n)
     blocks = np.array_split(np.arange(n), n_blocks)
+    # One cycle through all blocks has no fixed point. A plain permutation leaves a block in place
+    # now and then, which would make a feature look worth less than it is.
     cycle = np.random.default_rng(seed).permutation(n_blocks)
     source = np.empty(n_blocks, int)
     source[cycle] = np.roll(cycle, 1)

@@ -30,6 +30,7 @@ class Interrupted(UserError):
     @property
     def exit_status(self) -> int:
         """143 for SIGTERM, 130 for Ctrl-C."""
+        # What a shell reports of a process that the signal ended.
         return 128 + self.signal_number
 
 
@@ -38,6 +39,7 @@ class Keeper:
 
     def __init__(self, learner: Learner, path: Path, identity: dict[str, Any]) -> None:
         self.learner, self.path, self.identity = learner, path, identity
+        # Monotonic: a clock that is set meanwhile neither hastens a save nor holds one up.
         self.signal_number, self.saved = 0, time.monotonic()
 
     def save(self) -> None:
@@ -58,6 +60,8 @@ class Keeper:
 
     def on_signal(self, signal_number: int, _: object) -> None:
         """A second Ctrl-C does not wait for the step to end."""
+        # Otherwise only noted: in the middle of a step weights, optimiser and sums do not fit
+        # together.
         if self.signal_number == signal.SIGINT == signal_number:
             raise KeyboardInterrupt
         self.signal_number = signal_number
@@ -65,10 +69,11 @@ class Keeper:
 
 @contextmanager
 def signals(keeper: Keeper) -> Iterator[Callable[[], None]]:
-    """Gives what puts our handlers in the place of Lightning's, which end a fit at SIGTERM with
-    status 0; puts the handlers of before back at the end.
+    """Yields a function that puts our handlers in the place of Lightning's, which would end a fit
+    at SIGTERM with status 0. At the end the handlers of before are back.
     """
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    # Python lets only the main thread set handlers; a training in another one goes without.
     in_main = threading.current_thread() is threading.main_thread()
 
     def install() -> None:
@@ -77,7 +82,8 @@ def signals(keeper: Keeper) -> Iterator[Callable[[], None]]:
 
     try:
         yield install
-    # Lightning raises it for a signal before our handlers stood, and for a second Ctrl-C.
+    # Lightning raises SystemExit for a signal that came before our handlers stood, and turns the
+    # KeyboardInterrupt of a second Ctrl-C into one.
     except SystemExit as error:
         from hft.learning.lightning_internals import is_sigterm
 
@@ -87,5 +93,6 @@ def signals(keeper: Keeper) -> Iterator[Callable[[], None]]:
             raise keeper.interrupted(signal.SIGINT) from None
         raise
     finally:
+        # getsignal gives None for a handler that C code set, and signal.signal takes no None.
         for number, handler in before.items() if in_main else ():
             signal.signal(number, handler if handler is not None else signal.SIG_DFL)

@@ -71,6 +71,8 @@ class Learner:
         self.train_T, self.tune_T = rows
         self.reach = classifier.receptive_field - 1
         self.y_tune = dataset.y_T[self.tune_T]
+        # Of all training rows, whatever `limit_batches` leaves of them: class weights and priors
+        # are the data's, not the step count's.
         counts_C = np.bincount(dataset.y_T[self.train_T], minlength=len(CLASS_NAMES))
         self.result = FitResult(class_counts=counts_C)
         self._put_on_device(dataset, loss, trainer.device())
@@ -81,6 +83,8 @@ class Learner:
         self.parameters = list(classifier.network.parameters())
         self.optimizer = optim.build(classifier.network)
         self.averages = Averages(self.parameters, decay=trainer.ema)
+        # The classifier keeps the plain network: compiling prefixes the parameters' names, and
+        # those are names in the stored weights.
         self.network = torch.compile(classifier.network) if trainer.compile else classifier.network
         self.epoch, self.batch, self.sums = 0, 0, Sums()
         self.clock = time.perf_counter()
@@ -96,11 +100,16 @@ class Learner:
         self.x_PF = pad(
             self.classifier.scale(torch.from_numpy(dataset.x_TF).to(device)), (0, 0, *around)
         )
+        # docs/definitions.md 2, label weights: mean 1 over the fold's training rows. Chunks also
+        # cover rows of other roles and without a label; weight 0 keeps those out of the loss.
         w_T = np.where(self.train_T, dataset.w_T / dataset.w_T[self.train_T].mean(), 0).astype(
             np.float32
         )
         self.w_P = pad(torch.from_numpy(w_T).to(device), around)
+        # A label of -1 would be no class's index. Such a row has weight 0, so any class will do.
         self.y_P = pad(torch.from_numpy(np.maximum(dataset.y_T, 0)).to(device), around)
+        # Bar t lies at row reach + chunk + t, so the window of the chunk that starts at bar s
+        # begins at row s + chunk.
         self.window_W = torch.arange(self.reach + chunk, device=device) + chunk
 
     @property
@@ -123,6 +132,7 @@ class Learner:
     def steps(self) -> Steps:
         """What is left of this epoch: views of one vector on the device."""
         planned = self._plan()
+        # One copy an epoch: a copy per step would make a GPU wait each time.
         starts = torch.from_numpy(np.concatenate(planned)).to(self.device)
         lengths = [len(batch) for batch in planned]
         return Steps(list(torch.split(starts, lengths))[self.batch :])
@@ -146,21 +156,29 @@ class Learner:
         """One loss per portion of the step, for a backward pass each; they add up to the weighted
         mean over the whole step.
         """
+        # All portions divide by the weight of the whole step. Divided each by its own, rows of a
+        # light portion would count for more, and `accumulate` would change the gradient.
         weight = self.w_P[(starts_B[:, None] + self.window_W[self.reach :])].sum()
         loss = torch.zeros_like(weight)
+        # A step of few training rows has fewer chunks than `accumulate`, and an empty portion would
+        # have no loss.
         for part_B in starts_B.tensor_split(min(self.trainer.accumulate, len(starts_B))):
             total = self._weighted_loss(part_B)
             loss += total.detach()
+            # The caller runs the backward pass here, so one portion's activations are in memory at
+            # a time.
             yield total / weight
         self.unseen.append(torch.stack([loss, weight]))
 
     def _weighted_loss(self, starts_B: torch.Tensor) -> torch.Tensor:
         rows_BW = starts_B[:, None] + self.window_W
+        # The first R - 1 bars of a window have fewer than R bars before them, so they get no score.
         rows_M = rows_BW[:, self.reach :].flatten()
         with torch.autocast(
             self.device.type, torch.bfloat16, enabled=self.trainer.precision == "bf16"
         ):
             logits_BWC = self.network(self.x_PF[rows_BW])
+        # bf16 has 8 significant bits, too few for log probabilities and their sum.
         logits_MC = logits_BWC[:, self.reach :].flatten(0, 1).float()
         return (self.w_P[rows_M] * self.loss_fn(logits_MC, self.y_P[rows_M])).sum()
 
@@ -169,8 +187,10 @@ class Learner:
         with sound weights.
         """
         norm = clip_grad_norm_(self.parameters, self.trainer.clip_norm)
+        # The norm stays on the device: a number here would make a GPU wait each step.
         self.unseen[-1] = torch.cat([self.unseen[-1], norm[None]])
         if self.device.type == "cpu" or len(self.unseen) == CHECK_EVERY:
+            # + 1: this step is counted by end_step, after the optimiser.
             self._look(self.batch + 1)
 
     def end_step(self) -> None:
@@ -204,6 +224,8 @@ class Learner:
         self._stop_clock()
         result, sums, spec = self.result, self.sums, self.trainer
         norms = {"grad_norm": sums.norm / self.n_batches, "grad_norm_max": sums.norm_max}
+        # From the plan, since after a resume this process has seen a part of the epoch only;
+        # `seconds` covers all of it, too.
         examples = sum(self.chunks.count_rows(starts) for starts in self._plan())
         result.timing.append({metric("train", "examples_per_s"): examples / sums.seconds})
         of_train = {"loss": sums.loss / sums.weight, "lr": self.lr, **norms}
@@ -212,9 +234,11 @@ class Learner:
             metrics |= self._tune_metrics()
             result.history.append(metrics)
             value = metrics[spec.monitor] * spec.sign()
+            # `not best_state`: a first epoch leaves weights behind even if its monitor is nan.
             if value < self.best or not self.best_state:
                 self.best, result.best_epoch = value, self.epoch
                 self.best_state = _copy(self.classifier.state_dict())
+            # Timing is shown but no part of the history, which repeats to the bit.
             if on_epoch(self.epoch, metrics | result.timing[-1]):
                 result.stopped = "callback"
             elif spec.stops_early and self.epoch - result.best_epoch >= spec.patience:
@@ -235,12 +259,14 @@ class Learner:
     def _tune_metrics(self) -> dict[str, float]:
         logits_TC = dense_logits(self.classifier.network, self.seen_PF, self.tune_T)
         logits_NC = logits_TC[torch.from_numpy(self.tune_T)]
+        # The last step may have thrown the weights off after a loss that was still finite.
         if not torch.isfinite(logits_NC).all():
             raise TrainingError(
                 f"predictions are not finite after epoch {self.epoch}: lower optim.lr or "
                 "trainer.clip_norm"
             )
         y_N = torch.from_numpy(self.y_tune).to(logits_NC.device)
+        # Uncalibrated, because train/loss beside it is: the distance of the two shows overfitting.
         loss = float(self.loss_fn(logits_NC, y_N).mean())
         self.classifier.calibrate(logits_NC.cpu().numpy(), self.y_tune)
         p_NC = self.classifier.apply_calibration(logits_NC).softmax(-1).cpu().numpy()
@@ -258,6 +284,7 @@ class Learner:
         return {
             "position": {"epoch": self.epoch, "batch": self.batch, "n_batches": self.n_batches},
             "sums": asdict(self.sums),
+            # No copies: the state is written before the next step changes anything.
             "classifier": dict(self.classifier.state_dict()),
             "optimizer": self.optimizer.state_dict(),
             "averages": self.averages.values,
@@ -283,6 +310,7 @@ class Learner:
             self.optimizer.load_state_dict(state["optimizer"])
             self.averages.restore(state["averages"])
             self.epoch, self.sums = int(position["epoch"]), Sums(**state["sums"])
+            # Another trainer may cut the epoch into another number of batches.
             self.batch = int(position["batch"]) * self.n_batches // int(position["n_batches"])
             self.best, self.best_state = float(best["value"]), dict(best["state"])
             self.result.history = list(result["history"])
@@ -297,4 +325,5 @@ class Learner:
 
 
 def _copy(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    # state_dict gives the live tensors, which the next step would change.
     return {name: value.clone() for name, value in state.items()}

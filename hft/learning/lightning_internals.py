@@ -36,8 +36,8 @@ def local_environment() -> LightningEnvironment:
 
 
 def go_on_at(trainer: lightning.Trainer, epoch: int) -> None:
-    """Makes Lightning count epochs as we do, before the batches of `epoch` are asked for. What it
-    restored of a position within the epoch is dropped: we give it the batches that are left.
+    """Makes Lightning count epochs as we do, before the batches of `epoch` are asked for. It
+    drops the position within the epoch that Lightning restored: we give the batches that are left.
     """
     progress: Any = trainer.fit_loop.epoch_progress.current
     progress.ready = progress.started = progress.processed = progress.completed = epoch
@@ -46,7 +46,7 @@ def go_on_at(trainer: lightning.Trainer, epoch: int) -> None:
 
 
 def reload_every_epoch(trainer: lightning.Trainer) -> None:
-    """Asks for new batches each epoch; else those of the first would repeat."""
+    """Makes Lightning ask for batches each epoch; else it would repeat those of the first."""
     trainer.reload_dataloaders_every_n_epochs = 1  # type: ignore[attr-defined] # set at run time
 
 
@@ -61,17 +61,20 @@ def unsupported_settings(trainer: lightning.Trainer) -> list[str]:
     given: Any = trainer  # Lightning sets some of these at run time, unseen by a type checker
     found = {
         "precision": given.precision != "32-true",
+        # With fewer batches than the learner plans its epoch never comes to its end: it would be
+        # neither scored nor kept.
         "limit_train_batches": given.limit_train_batches != 1.0,
         "overfit_batches": given.overfit_batches != 0,
         "fast_dev_run": bool(given.fast_dev_run),
         "max_steps": given.max_steps != -1,
+        # Every process would train on all chunks.
         "devices": given.world_size != 1,
     }
     return [name for name, is_set in found.items() if is_set]
 
 
 def is_sigterm(error: BaseException) -> bool:
-    """Whether Lightning raised it for a SIGTERM that its own handler had taken."""
+    """Whether Lightning raised `error` for a SIGTERM that its own handler had taken."""
     return isinstance(error, SIGTERMException)
 
 
@@ -87,7 +90,7 @@ def quiet() -> Iterator[None]:
             warnings.filterwarnings(
                 "ignore", message=r"`isinstance\(treespec, LeafSpec\)`", category=FutureWarning
             )
-            # It looks for Slurm wherever srun is installed.
+            # Lightning looks for Slurm wherever srun is installed.
             warnings.filterwarnings("ignore", message="The `srun` command is available")
             yield
     finally:

@@ -86,6 +86,7 @@ class TrainingModule(lightning.LightningModule):
                 "a new one of a fresh classifier and learner"
             )
         self.was_fitted = True
+        # begin_epoch does it again; here it spares Lightning's warning of modules in eval mode.
         self.classifier.train()
         reload_every_epoch(self.trainer)
 
@@ -100,8 +101,11 @@ class TrainingModule(lightning.LightningModule):
         for loss in learner.losses(starts_B):
             self.manual_backward(loss)
         learner.clip()
+        # Through Lightning's wrapper, which counts the trainer's global step: ModelCheckpoint saves
+        # by it.
         optimizer.step()
         learner.end_step()
+        # Only after a look: to show every step's loss would make a GPU wait for it.
         if self.trainer.progress_bar_callback and not learner.unseen:
             self.log("loss", learner.sums.loss / learner.sums.weight, prog_bar=True)
         if learner.batch == learner.n_batches:
@@ -117,6 +121,8 @@ class TrainingModule(lightning.LightningModule):
         for callback in callbacks_of(self.trainer):
             if isinstance(callback, Monitor):
                 metrics = metrics | callback.measure(self.learner)
+        # Without a size Lightning would guess one from the chunk starts; each value is logged once
+        # an epoch, so there is nothing to weigh.
         for name, value in metrics.items():
             bar = name == self.learner.trainer.monitor
             self.log(name, value, on_step=False, on_epoch=True, batch_size=1, prog_bar=bar)
@@ -127,6 +133,7 @@ class TrainingModule(lightning.LightningModule):
             self.trainer.should_stop = True
 
     def on_fit_end(self) -> None:
+        # A Trainer stopped within the first epoch has scored nothing; the weights stay as they are.
         if self.learner.best_state:
             self.classifier.load_state_dict(self.learner.best_state)
         self.classifier.eval()

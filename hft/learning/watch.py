@@ -52,6 +52,7 @@ class Watched:
 
     def epoch(self, epoch: int, metrics: Mapping[str, float]) -> bool:
         """Whether to stop. A run that ends with this step anyway is finished, not pruned."""
+        # A unit that stops early leaves a gap: a step means the same unit and epoch in every trial.
         step = self.finished * self.epochs + epoch
         watch = self.watch if self.of_epochs else None
         if watch is not None and watch.report(step, self._value(metrics)):

@@ -40,6 +40,7 @@ class Trees:
 
 def label(name: str) -> str:
     """A feature's name as the text file holds it."""
+    # The file separates names by spaces, and LightGBM refuses the special characters of JSON.
     return re.sub(r"\W", "_", name, flags=re.ASCII)
 
 
@@ -99,6 +100,7 @@ def _read_tree(fields: dict[str, str], n_features: int) -> tuple[np.ndarray, ...
         raise ValueError("a tree's parts differ in length")
     if not (np.isfinite(leaf).all() and np.isfinite(threshold).all()):
         raise ValueError("a number is not finite")
+    # The walk below compares with <= and adds constants; it knows nothing else.
     if (kind != NUMERIC).any() or fields.get("is_linear", "0") != "0":
         raise ValueError("a split is not a plain comparison")
     if ((feature < 0) | (feature >= n_features)).any():
@@ -107,6 +109,7 @@ def _read_tree(fields: dict[str, str], n_features: int) -> tuple[np.ndarray, ...
         if (
             (child >= n_splits)
             | (~child >= len(leaf))
+            # A child after its parent: each step of a walk then goes on, and every walk ends.
             | ((child >= 0) & (child <= np.arange(n_splits)))
         ).any():
             raise ValueError("a split leads nowhere")
@@ -117,6 +120,7 @@ def sum_leaves(trees: Trees, x_NF: np.ndarray, n_classes: int) -> np.ndarray:
     """float64 [N, C]: trees take turns over the classes."""
     out_NC = np.zeros((len(x_NF), n_classes))
     _walk(
+        # LightGBM compares in float64 too, so both take the same branch.
         np.ascontiguousarray(x_NF, np.float64),
         trees.first_split_K,
         trees.first_leaf_K,
@@ -147,6 +151,7 @@ def _walk(
     for k in range(len(first_split_K)):
         first = first_split_K[k]
         for i in range(len(x_NF)):
+            # -1 is leaf ~-1 = 0, the only one of a tree without a split.
             at = 0 if n_splits_K[k] else -1
             while at >= 0:
                 s = first + at

@@ -49,7 +49,9 @@ class Gbdt(BaselineSpec):
         grown = self._grow(dataset, train_T, tune_T, seed=seed)
         y_N = dataset.y_T[tune_T]
         _calibrate(grown, grown.predict(dataset.x_TF[tune_T], raw_score=True), y_N)
+        # Not by LightGBM's own writer: a full disk must be one clear error and leave no file.
         write_atomic(folder / FILE, grown.model_to_string().encode("ascii"))
+        # What is scored is what was stored.
         return self.load(folder, dataset.names)
 
     def load(self, folder: Path, names: tuple[str, ...]) -> GbdtForecaster:
@@ -68,6 +70,7 @@ class Gbdt(BaselineSpec):
 
     def _grow(self, dataset: Dataset, train_T: np.ndarray, tune_T: np.ndarray, *, seed: int) -> Any:
         """The booster, cut after its best round."""
+        # Trees are read and walked without it (_trees.py), so a backtest does not import it.
         import lightgbm
 
         names = [label(name) for name in dataset.names]
@@ -76,7 +79,9 @@ class Gbdt(BaselineSpec):
                 dataset.x_TF[rows_T], dataset.y_T[rows_T], weight=weight, feature_name=names
             )
             for rows_T, weight in (
+                # Mean 1, as for the network: `l2` is compared with sums of weights.
                 (train_T, dataset.w_T[train_T] / dataset.w_T[train_T].mean()),
+                # The network's score on tune is unweighted too.
                 (tune_T, None),
             )
         )
@@ -95,6 +100,7 @@ class Gbdt(BaselineSpec):
             "num_leaves": self.leaves,
             "min_data_in_leaf": self.min_rows,
             "bagging_fraction": self.row_share,
+            # LightGBM ignores bagging_fraction where this is 0, its default.
             "bagging_freq": 1,
             "feature_fraction": self.feature_share,
             "lambda_l2": self.l2,
@@ -102,6 +108,7 @@ class Gbdt(BaselineSpec):
             "seed": seed,
             "deterministic": True,
             "force_row_wise": True,  # left to itself, LightGBM times both ways and takes the faster
+            # Only rows with every feature known are given, and _trees.py reads no other splits.
             "use_missing": False,
             "verbosity": -1,
         }

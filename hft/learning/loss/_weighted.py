@@ -47,6 +47,7 @@ class WeightedLossSpec(LossSpec):
     @classmethod
     def _one_message(cls, value: Any, check: Callable[[Any], Any]) -> Any:
         try:
+            # YAML has lists, and pydantic's strict check takes no list for a tuple.
             return check(tuple(value) if isinstance(value, list) else value)
         except ValidationError:  # one line per member of the union, under names that no user wrote
             choices = f"none, balanced or three numbers > 0 for {', '.join(CLASS_NAMES)}"
@@ -54,6 +55,7 @@ class WeightedLossSpec(LossSpec):
 
     @model_validator(mode="after")
     def _beta_is_used(self) -> WeightedLossSpec:
+        # Any other beta would be ignored without a word; 1 is what the shipped YAML holds.
         if self.beta != 1 and self.alpha != "balanced":
             raise ValueError(
                 f"beta must be 1 unless alpha is balanced, got beta={self.beta} with "
@@ -69,13 +71,17 @@ class WeightedLossSpec(LossSpec):
         count_C = np.asarray(count_C, np.float64)
         weight_C, present_C = np.ones_like(count_C), count_C > 0
         weight_C[present_C] = 1 / _effective_number(count_C[present_C], self.beta)
+        # Mean 1 over the rows: the loss keeps its scale, and lr and clip_norm their meaning.
         mean = (weight_C @ count_C) / max(count_C.sum(), 1)
         return np.where(present_C, weight_C / (mean or 1), 1.0)
 
 
 def _effective_number(count_C: np.ndarray, beta: float) -> np.ndarray:
+    # The limits of the formula, where it reads 0 / 0 or log 0.
     if beta in (0, 1):
         return count_C if beta else np.ones_like(count_C)
+    # (1 - beta^n) / (1 - beta), Cui et al. (2019). expm1, because 1 - beta^n loses its digits as
+    # beta nears 1.
     return np.expm1(count_C * np.log(beta)) / (beta - 1)
 
 
@@ -95,11 +101,15 @@ class FocalLoss(nn.Module):
         log_p_NC = logits_NC.log_softmax(-1)
         cost_N = self._cost(log_p_NC.gather(-1, y_N[:, None]).squeeze(-1))
         if self.label_smoothing:
+            # The smoothed label is applied before alpha: torch's cross_entropy would weigh its
+            # other classes by their own alpha, which moves what p means.
             cost_N = torch.lerp(cost_N, self._cost(log_p_NC).mean(-1), self.label_smoothing)
+        # Outside of p_t: inside the cross entropy alpha would distort it (docs/definitions.md 1).
         return self.alpha_C[y_N] * cost_N
 
     def _cost(self, log_p: torch.Tensor) -> torch.Tensor:
         if not self.gamma:
             return -log_p
+        # expm1, because 1 - p loses its digits as p nears 1.
         # The floor keeps the gradient of (1 - p)^gamma finite for gamma < 1 once p rounds to 1.
         return -((-torch.expm1(log_p)).clamp_min(1e-30) ** self.gamma) * log_p

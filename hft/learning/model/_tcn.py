@@ -53,7 +53,8 @@ class CausalNetwork(nn.Module):
 
 
 def receptive_field(spec: TcnNumbers) -> int:
-    # Two convolutions a block reach (k-1) 2^i bars each; the block's squeeze reaches S-1 more.
+    # docs/definitions.md 2, TCN: two convolutions a block reach (k-1) 2^i bars each, and the
+    # block's squeeze reaches S-1 more.
     return (
         1 + 2 * (spec.kernel - 1) * (2**spec.levels - 1) + spec.levels * max(spec.se_window - 1, 0)
     )
@@ -86,6 +87,7 @@ class Block(nn.Module):
             if spec.se_window
             else nn.Identity(),
         )
+        # Bai et al. (2018) 3.4: a convolution of one tap where the residual's channels differ.
         self.skip = nn.Identity() if n_in == spec.channels else CausalConv(n_in, spec.channels, 1)
         self.activation = Activation(spec.activation)
 
@@ -107,17 +109,23 @@ def layer(spec: LayerNumbers, n_in: int, *, kernel: int, dilation: int = 1) -> l
         if spec.norm in ("layer", "rms")
         else nn.Identity()
     )
+    # Always four modules, an Identity for a norm left out: places in the list are names in stored
+    # weights (body.0, body.4, body.8).
     return [conv, norm, Activation(spec.activation), ChannelDropout(spec.dropout)]
 
 
+# A Conv1d for its initial weights and their stored names and shapes. Its own padding adds bars at
+# the end too, which would be the future.
 class CausalConv(nn.Conv1d):
     def __init__(self, n_in: int, n_out: int, kernel: int, *, dilation: int = 1) -> None:
         super().__init__(n_in, n_out, kernel, dilation=dilation)
         self.reach = (kernel - 1) * dilation
 
     def forward(self, x_BTC: torch.Tensor) -> torch.Tensor:
+        # One tap is a matrix product and needs no change of layout.
         if not self.reach:
             return linear(x_BTC, self.weight[:, :, 0], self.bias)
+        # An image one bar high, because torch knows channels-last memory in four dimensions only.
         image_BC1P = pad(x_BTC, (0, 0, self.reach, 0)).transpose(1, 2)[:, :, None]
         out_BC1T = conv2d(
             image_BC1P, self.weight[:, :, None], self.bias, dilation=(1, *self.dilation)
@@ -133,6 +141,8 @@ class DepthwiseConv(nn.Module):
     def __init__(self, channels: int, kernel: int, *, dilation: int) -> None:
         super().__init__()
         self.dilation = dilation
+        # The range that torch gives a convolution of one input channel. No bias: the convolution
+        # that mixes the channels follows and has one.
         self.weight = nn.Parameter(torch.empty(kernel, channels).uniform_(-1, 1) / kernel**0.5)
 
     def forward(self, x_BTC: torch.Tensor) -> torch.Tensor:
@@ -178,6 +188,7 @@ class ChannelDropout(nn.Module):
     def forward(self, x_BTC: torch.Tensor) -> torch.Tensor:
         if not self.training or not self.share:
             return x_BTC
+        # torch's Dropout1d takes channels before time, which would cost a change of layout.
         kept_B1C = torch.empty_like(x_BTC[:, :1]).bernoulli_(1 - self.share)
         return x_BTC * (kept_B1C / (1 - self.share))
 
@@ -216,6 +227,7 @@ def trailing_mean(x_BTC: torch.Tensor, window: int) -> torch.Tensor:
     n_bars = x_BTC.shape[1]
     sum_BPC, length = pad(x_BTC, (0, 0, window - 1, 0)), 1
     total_BTC, at = torch.zeros_like(x_BTC), 0
+    # sum_BPC[:, i] is the sum of the padded bars i .. i + length - 1.
     while length <= window:
         if window & length:
             total_BTC, at = total_BTC + sum_BPC[:, at : at + n_bars], at + length

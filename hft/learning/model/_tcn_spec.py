@@ -28,6 +28,7 @@ class LayerSpec(ModelSpec):
 class TcnSpec(LayerSpec):
     """A kind says `se_window` and `se_reduction`, as fields or, where it has no gates, as 0."""
 
+    # At run time pydantic warns of a field that shadows a property of its parent.
     if TYPE_CHECKING:
 
         @property

@@ -14,6 +14,7 @@ from hft.schema import CLASS_NAMES
 
 
 class Mlp(LayerSpec):
+    # `layer` reads it off every spec; a perceptron mixes all features of its window at once.
     depthwise: ClassVar[bool] = False
 
     kind: Literal["mlp"]

@@ -25,6 +25,7 @@ class SeTcn(TcnSpec):
 
     @model_validator(mode="after")
     def _has_hidden_units(self) -> SeTcn:
+        # channels // se_reduction hidden units: with none, a gate would be a constant.
         if self.se_reduction > self.channels:
             raise ValueError(
                 f"se_reduction must be <= channels ({self.channels}), got {self.se_reduction}"

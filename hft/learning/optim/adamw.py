@@ -39,6 +39,8 @@ class AdamW(OptimSpec):
     )
 
     def build(self, network: torch.nn.Module) -> torch.optim.Optimizer:
+        # Biases and the gains of norms are vectors. The magnitudes of weight norm have three axes
+        # and count as weights here.
         decayed = [p for p in network.parameters() if p.ndim > 1]
         others = [p for p in network.parameters() if p.ndim <= 1]
         groups = [
@@ -55,9 +57,11 @@ class AdamW(OptimSpec):
                 return self.lr * _cosine(ONE_CYCLE_START, 1.0, step / peak)
             return self.lr * _cosine(1.0, ONE_CYCLE_END, (step - peak) / max(n_steps - 1 - peak, 1))
         if step + 1 < rise:
+            # step + 1, because a first step at rate 0 would change nothing.
             return self.lr * (step + 1) / rise
         if self.schedule == "constant":
             return self.lr
+        # 0 is reached one step after the last, so that the last one still learns.
         return self.lr * _cosine(1.0, 0.0, max(step - rise, 0) / (n_steps - rise))
 
 

@@ -14,6 +14,7 @@ from pydantic import Field, field_validator, model_validator
 from hft.metrics import METRICS, lower_is_better, metric
 from hft.spec import Kind, Role, UserError, did_you_mean
 
+# A metric that is neither better high nor low cannot choose an epoch.
 MONITORS = [
     metric("tune", m.name) for m in METRICS.values() if "tune" in m.curves and m.better != "neither"
 ]
@@ -36,6 +37,8 @@ class TrainerSpec(Kind):
         le=4096,
         description="passes whose gradients make one step; examples per step = chunk * "
         "batch_chunks * accumulate",
+        # `before`, here and below: what a stored run had before the field existed (docs/design.md
+        # 3).
         json_schema_extra={"before": 1},
     )
     clip_norm: float = Field(gt=0, description="largest norm of the gradient")
@@ -61,6 +64,7 @@ class TrainerSpec(Kind):
     monitor: str = Field(
         description="tune metric that chooses the best epoch, such as tune/log_loss"
     )
+    # Role.SHOWN changes no number: runs that differ in it alone count as the same.
     save_every_s: Annotated[float, Role.SHOWN] = Field(
         ge=0,
         description="seconds of training that a kill may cost at most",
@@ -101,8 +105,10 @@ class TrainerSpec(Kind):
     @field_validator("callbacks", mode="before")
     @classmethod
     def _are_ours(cls, names: Any) -> Any:
+        # Before pydantic's own check, whose message suggests no near name.
         if not isinstance(names, list | tuple):
             raise ValueError(f"must be a list of names, such as [lr_monitor], got {names!r}")
+        # Names first, then set(): a mapping in the list cannot be hashed.
         for name in names:
             if name not in CALLBACK_NAMES:
                 known = list(CALLBACK_NAMES)
