@@ -72,6 +72,7 @@ def join_ticks(days: list[Ticks], gap_s: float) -> Ticks:
     trades, quotes, book = (
         pl.concat(frames, rechunk=True) for frames in zip(*(d.streams() for d in days), strict=True)
     )
+    # A day may count the gap before its first event itself: where the chain of ids breaks there.
     gaps = np.unique(np.concatenate([day.gaps for day in days] + [_gaps_between(days, gap_s)]))
     return Ticks(
         trades=check(trades, TRADES, where="trades"),
@@ -116,6 +117,7 @@ def parted_by_gap(day: Ticks, following: Ticks, gap_s: float) -> bool:
 
 def _slice(stream: pl.DataFrame, start: int, end: int) -> pl.DataFrame:
     first, stop = (int(stream["ts_recv"].search_sorted(t, side="left")) for t in (start, end))
+    # A range that ends before it starts has no rows; a slice has no negative length.
     return stream.slice(first, max(stop - first, 0))
 
 

@@ -85,6 +85,7 @@ class BarSpec(Kind):
 
     def is_closed(self, day: Day, last: dict[str, Any]) -> bool:
         """Whether the day's last bar met its condition; else it was open when the trades ended."""
+        # The kernel's own test, slack included: else a bar that the kernel closed would look open.
         threshold = self.thresholds(day)[(last["ts_open"] - day.start) // NS_PER_HOUR]
         return last[self.measure] >= threshold * (1 - RELATIVE_SLACK)
 
@@ -120,6 +121,7 @@ def build_bars(
             f"bars: no trades from {to_iso(ticks.start)} to {to_iso(ticks.end)}: "
             "choose another data.start or data.end"
         )
+    # Other kinds are spared the pass over the trades.
     totals = _totals_up_to(ticks, history) if spec.hours_back else pl.DataFrame(schema=HOURLY)
     # Day by day even here, so that days built apart and joined give the same bits.
     frames = [_day_frame(day, spec, ticks) for day in _split_days(ticks, totals)] or [
@@ -130,6 +132,7 @@ def build_bars(
         BARS,
         where="bars",
     )
+    # all() of no bars is true too, so a range without any bar is caught as well.
     if not allow_empty and bars["partial"].all():
         raise BarError(spec.shortage(spec.available(ticks)))
     return bars
@@ -153,6 +156,7 @@ def hourly_totals(ticks: Ticks) -> pl.DataFrame:
     counts, values = cut(
         ts_recv, price, qty, side, stops, np.full(HOURS_PER_DAY, np.inf), in_quote=False
     )
+    # values[5] and values[6] are volume and turnover, by their place in VALUES.
     columns = {
         "hour": counts[0] // NS_PER_HOUR * NS_PER_HOUR,
         "volume": values[5],
@@ -170,15 +174,18 @@ def join_bars(frames: Sequence[pl.DataFrame], gap_between: Sequence[bool]) -> pl
     for frame, gap in zip(frames, [False, *gap_between], strict=True):
         offset += bool(gap)
         parts.append(frame.with_columns(pl.col("segment") + offset))
+        # A day numbers its segments from 0, so its last number is how many gaps its own bars have
+        # seen.
         offset += frame["segment"][-1] if frame.height else 0
     joined = pl.concat(parts, rechunk=True)
     return check(_number(joined), BARS, where="bars")
 
 
 def trade_bounds(ts_recv: np.ndarray, bars: pl.DataFrame) -> np.ndarray:
-    """int64[n_bars + 1]: trades bounds[i]:bounds[i+1] belong to bar i. They are counted, because
-    times cannot part trades that tie.
+    """int64[n_bars + 1]: trades bounds[i]:bounds[i+1] belong to bar i. The bars' own counts part
+    the trades, because times cannot part those that tie.
     """
+    # Trades before the first bar belong to none: no adaptive bar opens during the burn-in.
     first = np.searchsorted(ts_recv, bars["ts_open"].to_numpy()[:1])
     bounds = (
         np.concatenate([first if bars.height else [0], bars["n_trades"].to_numpy()])
@@ -222,6 +229,7 @@ def _day_frame(day: Day, spec: BarSpec, ticks: Ticks) -> pl.DataFrame:
         day.ts_recv, day.price, day.qty, day.side, stops, thresholds, in_quote=in_quote
     )
     columns = dict(zip(COUNTS + VALUES, [*counts, *values], strict=True))
+    # Before is_closed, which for time bars compares the end of the interval.
     columns["ts_open"], columns["ts"] = spec.times(day, columns["ts_open"], columns["ts"])
     n_bars = len(columns["ts"])
     columns["partial"] = np.zeros(n_bars, bool)
@@ -229,12 +237,14 @@ def _day_frame(day: Day, spec: BarSpec, ticks: Ticks) -> pl.DataFrame:
         if day.end < day.midnight:  # nobody knows yet how it will close
             columns = {name: column[:-1] for name, column in columns.items()}
         else:
+            # docs/definitions.md 5.4: with it every trade of a complete day is in a bar.
             columns["partial"][-1], columns["ts"][-1] = True, day.midnight
     # Of the day's own gaps only: one that ends with the next day's first nanosecond is not among
     # them.
     known_until = np.minimum(columns["ts"], day.midnight - 1)
     columns["segment"] = np.searchsorted(ticks.gaps, known_until, side="right")
     columns["bar"] = np.arange(len(columns["ts"]))
+    # After the midnight close, because that bar knows all quotes of its day.
     columns |= _quote_state(ticks.quotes, columns["ts"], day.start)
     return pl.DataFrame({name: columns[name] for name in BARS}, schema=BARS)
 
@@ -257,6 +267,7 @@ def _totals_up_to(ticks: Ticks, history: pl.DataFrame | None) -> pl.DataFrame:
     own = hourly_totals(ticks)
     if history is None or not own.height:
         return own
+    # An hour of the ticks themselves counts once, however far the caller's history reaches.
     return pl.concat([history.filter(pl.col("hour") < own["hour"][0]), own])
 
 

@@ -34,15 +34,18 @@ class AdaptiveBars(BarSpec):
     def thresholds(self, day: Day) -> np.ndarray:
         """One per hour of the day; nan while the history is too short."""
         hours, totals = day.totals["hour"].to_numpy(), day.totals[self.measure].to_numpy()
+        # Hours strictly before the one in which a bar opens, because that one is still running.
         stops = np.searchsorted(hours, day.start + NS_PER_HOUR * np.arange(HOURS_PER_DAY))
         return np.array([self._threshold(totals[:stop]) for stop in stops])
 
     def _threshold(self, before: np.ndarray) -> float:
         if len(before) < self.history_hours:
             return np.nan
+        # From a total per hour to one per second, times the seconds that a bar is meant to last.
         return before[-self.history_hours :].mean() / 3600 * self.size
 
     def available(self, ticks: Ticks) -> float:
+        # In hours, because no bar opens before history_hours of them have had trades.
         return hourly_totals(ticks).height
 
     def shortage(self, available: float) -> str:

@@ -67,6 +67,7 @@ def _cut(
     for stop in stops:
         while i < stop:
             first = i
+            # Taken once a bar: it stays that of the opening hour (docs/definitions.md 5.6).
             threshold = hour_threshold[ts_recv[i] // NS_PER_HOUR % 24] * (1 - RELATIVE_SLACK)
             high = low = price[i]
             volume = turnover = buy = sell = 0.0
@@ -80,6 +81,7 @@ def _cut(
                 # more than the sums.
                 buy += qty[i] * (side[i] > 0)
                 sell += qty[i] * (side[i] < 0)
+                # AFML 2.3.1: the trade that reaches the threshold is the bar's last.
                 reached = (turnover if in_quote else volume) >= threshold
                 i += 1
             if n_bars == counts.shape[1]:
@@ -113,11 +115,14 @@ def interval_stops(ts_recv: np.ndarray, origin: int, size_ns: int) -> np.ndarray
     """
     stops = np.empty(len(ts_recv) + 1, np.int64)
     n_stops = 0
+    # So that the first trade begins an interval; a stop at 0 cuts no bar.
     end = ts_recv[0] if len(ts_recv) else np.int64(0)
     for i in range(len(ts_recv)):
         if ts_recv[i] >= end:
             stops[n_stops] = i
             n_stops += 1
+            # One division an interval instead of one a trade.
             end = origin + ((ts_recv[i] - origin) // size_ns + 1) * size_ns
     stops[n_stops] = len(ts_recv)
+    # A view would keep the buffer of one entry per trade alive.
     return stops[: n_stops + 1].copy()

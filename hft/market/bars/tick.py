@@ -19,6 +19,7 @@ class TickBars(BarSpec):
 
     def stops(self, day: Day) -> np.ndarray:
         n_trades = len(day.ts_recv)
+        # Stops, not a threshold: a count is exact, and needs neither a sum nor slack.
         return np.append(np.arange(self.size, n_trades, self.size), n_trades)
 
     def is_closed(self, day: Day, last: dict[str, Any]) -> bool:

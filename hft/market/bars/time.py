@@ -27,6 +27,8 @@ class TimeBars(BarSpec):
         return interval_stops(day.ts_recv, day.start, self._size_ns)
 
     def is_closed(self, day: Day, last: dict[str, Any]) -> bool:
+        # Midnight cuts an interval that reaches past it, and one that reaches past the end of the
+        # data may still get trades.
         return last["ts"] <= day.end
 
     def times(self, day: Day, ts_open: np.ndarray, ts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -46,6 +46,7 @@ class DataSpec(Kind):
 
     @model_validator(mode="after")
     def _start_before_end(self) -> DataSpec:
+        # What "first" and "last" mean is known only once the files are read.
         if self.start != "first" and self.end != "last" and to_ns(self.start) >= to_ns(self.end):
             raise ValueError(f"start must be before end, got start {self.start} and end {self.end}")
         return self

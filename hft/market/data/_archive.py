@@ -38,6 +38,7 @@ _QUOTE = {
     "ask": "best_ask_price",
     "ask_qty": "best_ask_qty",
 }
+# Of two widths the larger is that of spot files, which have a column more (docs/formats.md 2).
 LAYOUTS = {
     "trades": Layout(
         {"id": ("id", 0), "price": ("price", 1), "qty": ("qty", 2), "time": ("time", 4),
@@ -78,8 +79,8 @@ def read_archive(key: Stamp, data_type: str) -> pl.DataFrame:
 
 
 def verify_checksum(path: Path, *, required: bool) -> None:
-    """Compares the zip with `<zip>.CHECKSUM` beside it, and does so too where none is required but
-    one is there. DataError where they differ.
+    """Compares the zip with `<zip>.CHECKSUM` beside it, where there is one. DataError where they
+    differ, and where a `required` one is missing.
     """
     beside = path.with_name(path.name + ".CHECKSUM")
     if not beside.is_file():
@@ -111,6 +112,8 @@ def _read_member(path: Path) -> bytes:
                 )
             _refuse_member(members[0], path)
             return archive.read(members[0])
+    # A damaged header reads as encrypted (RuntimeError) or as compressed in an unknown way
+    # (NotImplementedError).
     except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError) as error:
         raise DataError(f"{path}: truncated or damaged zip ({error}): fetch it again") from None
 
@@ -127,6 +130,7 @@ def _refuse_member(member: zipfile.ZipInfo, path: Path) -> None:
             f"{path}: {name} is empty: fetch it again, "
             "or leave the day out with data.start and data.end"
         )
+    # By the sizes that the zip states, before anything is inflated.
     if member.file_size > MAX_RATIO * member.compress_size:
         ratio = member.file_size / max(member.compress_size, 1)
         raise DataError(
@@ -173,6 +177,7 @@ def _columns(text: bytes, layout: Layout, path: Path) -> pl.DataFrame:
         for ours, (name, place) in layout.columns.items()
     }
     typed = {ours: _typed(text, ours, 1 + has_header, path) for ours, text in picked.items()}
+    # Lines as an editor counts them, for messages.
     rows = pl.int_range(1 + has_header, raw.height + 1 + has_header, dtype=pl.Int64, eager=True)
     return pl.DataFrame({"row": rows, **typed}).with_columns(reason=pl.lit(None, pl.String))
 
@@ -218,6 +223,7 @@ def _ns_time(frame: pl.DataFrame, path: Path) -> pl.DataFrame:
     A row without a time is dropped; it borrows the time of the row before to keep its place.
     """
     time = pl.col("time")
+    # 10^12 ms, 10^15 us and 10^18 ns are all the same day of 2001, so the units cannot be confused.
     for row, value in frame.filter(time < 10**12).select("row", "time").head(1).iter_rows():
         raise DataError(
             f"{path}, row {row}: {value} is no time in ms or us since 1970: fetch it again"
@@ -229,6 +235,7 @@ def _ns_time(frame: pl.DataFrame, path: Path) -> pl.DataFrame:
         .then(time * 10**3)
         .otherwise(time)
     )
+    # Without a time the row would lie on no day, and no day would count it.
     frame = drop(frame, time.is_null(), "no_time").with_columns(
         ts_exch=scaled.forward_fill().backward_fill()  # backward: blanks at the file's beginning
     )

@@ -23,7 +23,7 @@ SIDES = ("bid", "ask")
 @dataclass(frozen=True)
 class Snapshot:
     """All levels at one moment: prices and quantities of bids and asks. `last_id` is the last
-    update that they hold.
+    update in them.
     """
 
     ts_recv: int
@@ -37,8 +37,8 @@ class Snapshot:
 
 @dataclass(frozen=True)
 class Replay:
-    """A snapshot and the diffs [start, stop) to apply to it. Those before `emit_from` were buffered
-    and give one row together.
+    """A snapshot and the diffs [start, stop) to apply to it. Diffs before `emit_from` were
+    buffered and give one row together.
     """
 
     snapshot: Snapshot
@@ -51,6 +51,7 @@ class Replay:
 def flag_broken_chain(diffs: pl.DataFrame) -> pl.DataFrame:
     """`broken` where a diff's prev_id is not the id of the diff before it."""
     return diffs.with_columns(
+        # fill_null: the first diff follows no other, so no chain is broken there.
         broken=(pl.col("prev_id") != pl.col("last_id").shift(1)).fill_null(False)
     )
 
@@ -75,14 +76,17 @@ def plan_replays(diffs: pl.DataFrame, snapshots: list[Snapshot]) -> list[Replay]
     ts, last_id, prev_id = (
         s.to_numpy() for s in diffs.select(known.alias("ts"), "last_id", "prev_id")
     )
+    # With a sentinel, so that every search below finds an end.
     breaks = np.append(np.flatnonzero(diffs["broken"].to_numpy()), len(ts))
     plan: list[Replay] = []
     for snapshot in sorted(snapshots, key=lambda s: s.ts_recv):
         start = int(np.searchsorted(last_id, snapshot.last_id))
         if start < len(ts) and prev_id[start] > snapshot.last_id:
             continue  # updates between the snapshot and the first diff are missing
+        # side="right": a diff received together with the snapshot is applied with it.
         emit_from = max(start, int(np.searchsorted(ts, snapshot.ts_recv, side="right")))
         stop = (
+            # A break at `start` itself lies before the chain, and the snapshot mends it.
             int(breaks[np.searchsorted(breaks, start, side="right")]) if start < len(ts) else start
         )
         if stop < emit_from:
@@ -98,6 +102,8 @@ def plan_replays(diffs: pl.DataFrame, snapshots: list[Snapshot]) -> list[Replay]
 def _flatten(diffs: pl.DataFrame, side: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Offsets, prices and quantities: diff i changes levels offsets[i]:offsets[i+1]."""
     offsets = np.concatenate([[0], np.cumsum(diffs[side].list.len().to_numpy())]).astype(np.int64)
+    # A diff without bids gives no level. As one null, with empty_as_null, it would shift all that
+    # follow against their offsets.
     price, qty = (diffs[c].explode(empty_as_null=False).to_numpy() for c in (side, f"{side}_qty"))
     return offsets, price, qty
 
@@ -138,6 +144,7 @@ def _first_row(replay: Replay, diffs: pl.DataFrame) -> pl.DataFrame:
     ts_exch, seq = snapshot.ts_exch, snapshot.last_id
     if replay.emit_from > replay.start:
         last = diffs.row(replay.emit_from - 1, named=True)
+        # The row is as of the later of the two that it knows.
         ts_exch, seq = max(ts_exch, last["ts_exch"]), last["last_id"]
     row = {"ts_recv": snapshot.ts_recv, "ts_exch": ts_exch, "seq": seq, "reason": None}
     return pl.DataFrame(
@@ -192,10 +199,13 @@ def _replay(
     the largest key.
     """
     by_key = np.argsort(sign * price0)
+    # Copies: levels change in place, and read_recording keeps the snapshot for the next caller.
     keys, sizes, n = (sign * price0)[by_key], qty0[by_key], len(price0)
     n_rows = 1 + stop - emit_from
     best_price, best_qty = np.full((n_rows, n_levels), np.nan), np.full((n_rows, n_levels), np.nan)
     for i in range(start, stop + 1):
+        # A row is the state before diff i, so that the first row is the snapshot with its buffered
+        # diffs.
         if i >= emit_from:
             row = i - emit_from
             for k in range(min(n, n_levels)):

@@ -69,6 +69,8 @@ def simulate_book(
     while True:
         is_move = move < len(move_ms) and move_ms[move] <= t_order
         t = move_ms[move] if is_move else t_order
+        # A millisecond is shown once it is over, by its last state, because its events tie. On real
+        # data 75 % of consecutive trades share one too (docs/formats.md 1).
         if int(t) > now_ms or t >= duration_ms:
             until_ms = min(int(t), duration_ms)
             quotes, n_quotes = _show_quote(quotes, n_quotes, queues, place, start_ms + now_ms)
@@ -80,9 +82,11 @@ def simulate_book(
             return trades[:n_trades], quotes[:n_quotes], book[:n_book], place[0], n_events
         n_events += 1
         if is_move:
+            # The queues go along unchanged, so nothing in them tells that the price has moved.
             place[0] += move_ticks[move]
             place[1] = draw_geometric(rng, flow.extra_scale)
             move += 1
+            # t_order stays: a move changes no queue, and so no intensity.
             continue
         lean = flow.lean * latent[now_ms // STEP_MS]
         u = rng.random() * _intensity(flow, queues)
@@ -101,13 +105,16 @@ def simulate_book(
 
 @kernel
 def _intensity(flow: Flow, queues: np.ndarray) -> float:
+    # Every resting lot is cancelled at the same rate, so that queues settle where arrivals balance
+    # cancellations.
     return flow.market_per_ms + flow.limit_per_ms + flow.cancel_per_lot_ms * queues.sum()
 
 
 @kernel
 def _draw_lots(rng: np.random.Generator, mean: float) -> int:
-    # Box and Muller.
+    # Box and Muller, on the one kind of draw that is compiled anyway (draw_exponential).
     normal = math.sqrt(2 * draw_exponential(rng)) * math.cos(2 * math.pi * rng.random())
+    # exp(s (n - s / 2)) has mean 1 for a standard normal n, so that `mean` is the mean size.
     return max(1, int(mean * math.exp(SIZE_SPREAD * (normal - SIZE_SPREAD / 2)) + 0.5))
 
 
@@ -121,6 +128,8 @@ def _draw_sign(rng: np.random.Generator, parents: np.ndarray, lean: float, sign_
     parent = parents[int(rng.random() * len(parents))]
     if parent[1] == 0:
         parent[0] = 1 if rng.random() < 0.5 else -1
+        # Pareto by inversion: the tail of lengths sets the memory of signs (Lillo, Mike, Farmer
+        # 2005).
         parent[1] = math.ceil((1 - rng.random()) ** (-1 / sign_tail))
     parent[1] -= 1
     return parent[0]
@@ -142,6 +151,7 @@ def _trade(
     returns.
     """
     side = 1 if sign > 0 else 0
+    # One more follows with chance q = 1 - 1 / PRINTS_PER_ORDER, which gives that mean.
     n_prints = 1 + draw_geometric(rng, 1 / math.log(1 - 1 / PRINTS_PER_ORDER))
     for _ in range(n_prints):
         lots = left = _draw_lots(rng, flow.market_lots)
@@ -162,11 +172,14 @@ def _trade(
 
 @kernel
 def _cancel(rng: np.random.Generator, flow: Flow, queues: np.ndarray, place: np.ndarray) -> None:
+    # Any resting lot, with the same chance: _intensity gives each the same rate.
     at = rng.random() * queues.sum()
     for side in range(2):
         for level in range(flow.levels):
             at -= queues[side, level]
             if at < 0:
+                # What exceeds the queue is lost, so that queues end up longer than arrivals and
+                # cancellations say, by a tenth at the shipped numbers.
                 queues[side, level] -= min(queues[side, level], _draw_lots(rng, flow.limit_lots))
                 if queues[side, level] == 0:
                     _exhaust(rng, flow, queues, place, side, level)
@@ -215,6 +228,7 @@ def _show_quote(
         _best(place, 1),
         queues[1, 0],
     )
+    # An unchanged row stays beyond the end, where the next one overwrites it.
     return quotes, n + _differs(row, last, n)
 
 
@@ -251,6 +265,7 @@ def _differs(row: np.ndarray, last: np.ndarray, n: int) -> int:
     for i in range(1, len(row)):
         if row[i] != last[i]:
             return 1
+    # The first row is compared with itself.
     return 1 if n == 0 else 0
 
 

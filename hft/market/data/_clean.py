@@ -30,6 +30,8 @@ def refuse_values(frame: pl.DataFrame, columns: list[str], *, where: str) -> pl.
     """
     for column in columns:
         good = (pl.col(column).is_finite() & (pl.col(column) > 0)).fill_null(False)
+        # Kept rows alone: prints that are no market trades come with a price of 0 (docs/formats.md
+        # 4).
         for row in frame.filter(KEPT & ~good).head(1).iter_rows(named=True):
             raise DataError(
                 f"{where}, row {row['row']}: {column} must be a finite number > 0, "
@@ -41,6 +43,7 @@ def refuse_values(frame: pl.DataFrame, columns: list[str], *, where: str) -> pl.
 def drop(frame: pl.DataFrame, condition: pl.Expr, reason: str) -> pl.DataFrame:
     """Marks kept rows where `condition` is true (a null is not)."""
     return frame.with_columns(
+        # The first reason stays, so that no row is counted twice.
         reason=pl.when(KEPT & condition).then(pl.lit(reason)).otherwise(pl.col("reason"))
     )
 
@@ -86,13 +89,16 @@ def order(frame: pl.DataFrame, key: str) -> pl.DataFrame:
     """Sorts by (ts_exch, key), the exchange's order: docs/definitions.md 5.1. Of rows equal in both
     the first received stays.
     """
+    # maintain_order: ties in all three must not change places from run to run.
     frame = frame.sort("ts_exch", key, "ts_recv", nulls_last=False, maintain_order=True)
+    # By both: archives give one id to two trades now and then (docs/formats.md 4).
     same = (pl.col("ts_exch") == pl.col("ts_exch").shift(1)) & (pl.col(key) == pl.col(key).shift(1))
     return drop(frame, same, "duplicate")
 
 
 def rise(frame: pl.DataFrame) -> pl.DataFrame:
     """Makes ts_recv of kept rows non-decreasing, by a running maximum."""
+    # A dropped row must not lift those behind it: a late one would, by all of its delay.
     running = pl.when(KEPT).then(pl.col("ts_recv")).cum_max()
     return frame.with_columns(ts_recv=pl.when(KEPT).then(running).otherwise(pl.col("ts_recv")))
 
@@ -114,7 +120,7 @@ def break_times(frame: pl.DataFrame) -> np.ndarray:
 
 
 def find_gaps(streams: list[pl.DataFrame], gap_s: float) -> np.ndarray:
-    """ts_recv of the first event after each silence, of all streams together, beyond `gap_s`."""
+    """ts_recv of the first event after each silence of all streams that is longer than `gap_s`."""
     # Each stream is sorted already, and a stable sort merges sorted runs.
     ts = np.sort(np.concatenate([s["ts_recv"].to_numpy() for s in streams]), kind="stable")
     return after_gaps(ts, gap_s)
@@ -134,8 +140,8 @@ def day_ticks(
     """Ticks of [bounds) out of whole cleaned streams. The notes count dropped rows by reason.
 
     `open_ends`: whether the range may begin at the first event (end after the last one) of the data
-    instead of at its bound. It does unless rows beyond the bound show that the day is complete on
-    that side.
+    instead of at its bound. It does so unless kept rows beyond the bound show that the day is
+    complete on that side.
     """
     start, end = bounds
     contracts: dict[str, Columns] = {
@@ -149,6 +155,7 @@ def day_ticks(
         if name not in streams:
             cut[name] = empty(contract)
             continue
+        # By ts_recv and after the clock repair: docs/definitions.md 5.2.
         inside = streams[name].filter(pl.col("ts_recv").is_between(start, end, closed="left"))
         counts |= _counts(inside, name)
         cut[name] = check(
@@ -158,6 +165,7 @@ def day_ticks(
     for name in ("quotes", "book"):
         _refuse_crossed(counts, name, where)
     gaps = np.concatenate(
+        # Silences of this day alone; join_ticks looks for those between days.
         [breaks[(breaks >= start) & (breaks < end)], find_gaps(list(cut.values()), gap_s)]
     )
     ticks = Ticks(

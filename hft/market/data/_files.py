@@ -17,11 +17,13 @@ Stamp = tuple[str, int, int]  # path, size, mtime: what a memo of a file's conte
 
 
 def _given(path: str) -> str:
+    # ??? is Hydra's mark of a value that must be given.
     if not path or path == "???":
         raise ValueError("must be a folder, file or glob")
     return path
 
 
+# A place, and so no part of a run's identity: range_identity identifies the data by content.
 DataPath = Annotated[str, AfterValidator(_given), Role.PLACE]
 
 
@@ -31,6 +33,7 @@ def find_files(path: str, pattern: str) -> list[Path]:
     """
     root = Path(path).expanduser()
     if root.is_dir():
+        # Sorted: folders and globs list files in any order.
         found = sorted(f for f in root.glob(pattern) if f.is_file())
         if not found:
             raise DataError(
@@ -38,6 +41,7 @@ def find_files(path: str, pattern: str) -> list[Path]:
                 "check data.path and data.symbol"
             )
         return found
+    # Before the glob, because the name of a file may hold [ or *.
     if root.is_file():
         return [root]
     found = sorted(f for f in map(Path, glob.glob(str(root), recursive=True)) if f.is_file())
@@ -56,8 +60,8 @@ def stamp(path: Path) -> Stamp:
 
 
 def file_hash(path: Path) -> str:
-    """sha256 hex of the file. A process hashes it again only when its size or time of change is
-    another.
+    """sha256 hex of the file. A process hashes the file again only when its size or time of
+    change is another.
     """
     return _hash(stamp(path))
 
@@ -70,6 +74,7 @@ def _hash(key: Stamp) -> str:
 
 def case_free(text: str) -> str:
     """A glob for `text` in either case."""
+    # Recorders write btcusdt into file names, data.symbol is BTCUSDT (docs/formats.md 1).
     return "".join(f"[{c.lower()}{c.upper()}]" if c.isalpha() else glob.escape(c) for c in text)
 
 
@@ -82,6 +87,7 @@ def range_identity(
 ) -> dict[str, Any]:
     """What a day's ticks depend on besides the numbers of the spec."""
     return {
+        # Not by name: vendors replace archives in silence (docs/formats.md 2).
         "files": [file_hash(f) for f in files],
         "bounds": list(bounds),
         "open_ends": list(open_ends),

@@ -64,6 +64,7 @@ class Recording:
         return [self.trades, self.quotes, self.diffs]
 
 
+# The check for overlaps and the day itself ask for the same few files.
 @functools.lru_cache(maxsize=3)
 def read_recording(key: Stamp, symbol: str, begin: int, end: int, *, depth: bool) -> Recording:
     """The lines from local time `begin` to about `end` (ns), depth lines from the file's first on.
@@ -105,6 +106,7 @@ def last_time(key: Stamp) -> int:
     """Local time (ns) of the file's last whole line. No other line is parsed."""
     path, last = Path(key[0]), None
     for frame in _text_blocks(path, BLOCK_BYTES):
+        # Two lines, because the last one may be torn.
         tail = _without_torn_end(frame.tail(2))
         last = tail.tail(1) if tail.height else last
     if last is None:
@@ -155,11 +157,13 @@ def _text_blocks(path: Path, block_bytes: int) -> Iterator[pl.DataFrame]:
 
 def _bytes_blocks(path: Path, block_bytes: int) -> Iterator[tuple[bytes, bool]]:
     with open(path, "rb") as file:
+        # By its first bytes, because names tell little: .gz, .dat.gz, .dat, none.
         is_gzip = file.read(2) == b"\x1f\x8b"
     try:
         with gzip.open(path) if is_gzip else open(path, "rb") as file:
             block = file.read(block_bytes)
             while block:
+                # One block ahead, because only the file's last block may end in half a line.
                 following = file.read(block_bytes)
                 yield block, not following
                 block = following
@@ -199,6 +203,8 @@ def _parse_block(
     # Found by text, and decoded only where wanted: most bytes are depth lines, which a run without
     # a book never parses.
     event = pl.col("json").str.extract(r'"e":\s*"(\w+)"')
+    # Diffs and answers stay whatever their time: a book needs the snapshot (an answer, without
+    # event name) and every diff since.
     frame = frame.with_columns(event=event).filter(
         (pl.col("ts_recv") >= begin)
         | (pl.col("event").fill_null("") == "depthUpdate")
@@ -256,6 +262,7 @@ def _decode(frame: pl.DataFrame, event: str, path: Path, symbol: str) -> pl.Data
         )
     except pl.exceptions.ComputeError as error:
         raise _bad_line(frame, path, str(error).splitlines()[0]) from None
+    # The decoder counts values, not lines: two in one line would shift all rows after it.
     if data.height != frame.height:
         raise _bad_line(frame, path, "the line holds more or less than one JSON value")
     rows = rows.hstack(data)
@@ -274,6 +281,7 @@ def _decode(frame: pl.DataFrame, event: str, path: Path, symbol: str) -> pl.Data
 
 
 def _bad_line(frame: pl.DataFrame, path: Path, why: str) -> DataError:
+    # polars does not say which line; Python's decoder does, and runs only once one is bad.
     for row, text in frame.select("row", "json").iter_rows():
         broken = _broken_json(text)
         if broken is not None:
@@ -307,7 +315,7 @@ def _trades(frame: pl.DataFrame, path: Path) -> pl.DataFrame:
         "row", "reason", "ts_recv", "T", "X", pl.col("t").alias("id"), _number("p").alias("price"),
         _number("q").alias("qty"), side.alias("side"),
     )  # fmt: skip
-    # Insurance fund and other prints that no market order made.
+    # Insurance fund and other prints that no market order made. A blank X counts as a market's.
     frame = drop(frame, pl.col("X") != "MARKET", "not_market").drop("X")
     return _common(refuse_values(frame, ["price", "qty"], where=str(path)), "id")
 
@@ -329,6 +337,7 @@ def _diffs(frame: pl.DataFrame, path: Path) -> pl.DataFrame:
     """Levels of each diff as lists of prices and quantities. A quantity may be 0 (the level is
     deleted), a price may not.
     """
+    # A level of one cell becomes null, then NaN, and is refused below.
     number = pl.element().list.get(0, null_on_oob=True), pl.element().list.get(1, null_on_oob=True)
     frame = frame.with_columns(
         pl.col(short)
@@ -361,6 +370,7 @@ def _snapshots(lines: pl.DataFrame, path: Path) -> list[Snapshot]:
     """
     found = []
     for row, ts_recv, text in lines.select("row", "ts_recv", "json").iter_rows():
+        # Every line is decoded, wanted or not: broken JSON is damage wherever it stands.
         broken = _broken_json(text)
         if broken is not None:
             raise DataError(
@@ -374,6 +384,7 @@ def _snapshots(lines: pl.DataFrame, path: Path) -> list[Snapshot]:
 
 def _snapshot(answer: dict[str, Any], ts_recv: int, where: str) -> Snapshot:
     try:
+        # reshape: an empty side has no second dimension.
         bids, asks = (
             np.array(answer[side], dtype=np.float64).reshape(-1, 2) for side in ("bids", "asks")
         )
@@ -382,5 +393,6 @@ def _snapshot(answer: dict[str, Any], ts_recv: int, where: str) -> Snapshot:
         raise DataError(
             f"{where}: a REST snapshot must have lastUpdateId, T, bids and asks ({error!r})"
         ) from None
+    # Columns of a 2-d array are strided, and a kernel would be compiled again for such arrays.
     columns = (np.ascontiguousarray(c) for c in (*bids.T, *asks.T))
     return Snapshot(ts_recv, ts_exch, last_id, *columns)

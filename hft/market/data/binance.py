@@ -23,7 +23,7 @@ from hft.market.data._files import DataPath, find_files, names, range_identity, 
 from hft.market.ticks import DataError, Ticks
 
 # Futures archives leave out prints that are no market trades, one or a few ids at a time and many
-# times a day (binance-public-data issues 363, 378); a longer hole is lost data and a gap.
+# times a day (docs/formats.md 2); a longer hole is lost data and a gap.
 MAX_ID_HOLE = 100
 ONE_DAY = dt.timedelta(days=1)
 
@@ -78,11 +78,13 @@ class Binance(DataSpec):
     def _read(self, data_type: str, day: dt.date, key: str) -> pl.DataFrame:
         """The stream of the day and of both days beside it, in exchange order."""
         files = self._files(data_type, day)
+        # content may have been asked in another process (workers) or never (load_ticks).
         for file in files:
             verify_checksum(file, required=self.require_checksum)
         frame = pl.concat([read_archive(stamp(f), data_type) for f in files])
         # Rows cross midnight with the latency, and a vendor's file may hold some of another day.
         latency = round(self.feed_latency_ms * NS_PER_MS)
+        # docs/definitions.md 5.1: the archive has no receive times.
         frame = order(frame.with_columns(ts_recv=pl.col("ts_exch") + latency), key)
         return rise(
             drop(frame, pl.col("bid") >= pl.col("ask"), "crossed") if key == "seq" else frame
@@ -110,6 +112,7 @@ class Binance(DataSpec):
         found: dict[dt.date, Path] = {}
         for file in find_files(self.path, f"**/{self.symbol}-*.zip"):
             match = pattern.fullmatch(file.name)
+            # Spot and USD-M have the same file names in different folders (docs/formats.md 3).
             if match and (other := found.setdefault(dt.date.fromisoformat(match[1]), file)) != file:
                 raise DataError(
                     f"data.path: {other} and {file} are the same day: "

@@ -82,6 +82,7 @@ class Recorder(DataSpec):
         """Shift of the recorder's clock, measured on the first (local) day of start..end:
         docs/definitions.md 5.2.
         """
+        # Only a clock that is behind can be told: one that is ahead looks like a longer delay.
         shift = max(0, self._floor() - min(self._first_delays(), default=self._floor()))
         if shift > MAX_SHIFT_NS:
             raise DataError(
@@ -103,6 +104,8 @@ class Recorder(DataSpec):
         window, older = self._files(day)
         self._refuse_overlap(window, day)
         recordings = [self._read(path, day) for path in window]
+        # max_hole=0: a live stream has every id, unlike an archive (docs/formats.md 1 and 2), so a
+        # hole is lost data.
         trades = flag_missing_ids(
             self._order([r.trades for r in recordings], "id", shift), "id", "id", max_hole=0
         )
@@ -145,7 +148,10 @@ class Recorder(DataSpec):
         for _, begin, following in self._spans():
             begin = max(begin, start)
             if following is None or following > begin:
+                # A day of local time: the shift that would make it UTC is what is being measured.
                 day = day_of(begin)
+                # Of that day alone, so that loading more days leaves the shift, and every day's
+                # key, as it was.
                 inside = pl.col("ts_recv").is_between(
                     begin, day_start(day) + NS_PER_DAY, closed="left"
                 )
@@ -164,6 +170,7 @@ class Recorder(DataSpec):
         self, recordings: list[Recording], shift: int, day: dt.date
     ) -> tuple[pl.DataFrame, np.ndarray]:
         snapshots = [
+            # As repair_clock does with diffs, among which the snapshot must keep its place.
             replace(s, ts_recv=max(s.ts_recv + shift, s.ts_exch + self._floor()))
             for r in recordings
             for s in r.snapshots
@@ -188,6 +195,7 @@ class Recorder(DataSpec):
     def _spans(self) -> list[tuple[Path, int, int | None]]:
         """Files in time order, with their first local time and that of the next file."""
         files = find_files(self.path, f"*{case_free(self.symbol)}*")
+        # By the time inside: names need not sort in time order.
         begins = sorted((first_time(stamp(f)), f) for f in files)
         following = [*(begin for begin, _ in begins[1:]), None]
         return [
@@ -223,6 +231,7 @@ class Recorder(DataSpec):
         older: list[Path] = []
         if self.book_levels:
             before = [f for f, _, after in spans if after is not None and after < begin]
+            # The snapshot must lie before the day, or its first rows would have no book.
             while before and not first_snapshot(stamp((older + window)[0])) < begin:
                 older.insert(0, before.pop())
         return window, older

@@ -40,6 +40,8 @@ from hft.schema import QUOTES, TRADES, book_columns
 
 LOTS_PER_UNIT = 1000  # quantities are multiples of 0.001
 ROWS_PER_DAY = 1_000_000_000  # so that ids and sequence numbers rise over the days
+# A stream each, so that what one draws leaves the others alone: a change of the flow leaves the
+# price path bit for bit as it is.
 LATENT, MOVES, FLOW, FEED, OPENING = range(5)  # purposes of random streams
 
 
@@ -88,6 +90,7 @@ class Synthetic(DataSpec):
 
     @model_validator(mode="after")
     def _consistent(self) -> Synthetic:
+        # No file is there to say what these words mean.
         if self.start == "first" or self.end == "last":
             raise ValueError(
                 f"start and end must be dates or times, got start {self.start} and end {self.end}"
@@ -100,6 +103,7 @@ class Synthetic(DataSpec):
             raise ValueError(
                 f"price must be more than levels={self.levels} ticks, got {self.price}: lower tick"
             )
+        # With impact nothing reads these: a number that changes nothing is refused.
         unused = {
             n: getattr(self, n)
             for n in ("volatility_bps_per_sqrt_s", "alpha", "extra_spread_ticks")
@@ -128,6 +132,7 @@ class Synthetic(DataSpec):
         return [first + dt.timedelta(days=i) for i in range((last - first).days + 1)]
 
     def content(self, day: dt.date) -> Any:
+        # The start of the range too: where a day opens follows from all days before it.
         return [to_ns(self.start), *self.bounds(day)]
 
     def read_day(self, day: dt.date, calibration: dict[str, Any]) -> Ticks:
@@ -167,8 +172,10 @@ class Synthetic(DataSpec):
         # Each queue starts where as much arrives as is cancelled.
         depth_lots = max(1, round(per_queue * self.limit_life_s * limit_lots))
         return Flow(
+            # trades_per_s counts prints, of which a market order makes PRINTS_PER_ORDER.
             market_per_ms=self.trades_per_s / PRINTS_PER_ORDER / 1000,
             limit_per_ms=self.limits_per_s / 1000,
+            # A cancellation takes limit_lots in the mean, so that a lot lives for limit_life_s.
             cancel_per_lot_ms=1 / (1000 * self.limit_life_s * limit_lots),
             market_lots=self.trade_qty * LOTS_PER_UNIT,
             limit_lots=limit_lots,
@@ -196,6 +203,7 @@ def latent_drift(spec: Synthetic) -> pl.DataFrame:
     frames = []
     for day in spec.days():
         session = _session(spec, day)
+        # As received at the earliest, so that the oracle joins to ticks by ts_recv.
         ms = session.start_ms + spec.feed_latency_ms + STEP_MS * np.arange(len(session.latent))
         m = session.latent
         frames.append(
@@ -232,6 +240,7 @@ class _Rows(NamedTuple):
 
 def _session(spec: Synthetic, day: dt.date) -> _Session:
     centre = spec.opening_ticks()
+    # From the stationary distribution, so that the first day is like any other.
     m = float(_stream(spec, spec.days()[0], OPENING).standard_normal())
     for earlier in spec.days():
         if earlier == day:
@@ -240,9 +249,11 @@ def _session(spec: Synthetic, day: dt.date) -> _Session:
     raise DataError(f"data: {day} is not between {spec.start} and {spec.end}")
 
 
+# Without it n days would draw about n^2 / 2 sessions.
 @lru_cache(maxsize=4096)
 def _closing(spec: Synthetic, day: dt.date, centre: int, m: float) -> tuple[int, float]:
     session = _draw_session(spec, day, centre, m)
+    # With impact only the queues know where the price ends.
     closing = _simulate(spec, session).closing_centre if spec.impact else session.closing_centre
     return int(closing), session.closing_m
 
@@ -279,11 +290,14 @@ def _simulate(spec: Synthetic, session: _Session) -> _Rows:
             session.duration_ms,
         )
     )
+    # Once more: the widened spread reaches below the reference, and with impact the queues move the
+    # price.
     _check_price(spec, session.day, int(rows.quotes[:, 1].min()))
     return rows
 
 
 def _check_price(spec: Synthetic, day: dt.date, lowest_ticks: int) -> None:
+    # Every level below the best bid needs a price above 0.
     if lowest_ticks <= spec.levels:
         raise DataError(
             f"data: the synthetic price falls to {lowest_ticks * spec.tick:g} on {day}, below its "
@@ -311,6 +325,8 @@ def _receive_times(
     )
     order = np.arange(len(ms))
     earliest = (ms + spec.feed_latency_ms) * NS_PER_MS + jitter.astype(np.int64)
+    # Without a loop: each moment is the later of its earliest time and 1 ns after the moment
+    # before. Two moments at one time would be a tie that the exchange did not have.
     moments = np.maximum.accumulate(earliest - order) + order
     return [moments[np.searchsorted(ms, rows[:, 0])] for rows in streams], moments
 
@@ -348,6 +364,7 @@ def _book_values(spec: Synthetic, rows: np.ndarray) -> list[np.ndarray]:
 
 def _price(spec: Synthetic, ticks: np.ndarray) -> np.ndarray:
     """The float64 nearest to the decimal, as if it had been parsed from text."""
+    # Rounded to the tick's own decimals, because 3 * 0.1 is 0.30000000000000004.
     exponent = Decimal(str(spec.tick)).as_tuple().exponent
     assert isinstance(exponent, int), "a finite number has one"
     return np.round(ticks * spec.tick, max(0, -exponent))
