@@ -33,6 +33,7 @@ N_CURVES = 5  # of equity after fees
 def plot_confusion(counts_CC: np.ndarray, *, title: str) -> Figure:
     """Rows [true, predicted] as shares of the true class: the diagonal is recall."""
     figure, axes = _new(4.8, 4.4, title)
+    # A class without rows is a row of zeros, not of nan.
     shares_CC = counts_CC / np.maximum(counts_CC.sum(axis=1, keepdims=True), 1)
     axes.imshow(shares_CC, cmap="Blues", vmin=0, vmax=1)
     for (true, predicted), share in np.ndenumerate(shares_CC):
@@ -55,6 +56,7 @@ def plot_pr_curves(
     """
     figure, axes = _new(6.2, 4.4, title)
     for color, (name, (recall_K, precision_K)) in zip(COLORS, curves.items(), strict=True):
+        # At the last threshold every row is answered, so that precision there is the class's share.
         shown, share = _thinned(len(recall_K)), precision_K[-1]
         label = f"{name}: {averages[name]:.3f}, its share {share:.3f}"
         axes.plot(
@@ -84,6 +86,7 @@ def plot_reliability(
         label = f"{name}: calibration error {errors[name]:.3f}"
         axes.plot(forecast_K, share_K, markersize=4, linewidth=1.2, label=label, **look)
         below.plot(forecast_K, rows_K / rows_K.sum(), markersize=4, linewidth=1.2, **look)
+    # The likeliest of three classes has a probability of a third at least.
     axes.set(
         ylabel="share of rows where it came", xlim=(1 / len(CLASS_NAMES) - 0.01, 1), ylim=(0, 1.02)
     )
@@ -120,6 +123,7 @@ def plot_gates(gates_LKH: np.ndarray, times_K: np.ndarray, *, title: str) -> Fig
 
     means_LH1 = gates_LKH.mean(axis=1)[:, :, None]
     changes_LHK = gates_LKH.transpose(0, 2, 1) - means_LH1
+    # Gates that never move would give a colour scale without width.
     largest = max(np.abs(changes_LHK).max(), 1e-6)
     figure = Figure(figsize=(9.5, 1.3 + 1.2 * len(gates_LKH)), layout="constrained")
     panels = figure.subplots(
@@ -149,6 +153,7 @@ def plot_importance(rises: Mapping[str, float], *, title: str) -> Figure:
     """The largest rise of log loss on top. A fall means that shuffling the feature did no harm: the
     left side shows how large the noise is.
     """
+    # By size, falls among them: they show how large the noise is.
     largest = sorted(rises, key=lambda name: abs(rises[name]))[-MAX_BARS:]
     names = sorted(largest, key=rises.__getitem__)
     figure, axes = _new(7, 1.1 + 0.22 * len(names), title)
@@ -179,6 +184,7 @@ def plot_equity(
     )
     figure.suptitle("\n".join(textwrap.wrap(title, 110)), fontsize=10, x=0.01, ha="left")
     axes.axhline(0, color="0.6", linewidth=0.8)
+    # From start to end whatever was traded: stretches without trades are part of the result.
     times = np.array([start, *ledger["ts_exit"], end]).astype("datetime64[ns]")
     for rank, (label, returns_N) in enumerate(_curves(ledger, fees)):
         equity = np.concatenate([[0.0], np.cumsum(returns_N)])
@@ -198,6 +204,7 @@ def plot_equity(
 def _draw_ladder(axes: Axes, ledger: pl.DataFrame, fees: Mapping[str, FeeSchedule]) -> None:
     """A bar per schedule, the cheapest on top; green pays, red does not."""
     shown = headline({name: schedule.taker_bps for name, schedule in fees.items()})
+    # barh draws upwards, so that the dearest comes first.
     dear_first = sorted(shown, key=lambda name: -fees[name].one_way_bps(ledger))
     nets = [float(fees[name].net_bps(ledger).mean()) if len(ledger) else 0.0 for name in dear_first]
     labels = [f"{name}, {fees[name].one_way_bps(ledger):g}" for name in dear_first]
@@ -226,7 +233,10 @@ def _curves(ledger: pl.DataFrame, fees: Mapping[str, FeeSchedule]) -> list[tuple
     N_CURVES.
     """
     shown = headline({name: schedule.taker_bps for name, schedule in fees.items()})
+    # By cost, because schedules of one cost would draw the same line twice. Of those the first name
+    # stays.
     costs = {fees[name].one_way_bps(ledger): name for name in reversed(shown)}
+    # A cost of 0 is the curve before fees.
     chosen = sorted(cost for cost in costs if cost)
     if len(chosen) > N_CURVES:
         chosen = [chosen[i] for i in np.linspace(0, len(chosen) - 1, N_CURVES).round().astype(int)]

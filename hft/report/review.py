@@ -73,6 +73,7 @@ def review_fold(
 
 
 def _show_confusion(tracker: Tracker, p_N3: np.ndarray, y_N: np.ndarray, prefix: str) -> None:
+    # By the likeliest class. The strategy's threshold is another question, and the ledger's.
     counts_CC = confusion(y_N, p_N3.argmax(axis=1))
     columns = {f"predicted_{name}": counts_CC[:, c] for c, name in enumerate(CLASS_NAMES)}
     tracker.table(f"{prefix}select/confusion", pl.DataFrame({"true": CLASS_NAMES} | columns))
@@ -96,6 +97,8 @@ def _show_curves(
 def _show_reliability(
     tracker: Tracker, raw_N3: np.ndarray, p_N3: np.ndarray, y_N: np.ndarray, prefix: str
 ) -> None:
+    # Both, because focal loss distorts probabilities and the calibration has to undo that
+    # (docs/design.md 6).
     forecasts = {"before calibration": raw_N3, "after": p_N3}
     found = {
         name: reliability(q_N3.max(axis=1), q_N3.argmax(axis=1) == y_N)
@@ -150,6 +153,7 @@ def _show_importance(
     at_N = np.flatnonzero(rows_T)[-IMPORTANCE_ROWS:]
     last_T = np.zeros_like(rows_T)
     last_T[at_N] = True
+    # One seed for every run: two runs shuffle alike and can be compared.
     rises = permutation_importance(classifier, dataset, last_T, seed=0)
     frame = pl.DataFrame({"feature": list(rises), "log_loss_rise": list(rises.values())})
     tracker.table(f"{prefix}tune/importance", frame.sort("log_loss_rise", descending=True))
@@ -168,8 +172,10 @@ def _network_input(
     """
     reach = classifier.receptive_field - 1
     at_N = np.flatnonzero(rows_T)
+    # Not all of the data: `select` is a small part of them, and only its own past matters to it.
     period = slice(max(at_N[0] - reach, 0), at_N[-1] + 1)
     x_PF = classifier.scale(torch.from_numpy(dataset.x_TF[period]).to(classifier.class_bias.device))
+    # Padded after scaling, as in `predict`: the network sees the same zeros here as there.
     return pad(x_PF, (0, 0, reach, 0)), rows_T[period]
 
 

@@ -91,16 +91,19 @@ def score(
     """The trades of [start, end) under every schedule; `notes` (the execution's assumptions, ...)
     go along.
     """
+    # One interval for all schedules, because the gross returns do not depend on fees.
     margin = break_even(ledger["gross_bps"].to_numpy(), seed=seed)
     days = (end - start) / NS_PER_DAY
     held_ns = (ledger["ts_exit"] - ledger["ts_entry"]).to_numpy()
     traded = ledger["qty"] * (ledger["price_entry"] + ledger["price_exit"])
+    # Ties by name: polars counts in no fixed order, and one ledger must give one file.
     reasons = ledger["reason"].value_counts().sort("count", "reason", descending=[True, False])
     return Scorecard(
         start=start,
         end=end,
         days=days,
         trades=len(ledger),
+        # Entries and exits both count as notional (docs/definitions.md 2, turnover).
         turnover_day=float(traded.sum()) / days,
         long_share=_mean(ledger["side"] > 0),
         holding_s=float(np.median(held_ns)) / NS_PER_S if len(ledger) else None,
@@ -123,6 +126,8 @@ def net_bps_day(
     a gain is 0.
     """
     value = float(schedule.net_bps(ledger).sum()) / ((end - start) / NS_PER_DAY)
+    # Otherwise one lucky trade could win a sweep. A loss stays, because a few bad trades must not
+    # look as good as none.
     return value if len(ledger) >= min_trades else min(value, 0.0)
 
 
@@ -153,6 +158,7 @@ def _verdict_under(cost_bps: float, n_trades: int, margin: Interval) -> str:
         return f"too few trades ({n_trades})"
     if margin.mean <= 0:
         return "loses before costs"
+    # The interval decides what is said, not the mean alone (docs/definitions.md 5.16).
     if margin.mean > cost_bps:
         return "pays" if margin.low > cost_bps else "pays, within noise"
     return "below cost" if margin.high < cost_bps else "below cost, within noise"
@@ -168,6 +174,7 @@ def _verdict(ledger: pl.DataFrame, fees: Fees, margin: Interval) -> str:
     if margin.mean <= 0:
         return f"loses before costs; {interval}"
     noise = "" if margin.low > 0 else ", gross within noise of zero"
+    # Without cost every positive gross pays, so that `maker_free` would answer for nothing.
     costs = {name: cost for name, s in fees.items() if (cost := s.one_way_bps(ledger)) > 0}
     if not costs:
         return f"gross positive{noise}; {interval}"
@@ -185,6 +192,8 @@ def _cautions(ledger: pl.DataFrame, days: float) -> list[str]:
     cautions = []
     if days < 1:
         cautions.append(f"the period is {days * 24:.2f} hours: figures per day extrapolate")
+    # Slots of 8 hours since 1970 begin at the stamps: a position was held across one where it ends
+    # in a later slot. Funding is left out (docs/definitions.md 3).
     stamps = ledger.select(pl.col("ts_entry", "ts_exit") // (FUNDING_HOURS * NS_PER_HOUR))
     held_over = int((stamps["ts_exit"] > stamps["ts_entry"]).sum())
     if held_over:
@@ -201,6 +210,7 @@ def _mean(values: pl.Series | np.ndarray) -> float | None:
 
 def save_scorecard(card: Scorecard, ledger: pl.DataFrame, folder: Path) -> None:
     """scorecard.json and ledger.parquet, each whole or absent."""
+    # The card comes last: where there is a card, its trades are there too.
     write_frame(folder / "ledger.parquet", ledger)
     write_json(folder / "scorecard.json", card.plain(), indent=1)
 

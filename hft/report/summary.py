@@ -1,5 +1,5 @@
-"""What a tracker has of a run and of its backtests: few numbers that tell runs apart and sort, and
-the whole ladder of fees as one table.
+"""What a tracker is given of a run and of its backtests: few numbers, by which runs are told apart
+and sorted, and the whole ladder of fees as one table.
 
 In: metrics by their logged names, a Scorecard. The rest of a run's numbers stands in its
 metrics.json. To show another: its name in hft/metrics.SHOWN.
@@ -57,6 +57,8 @@ def summary_of(
     schedules that reports show, other money under the strategy's own, a spread over seeds only
     beside what runs are compared by.
     """
+    # Spreads beside few names only: two folds and two seeds come to 914 numbers, and a table of
+    # runs with all of them can no longer be read.
     compared = {
         objective,
         metric("select", "log_loss"),
@@ -79,6 +81,7 @@ def _is_shown(logged: str, of: Metric | None, paid: list[str]) -> bool:
         return False
     if not of.by_schedule:
         return True
+    # `reported` has the strategy's own schedule first.
     own, schedule = paid[0], logged.partition("@")[2].partition("/")[0]
     return schedule in (paid if of.name == "net_bps_day" else [own])
 
@@ -99,6 +102,7 @@ def fee_table(metrics: Numbers, fees: Mapping[str, FeeSchedule]) -> pl.DataFrame
         }
         for name, schedule in fees.items()
     ]
+    # polars would take types from the first 100 rows; a ladder of one's own may be longer.
     return pl.DataFrame(rows, infer_schema_length=None)
 
 
@@ -127,9 +131,11 @@ def _of_card(card: Scorecard, name: str, paid: list[str]) -> Iterator[tuple[str,
         if m.name not in SHOWN:
             continue
         if not m.by_schedule:
+            # A null is no number to sort by.
             if plain[m.name] is not None:
                 yield metric(name, m.name), plain[m.name]
             continue
+        # The whole ladder stands in the scorecard's table.
         schedules: Iterable[str] = paid if m.name in ("net_bps_day", "sharpe") else paid[:1]
         for schedule in schedules:
             if (value := plain["schedules"][schedule][m.name]) is not None:

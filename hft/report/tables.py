@@ -72,6 +72,7 @@ def print_scorecard(card: Scorecard, *, schedule: str, console: Console | None =
     console = console or Console()
     # A terminal of 80 columns has just room for the verdict.
     table = _new_table(_period(card), gap=int(console.width >= 100))
+    # bybit_perp_supreme has 18 characters: the column keeps its place from card to card.
     table.add_column("schedule", no_wrap=True, min_width=18)
     for name in ("fees", "a trade", "a day", "total", "hit", "Sharpe", "fall"):
         table.add_column(name, justify="right", no_wrap=True)
@@ -121,7 +122,9 @@ def print_fit(
 
 
 def _of_fit(metrics: Metrics) -> Iterator[str]:
-    """What stands under the table of a fit."""
+    """The lines under the table of a fit."""
+    # Barriers decide most of a class's share. Only what departs from the random walk's tells of the
+    # market.
     shares = [
         f"{label} {_shown(metrics[metric('labels', label)], '.1%')} "
         f"({_shown(metrics[metric('labels', f'random_walk_{label}')], '.1%')})"
@@ -132,6 +135,8 @@ def _of_fit(metrics: Metrics) -> Iterator[str]:
         metrics[metric("select", f"log_loss_excess{end}")] for end in ("", "_low", "_high")
     )
     interval = f" [{low:+.4f}, {high:+.4f}]" if low is not None and high is not None else ""
+    # Skill is an interval wholly below 0 (docs/definitions.md 5.21). A macro-F1 above the
+    # majority's is none: shuffled labels reach .32 (5.16).
     verdict = "skill" if high is not None and high < 0 else "no skill shown"
     against = "log loss of select against class frequencies"
     yield f"{against} {_shown(excess, '+.4f')}{interval}: {verdict}"
@@ -165,6 +170,7 @@ def print_spread(
     nets = np.array([card.schedules[schedule].net_bps_day for card in cards.values()])
     for (name, card), net in zip(cards.items(), nets, strict=True):
         table.add_row(name, str(card.trades), _shown(card.break_even_bps, "+.2f"), f"{net:+.1f}")
+    # A series without trades has no break-even, but its net of 0 counts above.
     margins = np.array([c.break_even_bps for c in cards.values() if c.break_even_bps is not None])
     for label, of in (("mean", np.mean), ("standard deviation", _deviation), ("worst", np.min)):
         margin = f"{of(margins):+.2f}" if len(margins) else "-"
@@ -187,7 +193,7 @@ def _deviation(values: np.ndarray) -> float:
 
 
 def _lines(card: Scorecard) -> Iterator[str]:
-    """What stands under the table; every unit is bps unless said."""
+    """The lines under the table; a number without a unit is in bps."""
     turnover = f"turnover {card.turnover_day:.1f} positions a day"
     yield f"{card.trades} trades, {card.trades / card.days:.1f} a day, {turnover}"
     if card.trades:
@@ -198,6 +204,7 @@ def _lines(card: Scorecard) -> Iterator[str]:
         gross = f"gross {_shown(card.gross_bps_trade, '+.2f')} per trade"
         yield f"{gross}; markouts after 0.1, 1, 10 s: {marks}"
     reasons = [row.sharpe_reason for row in card.schedules.values() if row.sharpe_reason]
+    # Most schedules share one reason, which is about the period: said once.
     yield from (f"no Sharpe ratio: {reason}" for reason in dict.fromkeys(reasons))
     yield from (f"note: {note}" for note in card.notes)
     yield f"verdict: {card.verdict}"

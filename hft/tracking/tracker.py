@@ -77,6 +77,7 @@ class Tracker:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        # W&B marks a run as failed by its exit code.
         self.finish(exit_code=0 if kind is None else 1)
 
 
@@ -100,6 +101,7 @@ def words_of(config: Mapping[str, Any]) -> list[str]:
     kinds = kinds_of(config)
     experiment = config.get("experiment")
     named = {"experiment": experiment} if experiment else {}
+    # Where a run is watched and on what it ran tell nothing about what was tried.
     kinds = {name: kind for name, kind in kinds.items() if name not in ("logger", "trainer")}
     return [f"{name}={word}" for name, word in (named | kinds).items()]
 
@@ -114,6 +116,7 @@ def title_of(config: Mapping[str, Any], run_id: str) -> str:
 def best_of(name: str) -> Literal["min", "max", "last"]:
     """Which value stands for a curve: the largest of `fold-0/seed-7/select/net_bps_day@vip0`."""
     found = find(name)
+    # The registry knows which way is better, so that no second list of names can disagree with it.
     ways: dict[str, Literal["min", "max", "last"]] = {"lower": "min", "higher": "max"}
     return "last" if found is None else ways.get(found.better, "last")
 
@@ -128,4 +131,5 @@ def png(figure: Figure | Path) -> bytes:
 
 def file_name(name: str) -> str:
     """`select/confusion` as the name of a file."""
+    # No separator and no leading dot: a metric's name leads out of no folder and hides no file.
     return "".join(c if c.isalnum() or c in "-_.@" else "-" for c in name).lstrip(".")

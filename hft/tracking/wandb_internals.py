@@ -21,6 +21,8 @@ def quiet_settings(*, init_timeout_s: float, flush_s: float) -> wandb.Settings:
     """
     import wandb
 
+    # The commit and the versions stand in the run's config already, as `code`
+    # (hft/tracking/logger/wandb.py).
     return wandb.Settings(
         silent=True,
         console="off",
@@ -40,11 +42,13 @@ def panel_json(panel: Panel) -> str:
 
 def set_panel_id(panel: Panel, identity: str) -> None:
     """Replaces the id that W&B draws at random."""
+    # With random ids the snapshot in the tests would differ each time.
     panel._id = identity
 
 
 def set_runset_id(workspace: Workspace, identity: str) -> None:
     """Replaces the id that W&B draws at random."""
+    # As for panels: the same arguments must give the same JSON.
     workspace._internal_runset_id = identity
 
 
@@ -58,4 +62,5 @@ def refusals() -> tuple[type[Exception], ...]:
     import wandb
     from wandb.sdk.lib.service.service_connection import WandbApiFailedError
 
+    # The second is raised where the server refuses a query, and is no wandb.errors.Error.
     return (wandb.errors.Error, WandbApiFailedError)

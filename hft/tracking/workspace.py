@@ -79,8 +79,10 @@ def read_shown(*, swept: tuple[str, ...] = (), conf: Path = CONF) -> Shown:
     """
     known = config_paths(conf)
     named: dict[tuple[str, ...], list[str]] = {}
+    # A name with an underscore is included by others and is no sweep of its own.
     for path in sorted((conf / "sweep").glob("[!_]*.yaml")):
         space = tuple(p for path in _space_of(path) if (p := _leaf(path, known)))
+        # By space: methods that search the same one share its panel.
         named.setdefault(space, []).append(path.stem)
     spaces = {f"sweep={', '.join(names)}": space for space, names in named.items() if space}
     if swept:
@@ -102,6 +104,7 @@ def config_paths(conf: Path = CONF) -> list[str]:
     groups = [
         p
         for p in sorted(conf.iterdir())
+        # Schemas are no config, and a sweep's settings are its study's and in no run's config.
         if p.is_dir() and p.name not in ("schema", "sweep", "launcher")
     ]
     trees = [{g.name: read_yaml(path)} for g in groups for path in sorted(g.glob("*.yaml"))]
@@ -123,6 +126,8 @@ def build_workspace(shown: Shown, *, project: str, entity: str, name: str) -> Wo
     }
     for title, panels in sections.items():
         for panel in panels:
+            # Emptied first, because the id is part of the JSON that it is a hash of. The section's
+            # title goes in: the same panel in two sections needs two ids.
             set_panel_id(panel, "")
             set_panel_id(panel, _identity(title + panel_json(panel)))
     try:
@@ -217,6 +222,7 @@ def _study(shown: Shown) -> list[Panel]:
         *(
             wr.ScatterPlot(
                 title=f"{target} over time, and the best so far",
+                # W&B's own key of when a run began.
                 x=wr.Metric("CreatedTimestamp"),
                 y=wr.SummaryMetric(target),
                 **{f"running_y{best[target]}": True},
@@ -234,6 +240,7 @@ def _study(shown: Shown) -> list[Panel]:
         ),
         wr.BarPlot(
             title="seconds spent by state",
+            # W&B's own key of how long a run worked: it shows what failed and pruned trials cost.
             metrics=["RelativeTime(Process)"],
             groupby="State",
             groupby_aggfunc="sum",
@@ -247,6 +254,8 @@ def _train(shown: Shown) -> list[Panel]:
     curves = CURVES | {"net bps a day of select, where trained with a look at it": shown.objective}
     return [
         *(
+            # The expression finds the curve of every fold and seed, whatever prefix it stands
+            # below.
             wr.LinePlot(title=title, x="epoch", y=[name], metric_regex=f"^(.*/)?{re.escape(name)}$")
             for title, name in curves.items()
             if name != LOG_LOSS  # no curve: select is scored once, at the end
@@ -277,6 +286,8 @@ def _backtest(shown: Shown) -> list[Panel]:
         ),
         wr.BarPlot(title="break-even cost one way, bps, and its 95 % interval", metrics=ends),
         wr.CustomChart(
+            # A chart of one table: all schedules as numbers would be a column each in the table of
+            # runs.
             query={"summaryTable": {"tableKey": name("scorecard")}},
             chart_name="wandb/bar/v0",
             chart_fields={"label": "schedule", "value": "net_bps_day"},
@@ -356,6 +367,7 @@ def _space_of(path: Path) -> list[str]:
     own.
     """
     body = read_yaml(path)
+    # conf/sweep/tpe.yaml and its like have their space from a file that they include.
     bases = [name for name in body.get("defaults", []) if name != "_self_"]
     found = [at for name in bases for at in _space_of(path.with_name(f"{name}.yaml"))]
     return list(dict.fromkeys([*found, *(body.get("space") or {})]))
@@ -377,6 +389,7 @@ def _leaves(tree: dict[str, Any], path: str = "") -> list[str]:
 
 def _leaf(path: str, known: list[str]) -> str:
     """Where W&B has the value: of a choice its kind; "" for what no run's config holds."""
+    # A path of a space may be typed as Hydra's grammar has it, `+` in front of a key that is new.
     path = path.lstrip("+~")
     return next((p for p in (path, f"{path}.kind") if p in known), "")
 

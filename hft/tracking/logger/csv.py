@@ -35,6 +35,8 @@ class CsvTracker(Tracker):
 
     def __init__(self, job: Job) -> None:
         self.folder = folder = job.folder
+        # Read back, because each write is of the whole file: a resumed run would otherwise drop the
+        # epochs before it.
         read = _read_rows(folder / "metrics.csv")
         self.rows: dict[int, dict[str, Any]] = {int(row.pop("epoch")): {**row} for row in read}
         self.values = {row["name"]: row["value"] for row in _read_rows(folder / "summary.csv")}
@@ -61,6 +63,7 @@ class CsvTracker(Tracker):
 
     def _write_rows(self, name: str, columns: list[str], rows: list[dict[str, Any]]) -> None:
         text = io.StringIO()
+        # Not every metric comes with every epoch (`money_every`), so that rows have empty cells.
         writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
@@ -72,4 +75,5 @@ def _read_rows(path: Path) -> list[dict[str, str]]:
         return []
     with path.open(newline="") as file:
         rows = list(csv.DictReader(file))
+    # An empty cell was never logged and must not become a value when a run goes on.
     return [{name: value for name, value in row.items() if value != ""} for row in rows]

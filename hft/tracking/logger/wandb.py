@@ -100,6 +100,8 @@ class WandbTracker(Tracker):
     def summary(self, values: dict[str, Any]) -> None:
         self.values |= values
         text = json.dumps(self.values, default=operator.methodcaller("item"))  # numpy's scalars
+        # No fsync, because this is written at each epoch. A kill loses nothing that the kernel
+        # holds, a power cut loses a summary, and the run's own metrics.json is durable.
         write_atomic(self.folder / "summary.json", text.encode(), durable=False)
         self.run.summary.update(values)
 
@@ -119,6 +121,8 @@ class WandbTracker(Tracker):
     def page(self, name: str, text: str) -> None:
         import wandb
 
+        # The page brings its own style, and is a text where W&B would first look for a file of that
+        # name.
         self._log({name: wandb.Html(text, inject=False, data_is_not_path=True)})
 
     def artifact(self, name: str, path: Path, metadata: dict[str, Any]) -> None:
@@ -128,6 +132,7 @@ class WandbTracker(Tracker):
             artifact = wandb.Artifact(
                 f"{self.run_id}-{file_name(name)}", type="model", metadata=metadata
             )
+            # W&B's cache would keep a second copy of all weights in the home folder.
             artifact.add_file(str(path), skip_cache=True)
             self.run.log_artifact(artifact)
 
@@ -192,6 +197,7 @@ def _about(job: Job) -> dict[str, Any]:
     """
     config = job.config | {"code": {"git": git_state(), "versions": versions()}}
     about = {"dir": str(job.folder), "tags": list(job.tags) or None}
+    # Below a key of its own: the same fields of the training stay as they are.
     if job.is_backtest:
         return about | {"config": {job.name: config}}
     is_study = job.name == "study"
@@ -217,6 +223,9 @@ def _start(mode: str, arguments: dict[str, Any], job: Job) -> Any:
 
     def init(mode: Literal["online", "offline", "disabled"]) -> Any:
         settings = quiet_settings(init_timeout_s=INIT_TIMEOUT_S, flush_s=FLUSH_S)
+        # `allow`, because a resumed training and each backtest go on with the run of the same id.
+        # `create_new`, because a notebook may have a run of its own open, which W&B would hand out
+        # or end instead.
         return wandb.init(
             **arguments, mode=mode, resume="allow", reinit="create_new", settings=settings
         )
@@ -228,6 +237,7 @@ def _start(mode: str, arguments: dict[str, Any], job: Job) -> Any:
     if not reason:
         try:
             return init("online")
+        # A wrong key is a mistake to mend. To go offline because of it would hide the mistake.
         except (wandb.errors.AuthenticationError, wandb.errors.UsageError) as error:
             raise TrackingError(
                 f"logger=wandb: {error} Mend it, or take logger.mode=offline"
@@ -250,6 +260,7 @@ def sync_line(folder: Path, *, of_study: bool = False) -> str:
     quoted = shlex.quote(str(folder))
     files = [f"{quoted}/wandb/offline-run-*"]
     if of_study:
+        # The pattern stays out of the quotes, so that the shell expands it.
         files.append(f"{quoted}/[0-9]*/wandb/offline-run-*")
     return " ".join(["wandb sync", *files])
 
@@ -261,6 +272,7 @@ def has_key() -> bool:
     host = urlsplit(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).netloc
     paths = [os.environ["NETRC"]] if "NETRC" in os.environ else ["~/.netrc", "~/_netrc"]
     for path in paths:
+        # A file that W&B could not read either counts as no key, and the run stays offline.
         with suppress(OSError, netrc.NetrcParseError):
             if netrc.netrc(os.path.expanduser(path)).authenticators(host):
                 return True
