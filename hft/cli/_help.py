@@ -52,10 +52,12 @@ def help_text(entry: str, conf: Path) -> str:
 def _chosen(defaults: list[Any]) -> dict[str, Any]:
     """The choice of each group of the entry point, in its order."""
     pairs = [pair for item in defaults if isinstance(item, dict) for pair in item.items()]
+    # Hydra's own groups are set by `override ...` and are no choice of a user's.
     return {group: choice for group, choice in pairs if not group.startswith("override ")}
 
 
 def _choices(folder: Path, choice: Any, entry: str) -> list[str]:
+    # A name with an underscore is included by others and cannot be chosen alone.
     names = sorted(path.stem for path in folder.glob("[!_]*.yaml"))
     taken = choice if isinstance(choice, list) else [choice]
     shown = [name for name in names if entry == "backtest" or name != OF_BACKTEST]
@@ -63,10 +65,12 @@ def _choices(folder: Path, choice: Any, entry: str) -> list[str]:
 
 
 def _shown(value: Any) -> str:
+    # As it is typed and as YAML has it.
     return {True: "true", False: "false"}[value] if isinstance(value, bool) else f"{value}"
 
 
 def _wrapped(head: str, words: list[str], indent: int) -> list[str]:
+    # Whole words, so that a value can be copied from one line.
     return textwrap.wrap(
         f"{head:{indent}}" + " ".join(words),
         WIDTH,

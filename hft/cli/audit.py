@@ -31,6 +31,7 @@ def make_parser() -> argparse.ArgumentParser:
 def main(arguments: list[str]) -> int:
     """1 when a kind sees the future, 2 when the audit cannot run."""
     asked = make_parser().parse_args(arguments)
+    # Below the reading of arguments, so that --help loads neither Hydra nor torch.
     from hydra.errors import HydraException
     from rich.console import Console
     from rich.progress import track
@@ -39,12 +40,14 @@ def main(arguments: list[str]) -> int:
     from hft.config.configs import TrainConfig
     from hft.runs.lookahead import N_CUTS, audit
 
+    # Standard output is for verdicts alone: with --json another program reads it.
     progress = Console(stderr=True)
     try:
         config = make_config(TrainConfig, [*MARKET, *asked.overrides])
         found = audit(config)
         if progress.is_terminal:
             found = track(found, "audit", transient=True, console=progress)
+        # `audit` computes while it is read: what it refuses is raised here.
         findings = list(found)
     except (UserError, HydraException) as error:
         sys.stderr.write("error: " + "\n       ".join(str(error).splitlines()) + "\n")

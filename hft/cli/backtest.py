@@ -17,14 +17,17 @@ if TYPE_CHECKING:
     from hft.report.scorecard import Scorecard
 
 
+# Hydra takes a relative path as one from this file.
 @hydra.main(version_base="1.3", config_path=str(CONF.resolve()), config_name="backtest")
 def _backtest(composed: DictConfig) -> Scorecard:
+    # Imported when the task runs: Hydra's completion and --cfg need none of it.
     from hft.runs.backtest import backtest
     from hft.runs.jobs import backtest_job
 
     return backtest(*backtest_job(composed))
 
 
+# `explain` gives the group choices and the overrides too, for which a backtest has no use.
 def _read(composed: DictConfig, **_: Any) -> Any:
     from hft.runs.jobs import backtest_job
 

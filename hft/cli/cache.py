@@ -55,6 +55,7 @@ def main(arguments: list[str]) -> int:
             f"hft cache {action}: must be one of {', '.join(ACTIONS)}"
             f"{did_you_mean(action, ACTIONS)}"
         )
+    # What an action would ignore is refused: `clear days=30` would remove all.
     allowed = {"cache", "days"} if action == "prune" else {"cache"}
     if ignored := [f"{name}=" for name in settings if name not in allowed]:
         raise CacheCommandError(f"hft cache {action}: takes no {ignored[0]}; usage: {USAGE}")
@@ -114,6 +115,7 @@ def show(cache: Cache, *, as_json: bool) -> None:
 def clear(cache: Cache, stages: list[str]) -> None:
     """Removes all entries, or those of `stages`; "kernels" stands for the compiled kernels."""
     known = [*sorted({entry.stage for entry in cache.stored()}), KERNELS]
+    # All names are read before anything is removed: a slip in the second must not cost the first.
     for stage in stages:
         if stage not in known:
             raise CacheCommandError(
@@ -121,6 +123,8 @@ def clear(cache: Cache, stages: list[str]) -> None:
                 f"{', '.join(known)}{did_you_mean(stage, known)}"
             )
     chosen = stages or known
+    # An age of minus infinity is every kernel, one that is used at this moment too
+    # (hft/system/kernels.py).
     _remove(cache, lambda entry: entry.stage in chosen, -math.inf if KERNELS in chosen else None)
 
 
@@ -134,6 +138,7 @@ def _remove(cache: Cache, gone: Callable[[Stored], bool], kernel_days: float | N
     entries = [entry for entry in cache.stored() if gone(entry)]
     for entry in entries:
         cache.remove(entry)
+    # What killed writers left belongs to no entry and would stay for good.
     cache.sweep_partials()
     folder = default_folder()
     kernels = 0
@@ -154,7 +159,9 @@ def _days(text: str) -> float:
     try:
         days = float(text)
     except ValueError:
+        # One message for what is no number and for what is below 0.
         days = -1.0
+    # Not `days < 0`, which would let nan pass.
     if not days >= 0:
         raise CacheCommandError(f"hft cache prune days={text}: must be a number of days >= 0")
     return days

@@ -41,6 +41,8 @@ class Row:
 def describe(run: Run) -> Row:
     try:
         state, config = run.state, run.read_config()
+        # Before its end a run has no metrics.json, and asking for one would call the run
+        # unreadable.
         value = run.read_metrics().get(config["objective"]) if state == "done" else None
         return Row(
             run.id,
@@ -53,6 +55,7 @@ def describe(run: Run) -> Row:
             tags=tuple(str(tag) for tag in config["tags"]),
             next=_following(run, state),
         )
+    # A stranger's config may hold anything, and one bad folder must not end the list.
     except (RunError, KeyError, TypeError, ValueError) as error:
         return Row(run.id, "unreadable", reason=str(error))
 

@@ -46,6 +46,8 @@ def main(arguments: list[str]) -> int:
 
 
 def _refuse_package(folder: Path) -> None:
+    # An installed package carries conf/ inside (hft/system/conf.py), and is no place for a user's
+    # files.
     if folder.resolve().is_relative_to(PACKAGE.resolve()):
         remedy = typed("schema", "conf/schema")
         raise SchemaError(
@@ -60,7 +62,9 @@ def write_schemas(folder: Path) -> list[Path]:
     Raises FileError where the folder cannot be written.
     """
     schemas = {entry: cls.model_json_schema() for entry, cls in ENTRIES.items()}
+    # Fee schedules are no kinds, so that the loop below finds no room for them.
     schemas["fees"] = _of_set(FeeSchedule)
+    # `sweep` and `launcher` are no part of a run's config, but their YAML is edited too.
     configs: list[type[Spec]] = [*ENTRIES.values(), SweepConfig]
     for cls in configs:
         for name, field in cls.model_fields.items():
@@ -95,5 +99,7 @@ def _relax(node: Any) -> Any:
     if node.get("type") in ("number", "integer", "boolean"):
         return {"anyOf": [node, {"type": "string", "pattern": r"^\$\{.*\}$"}]}
     if "properties" in node:
+        # Hydra takes this list away before a spec sees it. The spec's schema allows no other field,
+        # and an editor would underline it.
         node["properties"]["defaults"] = {"type": "array"}
     return node

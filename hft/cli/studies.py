@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from hft.study.study import Study
 
+# This machine alone: optuna-dashboard asks for no password.
 HOST = "localhost"
 LOOK_UP_S = 0.2
 OPTIONS = {"study": "", "sweeps": "sweeps", "storage": "", "port": "8080"}
@@ -44,11 +45,14 @@ HELP = """commands:
 def main(arguments: list[str]) -> int:
     """Raises UserError for what the user can mend."""
     parser = make_parser()
+    # Intermixed, so that --json may stand between the words too.
     asked = parser.parse_intermixed_args(arguments)
     command, options = read_words(asked.words)
     if asked.json and command not in PLAIN:
         raise StudiesError(f"{command}: has no --json; take it out")
     if asked.json:
+        # JSON has no nan: what is not finite is null (`_plain`), and a slip fails here, not in the
+        # reader.
         sys.stdout.write(json.dumps(PLAIN[command](options), indent=1, allow_nan=False) + "\n")
     else:
         COMMANDS[command](options)
@@ -91,6 +95,7 @@ def read_words(words: list[str]) -> tuple[str, dict[str, str]]:
 def _command(commands: list[str], options: dict[str, str]) -> str:
     known = [name for name in COMMANDS if name]
     strange = [word for word in commands if word not in known]
+    # `hft studies best maker_v1`, as one would guess it.
     if len(commands) == 2 and len(strange) == 1 and not options["study"]:
         raise StudiesError(
             f"{strange[0]}: no such command; a study is named with study={strange[0]}"
@@ -180,6 +185,8 @@ def _list(options: dict[str, str]) -> None:
 
 def _row(entry: dict[str, Any]) -> tuple[str, str, str]:
     if "reason" in entry:
+        # The first line is the fault; what follows it would make the table unreadable, and `status`
+        # of the study says the rest.
         return entry["study"], "-", entry["reason"].splitlines()[0]
     done = f"{entry['done']}/{entry['total']}"
     if not entry["best"]:
@@ -259,6 +266,7 @@ def _dashboard(options: dict[str, str]) -> None:
     write_notes(study)
     page = f"http://{HOST}:{port}/dashboard/studies/{study_id(study.optuna)}"
     sys.stdout.write(f"study {study.name}: {page}  (Ctrl-C ends it)\n")
+    # Into a pipe the address would else be written when the server has ended.
     sys.stdout.flush()
     # Not in the main thread: the code that answers a request swallows a Ctrl-C. The main thread
     # looks up again and again, because polars restarts waits.
@@ -274,6 +282,7 @@ def _free_port(text: str) -> int:
     if not text.isdecimal() or not 0 < int(text) < 2**16:
         raise StudiesError(f"port={text}: must be a number from 1 to 65535")
     with socket.socket() as probe:
+        # A server that has just ended leaves its port waiting, which is free all the same.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((HOST, int(text)))

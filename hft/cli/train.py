@@ -15,8 +15,11 @@ if TYPE_CHECKING:
     from hft.runs.train import Outcome
 
 
+# With -m Hydra calls its sweeper (hydra_plugins/) in place of this, so that a study never gets
+# here.
 @hydra.main(version_base="1.3", config_path=str(CONF.resolve()), config_name="train")
 def _train(composed: DictConfig) -> Outcome:
+    # Imported when the task runs: Hydra's completion and --cfg need none of it.
     from hft.runs.jobs import train_job
     from hft.runs.reproduce import reproduce
     from hft.runs.train import train
@@ -30,6 +33,8 @@ def _train(composed: DictConfig) -> Outcome:
 def _read(composed: DictConfig, **given: Any) -> Any:
     from hft.search.settings import read_command
 
+    # Not train_job: the command line with the mistake may be a sweep's, and its settings are read
+    # too.
     return read_command(composed, **given)
 
 

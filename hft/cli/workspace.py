@@ -55,9 +55,11 @@ def main(arguments: list[str]) -> int:
     if not dry:
         check_online()
     shown = read_shown(swept=tuple(filter(None, given["swept"].split(","))))
+    # A dry run asks no server, so that it has no team of its own.
     entity = given["entity"] or ("" if dry else default_entity())
     workspace = build_workspace(shown, project=given["project"], entity=entity, name=given["name"])
     if dry:
+        # Standard output is the JSON alone, to be read by another program.
         sys.stdout.write(to_json(workspace))
         sys.stderr.write(_listed(panels_of(workspace)))
     else:

@@ -291,6 +291,7 @@ def test_other_choices_take_the_whole_path(tmp_path, overrides):
 # Quick looks
 
 
+@pytest.mark.slow
 def test_overfit_learns_one_batch_by_heart(shell, tmp_path):
     ended = shell("train.py", "experiment=smoke", "debug=overfit", *QUIET, *folders(tmp_path))
     assert ended.status == 0, ended.err

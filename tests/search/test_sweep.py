@@ -54,6 +54,7 @@ def rates(study):
     return [trial.params["optim.lr"] for trial in study.trials()]
 
 
+@pytest.mark.slow
 def test_the_same_command_goes_on_to_an_exact_total(sweep, tmp_path):
     assert sweep(*SEARCH, NAME, "sweep.n_trials=2").status == 0
     ended = sweep(*SEARCH, NAME, "sweep.n_trials=4")

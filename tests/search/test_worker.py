@@ -397,9 +397,8 @@ def signal_at(monkeypatch, number, *, seed, step):
     monkeypatch.setattr(Learner, "begin_step", begin_step)
 
 
-@pytest.mark.parametrize(
-    "number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_saves_and_another_trial_goes_on_from_a_copy(tmp_path, monkeypatch, number):
     stopping_at(monkeypatch)
     settings = ("seeds=2", *EPOCHS, "trainer.chunk=128", "trainer.batch_chunks=1", "logger=csv")

@@ -285,7 +285,10 @@ def test_a_kill_from_outside_at_any_time(tmp_path):
 # A torn journal
 
 
-@pytest.mark.parametrize("tear", ["cut", "garbage", "zeros"])
+@pytest.mark.parametrize(
+    "tear",
+    ["cut", *(pytest.param(tear, marks=pytest.mark.slow) for tear in ("garbage", "zeros"))],
+)
 def test_a_torn_line_costs_that_line(tmp_path, tear):
     study = make_study(tmp_path / "s", n_trials=10)
     end(start(study, driver="a", total=6))
