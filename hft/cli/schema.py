@@ -80,7 +80,7 @@ def write_schemas(folder: Path) -> list[Path]:
 
 
 def _of_set(entry: Any) -> dict[str, Any]:
-    """Of a mapping of names to entries, which may carry Hydra's `defaults:` list."""
+    """The schema of a mapping of names to entries, which may carry Hydra's `defaults:` list."""
     return _schema(dict[str, entry | list[Any]])
 
 
