@@ -154,8 +154,8 @@ class Driver:
             self._finish(flight.claim, self._outcome_of(flight))
 
     def _outcome_of(self, flight: Flight) -> Outcome:
-        """The engine's word on a flight that ended; where the engine has no outcome, what the
-        worker had stored before its end goes first.
+        """The outcome of a flight that ended: the engine's; where it has none, what the worker had
+        stored before its end; else what the engine says of the end.
         """
         try:
             return read_outcome(flight.future.result())

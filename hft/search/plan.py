@@ -199,6 +199,8 @@ def _check_objectives(sweep: SweepSpec, configs: Iterable[TrainConfig]) -> None:
     for field, names in (("objectives", sweep.objectives), ("constraints", sweep.constraints)):
         for name in names:
             if name not in known:
+                # Metrics of money end in a fee schedule, so that a name without one begins a longer
+                # name.
                 longer = next((metric for metric in known if metric.startswith(name)), "")
                 hint = f", did you mean {longer!r}?" if longer else did_you_mean(name, known)
                 hint = hint or f"; one of {', '.join(known)}"

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from hft.dataset.stages import Last, Market
 
 LOG = "log.txt"
+# The fault of the disk and not of the trial, which is tried again.
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
@@ -323,6 +324,7 @@ def redirected(path: Path) -> Iterator[None]:
             # By line, so that one can follow a trial, and a killed worker's last words are in the
             # file.
             file = undo.enter_context(path.open("a", buffering=1, errors="replace"))
+        # Compiled libraries and child processes write to the descriptors, past sys.stdout.
         for number in (1, 2):
             kept = os.dup(number)
             undo.callback(os.close, kept)

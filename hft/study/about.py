@@ -157,8 +157,8 @@ def remember_storage(folder: Path, storage: str) -> None:
 
 
 def refuse_unknown(folder: Path, storage: str) -> None:
-    """A stranger's study.json could send our database password to their server, or have us write
-    to any file.
+    """Raises StudyError for an address that no sweep from here has used. A stranger's study.json
+    could send our database password to their server, or have us write to any file.
     """
     read_address(storage, folder)  # a wrong address is reported first
     if storage not in INSIDE and _known_storage(folder) != storage:

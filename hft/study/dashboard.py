@@ -102,7 +102,7 @@ def _escaped(text: str) -> str:
 
 
 def _code(lines: Iterable[str]) -> str:
-    """A block that no line of it can end."""
+    """A block of code that none of its lines can end."""
     return "\n".join(["```", *(printable(line).replace("```", "'''") for line in lines), "```"])
 
 

@@ -47,8 +47,8 @@ LOOKS: dict[str, dict[str, Any]] = {
 
 
 def draw_all(study: Study) -> dict[str, Figure | str]:
-    """By title, in the order of the report. A drawing that fails is a sentence: it must not cost a
-    sweep its report.
+    """The drawings by title, in the order of the report. A drawing that fails becomes a sentence,
+    because it must not cost a sweep its report.
     """
     drawn: dict[str, Figure | str] = {}
     for title, draw in FIGURES.items():

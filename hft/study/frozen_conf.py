@@ -42,7 +42,7 @@ def freeze_conf(source: Path, folder: Path) -> Path:
 
 
 def _yaml_files(folder: Path) -> list[Path]:
-    """Relative, sorted; no link is followed, to a file or to a folder."""
+    """Relative paths, sorted; links to files and to folders are left out."""
     found = [
         Path(place, name)
         for place, _, names in os.walk(folder)

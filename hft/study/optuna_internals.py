@@ -48,12 +48,12 @@ def frozen_trial(study: optuna.Study, number: int) -> FrozenTrial:
 
 
 def set_attribute(storage: BaseStorage, trial: FrozenTrial, name: str, value: Any) -> None:
-    """A user attribute of a trial; only `Trial` offers it in public, which asks the sampler."""
+    """Writes a user attribute. In public only `Trial` can, and to make one asks the sampler."""
     storage.set_trial_user_attr(trial_id(trial), name, value)
 
 
 def set_constraint(storage: BaseStorage, trial: FrozenTrial, name: str, value: float) -> None:
-    """What `FrozenTrial.constraints` reads back; only the trial's own process can in public."""
+    """Writes what `FrozenTrial.constraints` reads back; in public only the trial's process can."""
     storage.set_trial_system_attr(trial_id(trial), CONSTRAINT + name, value)
 
 

@@ -52,8 +52,8 @@ class Outcome(Spec):
 
 
 def read_outcome(stored: Any) -> Outcome:
-    """The outcome that `stored`, plain data, describes; a failed one that says so where it is
-    none.
+    """The outcome that the plain data in `stored` describe; where they describe none, a failed one
+    that says so.
     """
     if not isinstance(stored, dict):
         return Outcome(status=Status.FAILED, reason=f"the outcome is no mapping, got {stored!r}")

@@ -34,6 +34,7 @@ class Point:
 def points_over_seeds(study: Study) -> list[Point]:
     """[] where the study is no grid over several seeds."""
     seeds = [d for d in study.space.dimensions if d.path == SEED and len(d.choices or ()) > 1]
+    # A search hardly ever draws one point with several seeds, so that there is nothing to average.
     if study.sweep.kind != "grid" or not seeds:
         return []
     points: dict[str, Point] = {}

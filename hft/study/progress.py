@@ -40,7 +40,7 @@ def left_s(
     durations: Sequence[float], ages: Sequence[float], *, n_open: int, slots: int
 ) -> float | None:
     """Seconds until the last trial ends if no slot ever waits and trials last as long as those so
-    far; None unknown.
+    far; None where no trial has ended yet.
 
     `ages` are of the running trials, `n_open` counts those not begun.
     """

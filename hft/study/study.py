@@ -74,8 +74,8 @@ class Study:
 
     @property
     def optuna(self) -> optuna.Study:
-        """One per process. Nobody uses its sampler and pruner: claims and trials have their own."""
-        # By process, because a fork must not use its parent's connections.
+        """Optuna's study. Nobody uses its sampler and pruner: claims and trials have their own."""
+        # One per process, because a fork must not use its parent's connections.
         if getattr(self, "_of", None) != os.getpid():
             self._study, self._of = _load(self.address, self.name), os.getpid()
         return self._study
@@ -88,7 +88,7 @@ class Study:
         return self.folder / f"{number:04d}"
 
     def trials(self) -> list[FrozenTrial]:
-        """By number, not to be changed."""
+        """All trials by number; callers must not change them."""
         # A copy of every trial would make each claim dearer than the one before.
         return self.optuna.get_trials(deepcopy=False)
 
@@ -195,6 +195,7 @@ def open_study(folder: Path, *, storage: str = "") -> Study:
     begun = about["storage"] if about else address.text
     stored = _stored(address, folder.name, begun=begun)
     assert stored is not None, "a study that was begun is there, or StudyError says so"
+    # An edited study.json must not describe the trials of another study.
     if about:
         refuse_other(stored, about, folder)
     sweep = parse_about(stored, f"study {folder.name}").sweep

@@ -63,7 +63,7 @@ def is_feasible(trial: FrozenTrial) -> bool:
 
 
 def reason_of(trial: FrozenTrial) -> str:
-    """Why it failed, in one printable line; empty where it did not."""
+    """Why the trial failed, in one printable line; empty where it did not fail."""
     if trial.state.name != "FAIL":
         return ""
     text = str(trial.user_attrs.get("reason") or "no reason given").strip()
@@ -93,12 +93,12 @@ def run_id(study: Study, number: int) -> str:
 
 
 def values_of(trial: FrozenTrial) -> list[float]:
-    """One per objective; of a pruned trial the last that it reported."""
+    """One value per objective; of a pruned trial the value that it reported last."""
     return list(trial.values or [])
 
 
 def numbers_of(study: Study, trial: FrozenTrial) -> dict[str, float | None]:
-    """Its metrics as its worker sent them (hft/study/shown.py), then its objectives."""
+    """A trial's metrics as its worker sent them (hft/study/shown.py), then its objectives."""
     values = zip(study.sweep.objectives, values_of(trial), strict=False)
     stored = trial.user_attrs.get("outcome")
     metrics = {} if stored is None else read_outcome(stored).metrics
@@ -208,7 +208,7 @@ def importances(study: Study, k: int = 0) -> dict[str, float]:
     sign = 1 if study.optuna.directions[k].name == "MINIMIZE" else -1
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        # Of small groups, and of `target` being read as a loss, which it is.
+        # Optuna warns of small groups, and that it reads `target` as a loss, which `sign` makes it.
         warnings.simplefilter("ignore", UserWarning)
         return get_param_importances(
             study.optuna,
@@ -218,7 +218,7 @@ def importances(study: Study, k: int = 0) -> dict[str, float]:
 
 
 def complete_trials(study: Study) -> list[FrozenTrial]:
-    """Those that can be drawn and compared: all their values are finite."""
+    """The complete trials whose values are all finite: they can be drawn and compared."""
     return [
         t
         for t in study.trials()

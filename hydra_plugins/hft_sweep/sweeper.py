@@ -16,6 +16,7 @@ from omegaconf import DictConfig
 
 @dataclass
 class HftSweeperConf:
+    # Hydra constructs its plugins by a `_target_`; no config of hft has one (docs/design.md 3).
     _target_: str = "hydra_plugins.hft_sweep.sweeper.HftSweeper"
     _recursive_: bool = False
 

@@ -58,8 +58,8 @@ class Future(Protocol):
     """The outcome to come of one task."""
 
     def done(self) -> bool:
-        """Whether the task has ended; a cancelled one has when its worker holds nothing of it any
-        more.
+        """Whether the task has ended. A cancelled task has ended when its worker holds nothing of
+        it any more.
         """
         ...
 

@@ -37,7 +37,7 @@ _environment_lock = threading.Lock()
 
 @dataclass(frozen=True)
 class Limits:
-    """Of one task; 0 is none."""
+    """The limits of one task; 0 is no limit."""
 
     timeout_s: float
     memory_gb: float
@@ -45,7 +45,7 @@ class Limits:
 
 
 class WorkerProcess(SpawnProcess):
-    """Has its slot start it; the slot's state stays in this process."""
+    """A process that its slot starts; the slot's state stays with the parent."""
 
     begin: Begin
 

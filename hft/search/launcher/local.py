@@ -198,7 +198,7 @@ class LocalEngine(Engine):
 
 
 def n_cores() -> int:
-    """Those that this process may use."""
+    """The cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 

@@ -50,6 +50,8 @@ ROOT = Path(__file__).parents[3]
 COMMANDS = ("sbatch", "srun", "squeue", "scancel")
 EARLY_S = 60  # Slurm may send the signal so early; with a short limit it came at the start
 CLOSE_S = 120.0  # sites give a job 30 s between SIGTERM and SIGKILL
+# A user's options come last and would win over ours: without `no-requeue` or `signal` a trial could
+# run twice, or end unsaved.
 SET_BY_US = frozenset((
     "account", "array", "constraint", "cpus-per-task", "error", "gpus-per-node", "job-name", "mem",
     "no-requeue", "nodes", "ntasks", "ntasks-per-node", "open-mode", "output", "partition", "qos",
@@ -92,6 +94,8 @@ class Slurm(LauncherSpec):
                 raise ValueError(
                     f"{name!r} is no long option of sbatch, or one that the launcher sets by itself"
                 )
+            # Each option is a line of the batch file, and what follows a line end would be a
+            # command.
             if "\n" in str(value):
                 raise ValueError(f"{name!r} must be one line, got {value!r}")
         return options
@@ -156,6 +160,7 @@ class Slurm(LauncherSpec):
     def _environment_lines(self) -> list[str]:
         return [
             "unset WANDB_SERVICE",  # the driver's, which no other machine reaches
+            # A checkout need not be installed to be swept.
             f"export PYTHONPATH={shlex.quote(str(ROOT))}${{PYTHONPATH:+:$PYTHONPATH}}",
             "export " + " ".join(f"{name}={self.cpus}" for name in THREAD_LIMITS),
         ]
@@ -190,6 +195,8 @@ class SlurmEngine(Engine):
             folder.mkdir(parents=True)
             script = submission_text(self._executor, "true").encode()
             write_atomic(folder / "check.sh", script, durable=False)
+        # A wrong partition is found here. Later it would look like a full queue, and be asked for
+        # again for an hour (REFUSED_S).
         accepted, answer = ask("sbatch", "--test-only", str(folder / "check.sh"))
         if not accepted:
             raise LauncherError(

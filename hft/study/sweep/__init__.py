@@ -51,6 +51,7 @@ class Bound(Spec):
 
 
 class SweepSpec(Kind):
+    # When a trial may be ended early: after an epoch, after a unit (one fold and seed), or never.
     prunes: ClassVar[Literal["", "epoch", "unit"]] = ""
 
     study: Annotated[str, Role.PLACE] = Field(
@@ -181,7 +182,7 @@ def trial_seed(seed: int, number: int) -> int:
     """The sampler's seed for a trial: the same whoever asks, and different for every number below
     2**31.
     """
-    # The factors are odd, so that no two numbers meet.
+    # Each step can be undone (an odd factor, a shift xored in), so that no two numbers meet.
     mixed = (number * 0x9E3779B1 + (seed + 1) * 0x85EBCA6B) % 2**31
     mixed = ((mixed ^ mixed >> 15) * 0x2C1B3C6D) % 2**31
     return mixed ^ mixed >> 12

@@ -21,8 +21,8 @@ class Nsga2(SweepSpec):
 
 
 class DistinctChildren(optuna.samplers.NSGAIISampler):
-    """Draws a child again that repeats a trial: 28 of 400 children did with six parameters, 66 with
-    two.
+    """Draws a child anew where it repeats a trial. In Optuna 5.0.0 28 of 400 children did so with
+    six parameters, and 66 with two.
     """
 
     def sample_relative(
