@@ -75,6 +75,7 @@ def to_text(rows: list[Row], *, width: int) -> str:
 
 def _lines(row: Row, width: int) -> list[str]:
     value = "" if row.value is None else f"{row.value:.6g}"
+    # A run's id has 20 characters and `interrupted` 11: values stand below each other.
     lines = [f"{row.run:20} {row.state:11} {value:>9} {row.objective}".rstrip()]
     kinds = [f"{group}={row.kinds[group]}" for group in SHOWN_KINDS if group in row.kinds]
     experiment = [f"experiment={row.experiment}"] if row.experiment else []

@@ -93,6 +93,7 @@ def read_words(words: list[str]) -> tuple[str, dict[str, str]]:
 
 
 def _command(commands: list[str], options: dict[str, str]) -> str:
+    # The list itself has no name to type.
     known = [name for name in COMMANDS if name]
     strange = [word for word in commands if word not in known]
     # `hft studies best maker_v1`, as one would guess it.
@@ -136,6 +137,7 @@ def _entry(sweeps: Path, name: str) -> dict[str, Any]:
     try:
         study = find_study(sweeps, name)
         best = study.best()
+        # One line a study, also where it has a Pareto front: `best` lists the front.
         return {"study": name, **_progress(study), "best": [_plain(study, t) for t in best[:1]]}
     except UserError as error:
         return {"study": name, "reason": str(error)}

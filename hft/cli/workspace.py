@@ -82,6 +82,7 @@ def _read(words: list[str]) -> dict[str, str]:
             raise WorkspaceCommandError(f"hft workspace: no such argument {name!r}{hint}")
         given[name] = value
     for name in ("project", "entity"):
+        # Asked here, because W&B would refuse such a name only after the panels were built.
         if not re.fullmatch(PROJECT, given[name]) and (given[name] or name == "project"):
             wrong = f"without / \\ # ? % :, got {given[name]!r}"
             missing = f"and is missing: {name}=<name>"

@@ -57,6 +57,7 @@ def review_fold(
     """`rows` are the labelled, usable rows of `tune` and `select`; those without a forecast (nan)
     are left out. Where `p_T3` is 0, for classes not on offer, so is the uncalibrated forecast.
     """
+    # Importance alone costs a dense pass per feature.
     if not tracker.keeps:
         return
     select_T = rows["select"] & ~np.isnan(p_T3).any(axis=1)

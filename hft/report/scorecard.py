@@ -169,6 +169,7 @@ def _verdict(ledger: pl.DataFrame, fees: Fees, margin: Interval) -> str:
     if margin.mean is None:
         return "no trades"
     if margin.low is None or margin.high is None:
+        # Below 30 trades there is no interval, and these words (docs/definitions.md 5.16).
         return f"too few trades ({len(ledger)}): no conclusion"
     interval = f"break-even {margin.mean:.2f} bps one way [{margin.low:.2f}, {margin.high:.2f}]"
     if margin.mean <= 0:

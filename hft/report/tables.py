@@ -77,6 +77,8 @@ def print_scorecard(card: Scorecard, *, schedule: str, console: Console | None =
     for name in ("fees", "a trade", "a day", "total", "hit", "Sharpe", "fall"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("verdict")
+    # The ends of each ladder: a row for each of its tiers would push the verdict off the screen,
+    # and scorecard.json has them all.
     shown = {schedule, *headline({name: s.taker_bps for name, s in card.schedules.items()})}
     for name in (n for n in card.schedules if n in shown):
         row = card.schedules[name]
@@ -112,6 +114,7 @@ def print_fit(
     for split in ("tune", "select"):
         for row, prefix in ((split, ""), (f"{split}, baseline", "baseline/")):
             if prefix + metric(split, "log_loss") in metrics:
+                # A baseline has no majority of its own; the model's stands in the row above.
                 values = [metrics.get(prefix + metric(split, of)) for _, of in OF_FIT]
                 rows, *others = values
                 table.add_row(row, _shown(rows, ".0f"), *(_shown(v, ".4f") for v in others))
@@ -172,6 +175,7 @@ def print_spread(
         table.add_row(name, str(card.trades), _shown(card.break_even_bps, "+.2f"), f"{net:+.1f}")
     # A series without trades has no break-even, but its net of 0 counts above.
     margins = np.array([c.break_even_bps for c in cards.values() if c.break_even_bps is not None])
+    # Both columns are better where they are higher: the worst is the least.
     for label, of in (("mean", np.mean), ("standard deviation", _deviation), ("worst", np.min)):
         margin = f"{of(margins):+.2f}" if len(margins) else "-"
         table.add_row(label, "", margin, f"{of(nets):+.1f}", style="bold")

@@ -82,6 +82,7 @@ class Run:
         """
         known: tuple[State, ...] = get_args(State)
         stored = self._read_json("state.json").get("state")
+        # Written by mark(); a stranger may have written anything.
         state = next((state for state in known if state == stored), None)
         if state is None:
             path = self.folder / "state.json"
@@ -159,6 +160,7 @@ class Run:
     def read_overrides(self) -> list[str]:
         """What was typed, to be shown and not obeyed; none in a run of before 0.2.0."""
         overrides = self.read_about().get("overrides")
+        # They are only shown, so that whatever a stranger wrote there may become text.
         return [str(o) for o in overrides] if isinstance(overrides, list) else []
 
     def read_version(self) -> str:
@@ -168,6 +170,7 @@ class Run:
     def read_about(self) -> dict[str, Any]:
         """config, data_keys, versions and git of the run, and the overrides if it has them."""
         about = self._read_json("config.json")
+        # A stranger's file may lack any of them, and callers index them without asking.
         for part in ("config", "data_keys", "versions", "git"):
             if not isinstance(about.get(part), dict):
                 raise RunError(

@@ -107,8 +107,8 @@ def make_unit(config: TrainConfig, frames: Frames, split: Split, seed: int) -> U
     role_T = split.role_T(frames.bars, frames.labels)
     of_train = role_T == ROLES.index("train")
     weights = train_weights(frames.labels, frames.bars, config.labels, rows_T=of_train)
-    # Other rows keep their weight: which label weights are chosen must not change how `tune` and
-    # `select` are judged.
+    # Other rows keep their raw weight: `train_weights` has 0 for them, and a fit counts a row of
+    # `tune` where its weight is above 0.
     dataset = replace(dataset, w_T=np.where(of_train, weights, dataset.w_T).astype(np.float32))
     return Unit(split, seed, dataset, role_T, usable_T)
 

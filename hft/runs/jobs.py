@@ -73,6 +73,7 @@ def read_train_job(
     paths = _paths(plain)
     run = _unfinished(paths, resume) if resume else _done(paths, repeat)
     if resume:
+        # A repeat is not refused: it trains from nothing, and says which versions differ.
         _refuse_other_version(run)
     own = stored_config(run, Path(paths.runs), plain)
     config = _with_beside(own, run, plain, overrides, key="resume" if resume else "reproduce")
@@ -196,6 +197,8 @@ def stored_config(run: Run, root: Path, plain: dict[str, Any]) -> TrainConfig:
     stored = {**run.read_config(), "paths": plain["paths"]}
     stored["data"] = _data_here(stored.get("data"), plain.get("data"), root, run)
     try:
+        # `stored`: a field that is younger than the run gets the value of the old behaviour
+        # (docs/design.md 3).
         return parse(TrainConfig, stored, stored=True)
     except SpecError as error:
         raise SpecError(
@@ -252,6 +255,7 @@ def _unfinished(paths: Paths, name: str) -> Run:
     """
     root = Path(paths.runs)
     if name == "latest":
+        # A run without config.json was killed before it knew what it was asked.
         known = [run for run in list_runs(root) if (run.folder / "config.json").is_file()]
         open_runs = [run for run in known if _state(run) in ("new", "interrupted", "failed")]
         if not open_runs:

@@ -43,6 +43,8 @@ def earn(config: TrainConfig, frames: Frames, split: Split, p_T3: np.ndarray) ->
         frames.exits,
         strategy=config.strategy,
         execution=config.execution,
+        # Theta depends on the fee, so that one schedule is chosen for it; all others score the same
+        # fills.
         schedule=config.fees[config.strategy.schedule],
         # No position of the search is held into `select`, whose rows judge the threshold.
         until=split.hull("tune")[1],

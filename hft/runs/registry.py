@@ -133,7 +133,7 @@ def find_run(root: Path, name: str, *, sweeps: Path | None = None) -> Run:
         if not (folder / "config.json").is_file():
             raise RunError(f"{name!r}: must be a run folder with a config.json in it; {latest}")
         return Run(folder)
-    # Every id begins with an empty name.
+    # `name and`: every id begins with the empty text.
     found = [run for run in runs if name and run.id.startswith(name)]
     if len(found) == 1:
         return found[0]

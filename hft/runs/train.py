@@ -125,6 +125,7 @@ def _train(
             prefix = f"{unit.name}/" if len(units) > 1 else ""
             fits.append(fit_unit(config, frames, unit, run, tracker, watched, prefix=prefix))
             weights = run.fold_folder(unit.split.fold, unit.seed) / "weights.safetensors"
+            # The keys go along: weights that are found in W&B then tell what they were made of.
             about = {"fold": unit.split.fold, "seed": unit.seed} | keys.plain()
             tracker.artifact(f"{unit.name}/weights", weights, about)
             if watched.unit(fits[-1][0]):
@@ -136,6 +137,7 @@ def _train(
         metrics |= {metric("train", "stages_s"): stages_s}
         run.write_metrics(metrics)
         run.write_predictions(pl.concat([predictions for _, predictions in fits]))
+        # Read back, because a resumed run has not computed the units that were finished before.
         folders = [run.fold_folder(unit.split.fold, unit.seed) for unit in done]
         run.write_daily(pl.concat([run.read_daily(folder=folder) for folder in folders]))
         paid = config.strategy.schedule

@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from wandb_workspaces.workspaces import Workspace
 
 LOG_LOSS = metric("select", "log_loss")
+# The loss of a training may be focal and is uncalibrated. Log loss is what trainings with different
+# losses are compared by.
 CURVES = {
     "loss of train, as trained": metric("train", "loss"),
     "loss of tune, as trained": metric("tune", "loss"),
@@ -109,6 +111,7 @@ def config_paths(conf: Path = CONF) -> list[str]:
     ]
     trees = [{g.name: read_yaml(path)} for g in groups for path in sorted(g.glob("*.yaml"))]
     paths = [path for tree in [read_yaml(conf / "train.yaml"), *trees] for path in _leaves(tree)]
+    # An overlay's name is part of a run's config, though it is a choice and no field of a YAML.
     found = ["experiment", *(path for path in paths if ".defaults" not in path)]
     return list(dict.fromkeys(found))
 
@@ -139,6 +142,7 @@ def build_workspace(shown: Shown, *, project: str, entity: str, name: str) -> Wo
                 ws.Section(name=title, panels=panels, is_open=True)
                 for title, panels in sections.items()
             ],
+            # Not over W&B's own step, which counts tables and figures too.
             settings=ws.WorkspaceSettings(x_axis="epoch", max_runs=50),
             runset_settings=ws.RunsetSettings(pinned_columns=_columns(shown)),
         )
