@@ -35,8 +35,9 @@ def test_a_citation_names_a_section_that_is_there():
     for name in ("definitions", "design", "formats"):
         text = (ROOT / "docs" / f"{name}.md").read_text()
         found = set(re.findall(r"^## (\d+)\.", text, re.MULTILINE))
-        decisions = text.partition("## 5. Decisions")[2]
-        found |= {f"5.{n}" for n in re.findall(r"^(\d+)\. ", decisions, re.MULTILINE)}
+        for number in found.copy():
+            of_section = text.partition(f"## {number}.")[2].partition("\n## ")[0]
+            found |= {f"{number}.{n}" for n in re.findall(r"^(\d+)\. ", of_section, re.MULTILINE)}
         sections[name] = found
     for path in [*ROOT.glob("hft/**/*.py"), *ROOT.glob("conf/**/*.yaml")]:
         for name, cited in re.findall(

@@ -19,6 +19,16 @@ from typing import Any
 
 import pytorch_lightning as lightning
 import torch
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Column
+from rich.text import Text
 
 from hft.learning.insight import gate_activity, gated_blocks
 from hft.learning.interruption import Keeper
@@ -135,6 +145,40 @@ class KeepState(lightning.Callback):
         # A training that ended is read back from this state where a kill comes before the run has
         # written its scores; it is not trained again.
         self.keeper.save()
+
+
+class ProgressBar(lightning.callbacks.RichProgressBar):
+    """Lightning's, in one line: what does not fit a narrow terminal is cut instead of wrapped."""
+
+    def __init__(self) -> None:
+        super().__init__(refresh_rate=10)  # steps: redrawing at each costs more than a small step
+        self.measured: dict[str, Any] = {}
+
+    def get_metrics(
+        self, trainer: lightning.Trainer, module: lightning.LightningModule
+    ) -> dict[str, Any]:
+        self.measured = super().get_metrics(trainer, module)
+        return {}  # Lightning's own column of metrics wraps, so it gets none
+
+    def configure_columns(self, trainer: lightning.Trainer) -> list[ProgressColumn]:
+        return [
+            TextColumn("{task.description}", table_column=Column(no_wrap=True)),
+            BarColumn(bar_width=10),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            _Measured(self),
+        ]
+
+
+class _Measured(ProgressColumn):
+    """`loss 0.488  tune/log_loss 0.889`"""
+
+    def __init__(self, bar: ProgressBar) -> None:
+        super().__init__(table_column=Column(no_wrap=True, overflow="ellipsis"))
+        self.bar = bar
+
+    def render(self, task: Task) -> Text:
+        return Text("  ".join(f"{name} {x:.4g}" for name, x in self.bar.measured.items()))
 
 
 class Settings(lightning.Callback):

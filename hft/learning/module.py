@@ -33,9 +33,8 @@ from typing import Any
 
 import pytorch_lightning as lightning
 import torch
-from pytorch_lightning.callbacks import RichProgressBar
 
-from hft.learning.callbacks import KeepState, Monitor, Settings, asked_callbacks
+from hft.learning.callbacks import KeepState, Monitor, ProgressBar, Settings, asked_callbacks
 from hft.learning.interruption import Keeper, signals
 from hft.learning.learner import Learner, OnEpoch, Steps
 from hft.learning.lightning_internals import (
@@ -202,7 +201,7 @@ def train(learner: Learner, keeper: Keeper, on_epoch: OnEpoch) -> None:
     with quiet(), signals(keeper) as install_handlers:
         callbacks: list[lightning.Callback] = [KeepState(keeper, install_handlers)]
         if spec.progress:
-            callbacks.append(RichProgressBar(refresh_rate=10))
+            callbacks.append(ProgressBar())
         trainer = lightning.Trainer(
             accelerator=learner.device.type,
             devices=1,

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import io
+
 import numpy as np
 import pytest
 import torch
+from rich.console import Console
+from rich.progress import Progress
 
 from hft.dataset.splits import ROLES
-from hft.learning.callbacks import KINDS, Monitor, Profiler, asked_callbacks
+from hft.learning.callbacks import KINDS, Monitor, Profiler, ProgressBar, asked_callbacks
 from hft.learning.dense import dense_logits
 from hft.learning.insight import gate_activity, gated_blocks
 from hft.learning.trainer import CALLBACK_NAMES, TrainingError
@@ -103,3 +107,16 @@ def test_a_model_without_gates_has_none_to_monitor(tmp_path):
     dataset, role_T, _ = planted()
     with pytest.raises(TrainingError, match=r"gate_monitor has nothing to show.*model=se_tcn"):
         run(tmp_path, dataset, role_T, callbacks=["gate_monitor"])
+
+
+@pytest.mark.parametrize("width", [80, 50])
+def test_the_progress_bar_keeps_to_one_line(width):
+    bar = ProgressBar()
+    bar.measured = {"loss": 0.48812, "tune/calibration_error": 0.889}
+    console = Console(width=width, file=io.StringIO(), force_terminal=True)
+    progress = Progress(*bar.configure_columns(None), console=console)
+    progress.add_task("Epoch 19/19", total=12345, completed=12000)
+    lines = console.render_lines(progress.make_tasks_table(progress.tasks))
+    (shown,) = ["".join(segment.text for segment in line) for line in lines]
+    assert "loss 0.4881" in shown
+    assert ("Epoch 19/19" in shown) == (width == 80)
