@@ -24,7 +24,10 @@ class AdamW(OptimSpec):
         json_schema_extra={"before": [0.9, 0.999]},
     )
     weight_decay: float = Field(
-        ge=0, le=10, description="decoupled decay per unit of lr; biases and gains have none"
+        ge=0,
+        le=10,
+        description="decoupled decay per unit of lr, also of the magnitudes of model.norm=weight; "
+        "biases and the gains of layer and RMS norms have none",
     )
     schedule: Literal["constant", "cosine", "one_cycle"] = Field(
         description="lr after the warm-up: as it is, down to 0 along a half cosine, or Smith's "
