@@ -251,15 +251,6 @@ def _roles(owner: Any, plain: Any, path: str) -> Iterator[tuple[str, Role]]:
             yield from _roles(_below(owner, name, value), value, f"{path}{name}.")
 
 
-def role_at(cls: type[Spec], plain: dict[str, Any], path: str) -> Role | None:
-    """The role of what stands at a dotted path of plain data; None where it changes numbers, or is
-    unknown.
-    """
-    # With the dots, `data.path` covers `data.path.x` and not `data.paths`.
-    above = (role for at, role in roles_of(cls, plain).items() if f"{path}.".startswith(f"{at}."))
-    return next(above, None)
-
-
 def _fields(owner: Any) -> dict[str, FieldInfo]:
     is_spec = isinstance(owner, type) and issubclass(owner, Spec)
     return owner.model_fields if is_spec else {}

@@ -53,12 +53,12 @@ class Run(folder.Run):
 
     @property
     def predictions(self) -> pl.DataFrame:
-        """PREDICTIONS (docs/formats.md) of `tune` and `select`, every fold and seed."""
+        """PREDICTIONS (docs/columns.md) of `tune` and `select`, every fold and seed."""
         return self.read_predictions()
 
     @property
     def ledger(self) -> pl.DataFrame:
-        """LEDGER (docs/formats.md): a row per trade."""
+        """LEDGER (docs/columns.md): a row per trade."""
         return self.read_ledger("test")
 
     @property
