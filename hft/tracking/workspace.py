@@ -160,9 +160,15 @@ def build_workspace(shown: Shown, *, project: str, entity: str, name: str) -> Wo
 def panels_of(workspace: Workspace) -> dict[str, list[str]]:
     """Section -> the titles of its panels, or what kind of panel it is."""
     return {
-        section.name: [getattr(panel, "title", None) or _kind_of(panel) for panel in section.panels]
+        section.name: [_title_of(panel) or _kind_of(panel) for panel in section.panels]
         for section in workspace.sections
     }
+
+
+def _title_of(panel: object) -> str:
+    # A custom chart keeps its title among its own strings.
+    strings = getattr(panel, "chart_strings", None) or {}
+    return getattr(panel, "title", None) or strings.get("title", "")
 
 
 def _kind_of(panel: object) -> str:

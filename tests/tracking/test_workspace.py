@@ -300,6 +300,7 @@ def test_dry_prints_what_would_be_saved_and_needs_no_key(nowhere, capsys):
     assert status == 0
     assert "Studies:\n  search space: sweep=" in err
     assert "Backtests:\n  summary table: test/verdict\n" in err
+    assert "  net bps a day by schedule\n  equity\n" in err  # the title of a custom chart
     view = json.loads(out)
     assert (view["entity"], view["project"], view["displayName"]) == ("team", "hft", "Ours")
     assert {("config", "optim.lr"), ("config", "bars.kind")} <= set(named(view["spec"]["section"]))
